@@ -13,16 +13,15 @@ at most 63 and so never look like letters. Rdata is held in wire form, names in 
 
 Left out on purpose: DNSSEC signing, dynamic update, TSIG, zone transfer, $INCLUDE and $GENERATE.
 """
-import base64
 import binascii
 import ipaddress
 import re
 import struct
 from typing import NamedTuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-# ---- 1. Numbers: limits, types, classes, rcodes ------------------------------------------------
-
+# ---- 1. Numbers: limits, types, classes, rcodes --------------------------------------------------
+# Each limit is the protocol's own, or keeps a stranger's message from costing more than others.
 HEADER = 12              # octets before the question: RFC 1035 4.1.1
 LABEL_MAX = 63           # octets in a label: RFC 1035 2.3.4
 NAME_MAX = 255           # octets in a name with lengths and root: RFC 1035 2.3.4
@@ -36,6 +35,8 @@ QUERY_RECORDS = 16       # records besides the question that a query may carry; 
 TTL_MAX = 2**31 - 1      # RFC 2181 8
 STRING_MAX = 255         # a <character-string>: RFC 1035 3.3
 
+# The names known in text. Types with a text form stand in _FORMATS too; the rest are known in order
+# to be refused (AXFR, OPT) or read (ANY). Every other type is TYPEn, which always works: RFC 3597.
 TYPES: dict[str, int] = {
     "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "SRV": 33,
     "OPT": 41, "DS": 43, "SSHFP": 44, "TLSA": 52, "SVCB": 64, "HTTPS": 65, "IXFR": 251,
@@ -47,9 +48,8 @@ TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 249, 250, 251, 252, 253, 254, 255
 CLASS_IN = 1
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-RCODES: dict[int, str] = {
-    NOERROR: "NOERROR", FORMERR: "FORMERR", SERVFAIL: "SERVFAIL", NXDOMAIN: "NXDOMAIN",
-    NOTIMP: "NOTIMP", REFUSED: "REFUSED", BADVERS: "BADVERS"}
+RCODES: dict[int, str] = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP",
+                          5: "REFUSED", 16: "BADVERS"}
 SILENT = -1              # in place of an rcode: these bytes are owed no reply
 
 # The second 16 bits of the header (RFC 1035 4.1.1, AD and CD from RFC 4035 3.2):
@@ -57,18 +57,18 @@ SILENT = -1              # in place of an rcode: these bytes are owed no reply
 #     QR   OPCODE     AA   TC   RD   RA   Z    AD   CD   RCODE
 QR, AA, TC, RD = 0x8000, 0x0400, 0x0200, 0x0100
 EDNS_DO = 0x8000         # "DNSSEC OK", the only flag of OPT: RFC 3225; copied into the reply
-NSID, ECS, COOKIE, KEEPALIVE, EDE = 3, 8, 10, 11, 15  # OPT options: RFC 5001, 7871, 7873, 7828, 8914
+# Options of OPT: RFC 5001, 7871, 7873, 7828, 8914. Others are ignored: RFC 6891 6.1.2.
+NSID, ECS, COOKIE, KEEPALIVE, EDE = 3, 8, 10, 11, 15
 ECS_BITS = {1: 32, 2: 128}  # address family -> bits of its addresses: RFC 7871 6
 
 ANSWER, AUTHORITY, ADDITIONAL = 0, 1, 2
 
 _HEADER = struct.Struct("!6H")
 _RECORD = struct.Struct("!HHIH")  # type, class, TTL, rdlength: all of a record but owner and rdata
-_U16, _U32 = struct.Struct("!H"), struct.Struct("!I")
+_U16 = struct.Struct("!H")
 
 
 # ---- 2. Errors -----------------------------------------------------------------------------------
-
 class Malformed(Exception):
     """The bytes break the protocol: why, at which offset, and the rcode that says so."""
 
@@ -81,10 +81,12 @@ class BadText(ValueError):
     """An operator's name, rdata or zone text breaks the rules of RFC 1035 5; says how."""
 
 
-# ---- 3. Reader: the only code that indexes a packet ------------------------------------------------
-
+# ---- 3. Reader: the only code that indexes a packet ----------------------------------------------
 class Reader:
-    """A cursor over a stranger's bytes; reading past the end raises Malformed."""
+    """A cursor over a stranger's bytes; reading past the end raises Malformed.
+
+    Slices that run off the end are silent in Python, so nothing else here slices a packet.
+    """
 
     __slots__ = ("wire", "at", "hops")
 
@@ -106,12 +108,12 @@ class Reader:
         """The next two octets, high first."""
         return int.from_bytes(self.take(2), "big")
 
-    def u32(self) -> int:
-        """The next four octets, high first."""
-        return int.from_bytes(self.take(4), "big")
-
     def name(self) -> bytes:
-        """The next name, decompressed, root byte included, case kept (RFC 1035 4.1.4)."""
+        """The next name, decompressed, root byte included, case kept (RFC 1035 4.1.4).
+
+        The work is bounded three ways: pointers only lead back, a name follows at most NAME_HOPS
+        of them, and all names of a message together at most MESSAGE_HOPS.
+        """
         labels, size, floor, hops, resume = [], 0, self.at, 0, -1
         while True:
             start, length = self.at, self.u8()
@@ -120,11 +122,11 @@ class Reader:
                 hops, self.hops = hops + 1, self.hops + 1
                 if hops > NAME_HOPS or self.hops > MESSAGE_HOPS:
                     raise Malformed("too many compression pointers", start)
-                resume = self.at if resume < 0 else resume
-                self.at = floor = target
+                resume = self.at if resume < 0 else resume  # the name ends behind its first pointer
+                self.at = floor = target  # the next one must lead further back than this one
                 continue
             size += length + 1
-            if size > NAME_MAX:
+            if size > NAME_MAX:  # counted as it would be written without compression
                 raise Malformed(f"a name longer than {NAME_MAX} octets", start)
             self.at = start
             labels.append(self.take(length + 1))
@@ -142,40 +144,45 @@ class Reader:
         return target
 
 
-# ---- 4. The way in: one query ----------------------------------------------------------------------
-
+# ---- 4. The way in: one query --------------------------------------------------------------------
 class Subnet(NamedTuple):
     """An EDNS client subnet (RFC 7871 6): the network a client sits in, as its resolver tells."""
-
     family: int       # 1 IPv4, 2 IPv6
     prefix: int       # bits of `address` that are meant
     address: bytes    # as many octets as `prefix` needs, spare bits zero
 
 
 class Query:
-    """One query as far as it could be read; `rcode` is what its first broken rule asks for."""
+    """One query as far as it could be read; `rcode` is what its first broken rule asks for.
+
+    id         the client's number for it
+    flags      the header's second 16 bits
+    qname      the name as asked, 0x20 case kept; b"" = none was read, and so for the next three
+    key        qname in lower case
+    qtype      the type asked for
+    question   the question section as received; the reply repeats it
+    rcode      NOERROR = nothing is wrong; else `why` says what
+    has_opt    whether an OPT was read, so that the reply has to hold one
+    payload    octets the client takes over UDP, as it says
+    opt_flags  DO and the 15 unassigned ones
+    options    the first option of each code
+    subnet     the client subnet option, when it names a network
+    """
 
     __slots__ = ("id", "flags", "qname", "key", "qtype", "question", "rcode", "why", "has_opt",
                  "payload", "opt_flags", "options", "subnet")
 
     def __init__(self, ident: int, flags: int) -> None:
-        self.id = ident
-        self.flags = flags                     # the header's second 16 bits
-        self.qname = self.key = b""            # as asked, and lower-cased; b"" = none was read
-        self.qtype = 0
-        self.question = b""                    # the question section as received; the reply repeats it
-        self.rcode, self.why = NOERROR, ""     # what is wrong with the query, if anything
-        self.has_opt = False
-        self.payload = UDP_PLAIN               # octets the client takes over UDP
-        self.opt_flags = 0                     # DO and the unassigned ones
-        self.options: dict[int, bytes] = {}    # the first option of each code
-        self.subnet: Subnet | None = None   # the client subnet option, when it names a network
+        self.id, self.flags = ident, flags
+        self.qname = self.key = self.question = b""
+        self.qtype, self.rcode, self.why = 0, NOERROR, ""
+        self.has_opt, self.payload, self.opt_flags = False, UDP_PLAIN, 0
+        self.options: dict[int, bytes] = {}
+        self.subnet: Subnet | None = None
 
     def limit(self, tcp: bool) -> int:
         """Octets the reply may have: RFC 1035 4.2, RFC 6891 6.2.3 (under 512 means 512)."""
-        if tcp:
-            return TCP_MAX
-        return min(max(self.payload, UDP_PLAIN), UDP_EDNS) if self.has_opt else UDP_PLAIN
+        return TCP_MAX if tcp else min(max(self.payload, UDP_PLAIN), UDP_EDNS)
 
 
 def decode_query(packet: bytes) -> Query:
@@ -194,7 +201,9 @@ def decode_query(packet: bytes) -> Query:
     try:
         if flags & 0x7800:  # the format of other opcodes is theirs to say: RFC 8906 3.1.4
             raise Malformed(f"opcode {flags >> 11 & 15}", 2, NOTIMP)
-        if questions != 1:  # RFC 9619
+        # RFC 9619: one question. RFC 7873 5.4 lets a client with a cookie ask none; that is
+        # not supported: such a client learns the cookie with its first answer instead.
+        if questions != 1:
             raise Malformed(f"{questions} questions", 4)
         reader = Reader(packet, HEADER)
         _read_question(reader, query)
@@ -202,7 +211,7 @@ def decode_query(packet: bytes) -> Query:
             _read_records(reader, query, answers + authority, additional)
     except Malformed as bad:
         query.rcode, query.why = bad.rcode, str(bad)
-    return query
+    return query  # octets behind the last record are ignored, and never repeated
 
 
 def _read_question(reader: Reader, query: Query) -> None:
@@ -211,6 +220,7 @@ def _read_question(reader: Reader, query: Query) -> None:
     qtype, qclass = reader.u16(), reader.u16()
     query.qname, query.key, query.qtype = qname, qname.lower(), qtype
     query.question = reader.wire[HEADER:reader.at]
+    # From here on a refusal repeats the question: whoever asked can tell what was refused.
     if qclass != CLASS_IN:
         raise Malformed(f"class {qclass}", reader.at - 2, REFUSED)
     if qtype in (OPT, TKEY, TSIG):  # they live in the additional section only
@@ -218,7 +228,12 @@ def _read_question(reader: Reader, query: Query) -> None:
 
 
 def _read_records(reader: Reader, query: Query, before: int, additional: int) -> None:
-    """Step over what follows the question and read OPT (RFC 6891 6.1.1: at most one)."""
+    """Step over what follows the question and read OPT (RFC 6891 6.1.1: at most one).
+
+    Other records are skipped unread, whatever their type; a query signed with TSIG is answered as
+    if it were not.
+    """
+    # A cap instead of patience: 5,000 records of a 64 KB message cost as much as one.
     if before + additional > QUERY_RECORDS:
         raise Malformed(f"{before + additional} records in a query", 6)
     for number in range(before + additional):
@@ -229,6 +244,7 @@ def _read_records(reader: Reader, query: Query, before: int, additional: int) ->
             continue
         if query.has_opt or owner != b"\0" or number < before:
             raise Malformed("an OPT that is not alone, at the root, in additional", start)
+        # OPT keeps the client's payload size in CLASS, and upper rcode, version, flags in TTL.
         query.has_opt, query.payload, query.opt_flags = True, rclass, ttl & 0xFFFF
         if ttl >> 16 & 0xFF:  # RFC 6891 6.1.3; what its options look like is unknown
             raise Malformed(f"EDNS version {ttl >> 16 & 0xFF}", start, BADVERS)
@@ -236,19 +252,27 @@ def _read_records(reader: Reader, query: Query, before: int, additional: int) ->
 
 
 def _read_options(reader: Reader, query: Query) -> None:
-    """The options of OPT; of several with one code the first counts (RFC 7873 5.2)."""
+    """The options of OPT; of several with one code the first counts (RFC 7873 5.2).
+
+    Only what this server acts on is checked. Offsets in errors count from the first option.
+    """
     while reader.at < len(reader.wire):
         code, size = reader.u16(), reader.u16()
         query.options.setdefault(code, reader.take(size))
     cookie = query.options.get(COOKIE)
-    if cookie is not None and len(cookie) != 8 and not 16 <= len(cookie) <= 40:  # RFC 7873 5.2.2
+    # RFC 7873 5.2.2: eight octets of the client's, alone or with 8 to 32 of the server's.
+    if cookie is not None and len(cookie) != 8 and not 16 <= len(cookie) <= 40:
         raise Malformed(f"a cookie of {len(cookie)} octets", reader.at)
     if ECS in query.options:
         query.subnet = _read_subnet(Reader(query.options[ECS]))
 
 
 def _read_subnet(reader: Reader) -> Subnet | None:
-    """The client subnet option; None when it asks for no network (RFC 7871 6 and 7.1.2)."""
+    """The client subnet option; None when it asks for no network (RFC 7871 6 and 7.1.2).
+
+    RFC 7871 6: scope is 0 in a query, the address has just the octets its prefix needs, and the
+    spare bits of the last one are zero; anything else is FORMERR. So is a family not known here.
+    """
     family, prefix, scope = reader.u16(), reader.u8(), reader.u8()
     address = reader.take(len(reader.wire) - reader.at)
     bits = int.from_bytes(address, "big")
@@ -258,11 +282,9 @@ def _read_subnet(reader: Reader) -> Subnet | None:
     return Subnet(family, prefix, address) if prefix else None
 
 
-# ---- 5. The way out: one reply ---------------------------------------------------------------------
-
+# ---- 5. The way out: one reply -------------------------------------------------------------------
 class RRset(NamedTuple):
     """All records of one owner and type (RFC 2181 5): they travel together or not at all."""
-
     type: int
     ttl: int                      # seconds
     rdatas: Sequence[bytes]       # wire form, names in them uncompressed
@@ -277,12 +299,14 @@ _COMPRESSED: dict[int, tuple[int, int]] = {
 class Writer:
     """Builds the reply to one query: `add` RRsets section by section, then `finish`.
 
-    An RRset that does not fit is left out whole, and everything after it; then TC is set. Room
-    for OPT is set aside first, so that a truncated reply keeps it (RFC 6891 7).
+    An RRset that does not fit is left out whole, and everything after it; then TC is set (RFC 2181
+    9: half an RRset is worse than none, for a cache would take it for the whole). Room for OPT is
+    set aside first, so that a truncated reply keeps it (RFC 6891 7).
+
+    All that is added comes from the configuration and was checked when it was read.
     """
 
-    def __init__(self, query: Query, limit: int,
-                 options: Sequence[tuple[int, bytes]] = ()) -> None:
+    def __init__(self, query: Query, limit: int, options: Iterable[tuple[int, bytes]] = ()) -> None:
         self.query, self.out = query, bytearray(HEADER) + query.question
         self.options = b"".join(_U16.pack(code) + _U16.pack(len(data)) + data
                                 for code, data in options) if query.has_opt else b""
@@ -292,7 +316,7 @@ class Writer:
 
     def add(self, section: int, owner: bytes, rrset: RRset) -> None:
         """Append an RRset, or mark the reply truncated and append nothing from here on."""
-        start = len(self.out)
+        start = len(self.out)  # where to cut back to; names noted behind it are never used again
         for rdata in () if self.truncated else rrset.rdatas:
             self._name(owner)
             self.out += _RECORD.pack(rrset.type, CLASS_IN, rrset.ttl, 0)
@@ -306,58 +330,59 @@ class Writer:
         self.counts[section] += 0 if self.truncated else len(rrset.rdatas)
 
     def finish(self, rcode: int = NOERROR, authoritative: bool = False) -> bytes:
-        """The message: RD copied, RA, Z, AD and CD clear (RFC 1035 4.1.1, RFC 6840 5.7)."""
+        """The message: RD copied, RA, Z, AD and CD clear (RFC 1035 4.1.1, RFC 6840 5.8).
+
+        The opcode is copied too, so that NOTIMP says what is not implemented. BADVERS needs the
+        eight upper bits of the rcode, which only OPT has room for (RFC 6891 6.1.3).
+        """
         query, out = self.query, self.out
         if query.has_opt:  # RFC 6891 6.1.2: root, OPT, our size, upper rcode, version 0, flags
             out += b"\0" + _RECORD.pack(OPT, UDP_EDNS, rcode >> 4 << 24 | query.opt_flags & EDNS_DO,
                                         len(self.options)) + self.options
+            self.counts[ADDITIONAL] += 1
         flags = QR | query.flags & (0x7800 | RD) | rcode & 15
         flags |= (AA if authoritative else 0) | (TC if self.truncated else 0)
-        answers, authority, additional = self.counts
-        _HEADER.pack_into(out, 0, query.id, flags, 1 if query.question else 0, answers, authority,
-                          additional + query.has_opt)
+        _HEADER.pack_into(out, 0, query.id, flags, bool(query.question), *self.counts)
         return bytes(out)
 
     def _rdata(self, rtype: int, rdata: bytes) -> None:
-        at, names = _COMPRESSED.get(rtype, (0, 0))
-        self.out += rdata[:at]
+        """Rdata, its names compressed where every client has to cope with that."""
+        if rtype not in _COMPRESSED:
+            self.out += rdata
+            return
+        before, names = _COMPRESSED[rtype]
+        reader = Reader(rdata)
+        self.out += reader.take(before)
         for _ in range(names):
-            end = name_end(rdata, at)
-            self._name(rdata[at:end])
-            at = end
-        self.out += rdata[at:]
+            self._name(reader.name())
+        self.out += rdata[reader.at:]
 
     def _name(self, name: bytes) -> None:
         """A name, its longest suffix that stands earlier replaced by a pointer (RFC 1035 4.1.4)."""
         if name == self.query.qname and self.query.question:
-            self.out += b"\xc0\x0c"  # the common owner: the name in the question
+            self.out += b"\xc0\x0c"  # the common owner: the name in the question, at HEADER
             return
+        # Noted only now: most replies hold no other name than the one in the question.
         if not self.offsets and self.query.question:
-            self._note(self.query.key, 0, HEADER)
+            self._note(self.query.key, HEADER)
         key, at = name.lower(), 0
         while name[at] and key[at:] not in self.offsets:
             at += 1 + name[at]
         start = len(self.out)
         self.out += name[:at]
         self.out += _U16.pack(0xC000 | self.offsets[key[at:]]) if name[at] else b"\0"
-        self._note(key, 0, start, at)
+        self._note(key, start, at)
 
-    def _note(self, key: bytes, at: int, offset: int, end: int = NAME_MAX) -> None:
+    def _note(self, key: bytes, offset: int, end: int = NAME_MAX) -> None:
         """Remember where the suffixes of a name just written stand, while a pointer can say it."""
+        at = 0
         while at < end and key[at] and offset + at < POINTER_MAX:
             self.offsets.setdefault(key[at:], offset + at)
             at += 1 + key[at]
 
 
-def name_end(data: bytes, at: int = 0) -> int:
-    """The offset behind the uncompressed name at `at` of data that has been checked before."""
-    while data[at]:
-        at += 1 + data[at]
-    return at + 1
-
-
 def suffixes(name: bytes) -> list[bytes]:
-    """A name and its ancestors down to the root: of c.b.a. that is c.b.a., b.a., a. and the root."""
+    """A name and its ancestors: of c.b.a. that is c.b.a., b.a., a. and the root, in this order."""
     found, at = [], 0
     while name[at]:
         found.append(name[at:])
@@ -365,52 +390,58 @@ def suffixes(name: bytes) -> list[bytes]:
     return found + [b"\0"]
 
 
-# ---- 6. Names as text (RFC 1035 5.1) -----------------------------------------------------------------
+# ---- 6. Names, types and times as text (RFC 1035 5.1) --------------------------------------------
+# No int(), \d, isdigit() or upper() here without a check before it: they take 1_0, other scripts'
+# digits and letters, and numbers of any length.
 
-_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_*")
-_ESCAPE = re.compile(r"\\(\d\d\d|\D)|([^\\])", re.S)
+_SHOWN = [chr(b) if chr(b).isalnum() and b < 128 or b in b"-_*" else f"\\{b:03d}"
+          for b in range(256)]
+_SHOWN[ord(".")] = "\\."
+_ESCAPE = re.compile(rb'\\([0-9]{3})|\\([^0-9])|([^\\"])|.', re.S)  # \DDD, \X, X, a mistake
 
 
-def _octets(text: str) -> Iterator[tuple[bytes, bool]]:
-    r"""The octets of zone text, each with "was escaped": \DDD is a number, \X is X itself."""
-    at = 0
-    while at < len(text):
-        match = _ESCAPE.match(text, at)
-        if match is None:
-            raise BadText(f"{text!r}: a backslash needs a character or three digits after it")
-        escape, plain = match.groups()
-        if escape is None or not escape.isdigit():
-            yield (escape or plain).encode("utf-8", "surrogateescape"), escape is not None
-        elif int(escape) <= 255:
-            yield bytes([int(escape)]), True
-        else:
-            raise BadText(f"\\{escape} is more than an octet")
-        at = match.end()
+def _octets(text: str) -> Iterator[tuple[int, bool]]:
+    r"""The octets of a word, each with "was escaped": \DDD is a number, \X is X itself.
+
+    Text outside ASCII counts as UTF-8. A quote must be escaped: unquote has taken off the outer
+    ones, so one that is left means that the word is not what its author thinks it is.
+    """
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair: no file holds it, but a str can
+        raise BadText(f"{text!r} cannot be written as UTF-8") from None
+    for match in _ESCAPE.finditer(data):
+        kind = match.lastindex or 0
+        octet = int(match.group(1)) if kind == 1 else match.group(kind)[0]
+        if kind == 0 or octet > 255:
+            raise BadText(rf'{text!r}: after \ comes a character or 000 to 255, before " a \ ')
+        yield octet, kind < 3
 
 
 def parse_name(text: str, origin: bytes | None = b"\0") -> bytes:
     r"""A name from text, \DDD and \X understood; `origin` completes one without a final dot.
 
-    "@" is the origin itself. Raises BadText for empty or long labels, long names and letters
-    outside ASCII (which DNS carries in their xn-- form).
+    "@" is the origin itself; without an origin every name counts as complete. Raises BadText for
+    empty or long labels, long names, blanks, and letters outside ASCII (which DNS carries in their
+    xn-- form); what is escaped may be any octet (RFC 2181 11).
     """
+    tail = origin or b"\0"
     if text in ("@", "."):
-        return b"\0" if text == "." or origin is None else origin
-    labels, label = [], b""
-    for octets, escaped in _octets(text):
-        if len(octets) > 1:
-            raise BadText(f"{text!r}: letters outside ASCII need their xn-- form")
-        if octets == b"." and not escaped:
-            labels.append(label)
-            label = b""
+        return tail if text == "@" else b"\0"
+    labels = [bytearray()]
+    for octet, escaped in _octets(text):
+        if octet == ord(".") and not escaped:
+            labels.append(bytearray())
+        elif escaped or 32 < octet < 127:
+            labels[-1].append(octet)
         else:
-            label += octets
-    if label:
-        labels.append(label)
-    if not labels or not all(0 < len(each) <= LABEL_MAX for each in labels):
+            raise BadText(rf"{text!r}: write a blank as \032, letters outside ASCII as xn--")
+    if not labels[-1] and len(labels) > 1:  # a dot ends it: complete as it is
+        del labels[-1]
+        tail = b"\0"
+    if not all(0 < len(label) <= LABEL_MAX for label in labels):
         raise BadText(f"{text!r}: a label has 1 to {LABEL_MAX} octets")
-    name = b"".join(bytes([len(each)]) + each for each in labels)
-    name += origin if label and origin is not None else b"\0"
+    name = b"".join(map(_counted, labels)) + tail
     if len(name) > NAME_MAX:
         raise BadText(f"{text!r}: longer than {NAME_MAX} octets")
     return name
@@ -421,22 +452,23 @@ def show_name(name: bytes) -> str:
 
     Safe to print: no byte of a stranger reaches a terminal, log or page as anything else.
     """
-    labels, at = [], 0
-    while name[at]:
-        label = name[at + 1:at + 1 + name[at]]
-        labels.append("".join(chr(b) if b in _PLAIN else "\\." if b == 46 else f"\\{b:03d}"
-                              for b in label))
-        at += 1 + name[at]
-    return ".".join(labels) + "."
+    labels = [suffix[1:1 + suffix[0]] for suffix in suffixes(name)[:-1]]
+    return ".".join("".join(map(_SHOWN.__getitem__, label)) for label in labels) + "."
+
+
+def _parse_number(text: str, most: int) -> int:
+    """A whole number from 0 to `most` in plain digits."""
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > most:
+        raise BadText(f"{text!r} is no number from 0 to {most}")
+    return int(text)
 
 
 def parse_type(text: str) -> int:
     """A type's number from its mnemonic or TYPEn (RFC 3597 5); raises BadText."""
-    upper = text.upper()
-    number = TYPES.get(upper, int(upper[4:]) if re.fullmatch(r"TYPE[0-9]{1,5}", upper) else -1)
-    if not 0 <= number <= 0xFFFF:
+    upper = text.upper() if text.isascii() else ""
+    if upper not in TYPES and not re.fullmatch("TYPE[0-9]+", upper):
         raise BadText(f"{text!r} is no record type known here; TYPEn \\# length hex always works")
-    return number
+    return TYPES[upper] if upper in TYPES else _parse_number(upper[4:], 0xFFFF)
 
 
 def show_type(number: int) -> str:
@@ -444,267 +476,272 @@ def show_type(number: int) -> str:
     return TYPE_NAMES.get(number, f"TYPE{number}")
 
 
-_TTL = re.compile(r"(?:[0-9]+[smhdw]?)+", re.I)
+# A number without unit can stand last only, so that there is one way to read a text: else a long
+# run of digits could be cut in so many ways that a mistake in it takes for ever to find.
+_TTL = re.compile("(?:[0-9]{1,10}[smhdw])*(?:[0-9]{1,10})?")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def parse_ttl(text: str) -> int:
-    """Seconds from digits, or digits with units: "3600", "1h30m" (RFC 2308 4's example form)."""
-    if not _TTL.fullmatch(text):
+def parse_ttl(text: str, most: int = TTL_MAX) -> int:
+    """Seconds, `most` at most, from digits or digits with units: "3600", "1h30m", "1W"."""
+    lower = text.lower()
+    if not lower or not _TTL.fullmatch(lower):
         raise BadText(f"{text!r} is no time; write seconds, or 1h30m")
-    seconds = sum(int(number) * _UNITS[unit.lower()]
-                  for number, unit in re.findall(r"([0-9]+)([smhdwSMHDW]?)", text))
-    if seconds > TTL_MAX:
-        raise BadText(f"{text!r} is more than {TTL_MAX} seconds")
+    seconds = sum(int(number) * _UNITS[unit]
+                  for number, unit in re.findall("([0-9]+)([smhdw]?)", lower))
+    if seconds > most:
+        raise BadText(f"{text!r} is more than {most} seconds")
     return seconds
 
 
-# ---- 7. Rdata: one table for wire and text -----------------------------------------------------------
+# ---- 7. Rdata: one table for wire and text -------------------------------------------------------
 # A type is a row of fields; a field knows how to take its octets from a message (decompressing),
-# how to make them from words of zone text, and how to show them.
+# how to make them from words of zone text, and how to show them. What is right is decided in one
+# direction only: octets made from text are taken again as if they had come from a message.
 
-class Words:
-    """The words of one record's rdata in zone text, taken one by one."""
+def _next(words: list[str], what: str) -> str:
+    """The next word of a record, taken off; raises BadText when there is none."""
+    if not words:
+        raise BadText(f"{what} is missing")
+    return words.pop(0)
 
-    def __init__(self, words: Sequence[str], origin: bytes) -> None:
-        self.words, self.origin = list(words), origin
 
-    def next(self, what: str) -> str:
-        """The next word; raises BadText when there is none, naming `what` is missing."""
-        if not self.words:
-            raise BadText(f"{what} is missing")
-        return self.words.pop(0)
-
-    def rest(self) -> list[str]:
-        """All words that are left."""
-        rest, self.words = self.words, []
-        return rest
+def _rest(words: list[str]) -> list[str]:
+    """All words that are left, taken off."""
+    rest, words[:] = words[:], []
+    return rest
 
 
 class Field(NamedTuple):
-    """One field of rdata. `take` gets the offset at which the rdata ends."""
+    """One field of rdata.
 
+    `take` gets the offset at which the rdata ends, but may read on behind it: read_rdata refuses
+    rdata whose fields do not end where it ends. `parse` takes what it needs off the front of the
+    words, and gets the origin for names; `show` is for what `take` has returned, nothing else.
+    """
     take: Callable[[Reader, int], bytes]
-    parse: Callable[[Words], bytes]
+    parse: Callable[[list[str], bytes], bytes]
     show: Callable[[bytes], str]
 
 
-def _number(size: int, parse: Callable[[str], int] = int) -> Field:
-    def from_words(words: Words) -> bytes:
-        word = words.next("a number")
-        if not word[:1].isdigit() or not word.isascii():
-            raise BadText(f"{word!r} is no number")
-        try:
-            return parse(word).to_bytes(size, "big")
-        except BadText:
-            raise
-        except (ValueError, OverflowError):
-            raise BadText(f"{word!r} is no number from 0 to {256 ** size - 1}") from None
-    return Field(lambda reader, end: reader.take(size), from_words,
+def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Field:
+    """A number of `size` octets."""
+    most = 256**size - 1
+    return Field(lambda reader, end: reader.take(size),
+                 lambda words, _: parse(_next(words, "a number"), most).to_bytes(size, "big"),
                  lambda octets: str(int.from_bytes(octets, "big")))
 
 
-def _parse_address(kind: Callable[[str], object]) -> Callable[[Words], bytes]:
-    def from_words(words: Words) -> bytes:
-        try:
-            return bytes(kind(words.next("an address")).packed)
-        except ipaddress.AddressValueError as bad:
-            raise BadText(str(bad)) from None
-    return from_words
+_Family = type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
+
+
+def _address(family: _Family) -> Field:
+    """An address of IPv4 or IPv6."""
+    return Field(lambda reader, end: reader.take(family(0).max_prefixlen // 8),
+                 lambda words, _: _parse_address(family, _next(words, "an address")),
+                 lambda octets: str(family(octets)))
+
+
+def _parse_address(family: _Family, text: str) -> bytes:
+    """An address from text. fe80::1%eth0 is refused: no record can carry the part after %."""
+    if "%" in text:
+        raise BadText(f"{text!r}: an address in DNS has no zone")
+    return family(text).packed
 
 
 def unquote(word: str) -> bytes:
     """The octets of a word of zone text, quotes and escapes resolved."""
-    word = word[1:-1] if word[:1] == '"' else word
-    return b"".join(octets for octets, _ in _octets(word))
+    if len(word) > 1 and word[0] == word[-1] == '"':
+        word = word[1:-1]
+    return bytes(octet for octet, _ in _octets(word))
 
 
 def quote(octets: bytes) -> str:
-    """Octets as a quoted string of zone text."""
+    """Octets as a quoted string of zone text, printable ASCII only."""
     return '"' + "".join(f"\\{chr(b)}" if b in b'"\\' else chr(b) if 32 <= b < 127 else f"\\{b:03d}"
                          for b in octets) + '"'
 
 
-def _take_string(reader: Reader) -> bytes:
-    size = reader.take(1)
-    return size + reader.take(size[0])
+def _split_strings(octets: bytes) -> list[bytes]:
+    """What stands in a row of <character-string>s, lengths dropped (RFC 1035 3.3)."""
+    reader, found = Reader(octets), []
+    while reader.at < len(octets):
+        found.append(reader.take(reader.u8()))
+    return found
 
 
 def _take_strings(reader: Reader, end: int) -> bytes:
-    start = reader.at
-    _take_string(reader)  # one at least: RFC 1035 3.3.14
-    while reader.at < end:
-        _take_string(reader)
-    return reader.wire[start:reader.at]
+    """Strings up to the end of the rdata, one at least (RFC 1035 3.3.14)."""
+    octets = reader.take(max(1, end - reader.at))
+    _split_strings(octets)  # raises where they do not end together
+    return octets
 
 
-def _parse_string(word: str) -> bytes:
-    octets = unquote(word)
+def _counted(octets: bytes | bytearray) -> bytes:
+    """Octets with their number in front, as in a <character-string>."""
     if len(octets) > STRING_MAX:
         raise BadText(f"a string of {len(octets)} octets: write several of up to {STRING_MAX}")
     return bytes([len(octets)]) + octets
 
 
-def _parse_strings(words: Words) -> bytes:
-    return b"".join(map(_parse_string, [words.next("a string"), *words.rest()]))
+def _parse_strings(words: list[str], origin: bytes) -> bytes:
+    """All words that are left, each a <character-string>."""
+    return b"".join(_counted(unquote(word)) for word in [_next(words, "a string"), *_rest(words)])
 
 
-def _show_strings(octets: bytes) -> str:
-    reader, shown = Reader(octets), []
-    while reader.at < len(octets):
-        shown.append(quote(_take_string(reader)[1:]))
-    return " ".join(shown)
+def _take_tag(reader: Reader, end: int) -> bytes:
+    """The property of a CAA record: ASCII letters and digits, one at least (RFC 8659 4.1)."""
+    size = reader.take(1)
+    tag = reader.take(size[0])
+    if not tag.isalnum():
+        raise Malformed("a CAA tag is letters and digits", reader.at)
+    return size + tag
 
 
-def _parse_tag(words: Words) -> bytes:
-    tag = words.next("a tag")
-    if not tag.isalnum() or not tag.isascii():  # RFC 8659 4.1.1
-        raise BadText(f"{tag!r}: a CAA tag is letters and digits")
-    return _parse_string(tag)
+def _parse_hex(words: list[str], origin: bytes = b"") -> bytes:
+    """All words that are left, as hexadecimal digits in any grouping."""
+    return binascii.unhexlify("".join(_rest(words)))
 
 
-def _parse_hex(words: Words) -> bytes:
-    text = "".join(words.rest())
-    try:
-        return binascii.unhexlify(text)
-    except ValueError:
-        raise BadText(f"{text!r} is no even number of hexadecimal digits") from None
+class Param(NamedTuple):
+    """One service parameter of SVCB and HTTPS: what its value looks like, and the value as text."""
+    name: str
+    shape: bytes                     # a regular expression all of the value matches
+    parse: Callable[[bytes], bytes]  # from text without its quotes
+    show: Callable[[bytes], str]
 
 
-def _take_rest(reader: Reader, end: int) -> bytes:
-    return reader.take(end - reader.at)
+def _hint(name: str, family: _Family) -> Param:
+    """A parameter that holds addresses."""
+    size = family(0).max_prefixlen // 8
+    return Param(name, b"(?:.{%d})+" % size,
+                 lambda raw: b"".join(_parse_address(family, item) for item in _items(raw)),
+                 lambda octets: ",".join(str(family(octets[at:at + size]))
+                                         for at in range(0, len(octets), size)))
 
 
-def _take_name(reader: Reader, end: int) -> bytes:
-    return reader.name()
+def _items(raw: bytes) -> list[str]:
+    """What stands between commas. Other octets than ASCII become letters that no item may have."""
+    return raw.decode("latin-1").split(",")
 
 
-def _parse_name(words: Words) -> bytes:
-    return parse_name(words.next("a name"), words.origin)
+# RFC 9460 A.1: a list inside a string has escapes of its own, so a comma in an item is \\, there.
+_ALPN_ITEM = re.compile(rb"(?:[^\\,]|\\[\\,])+")
 
 
-# Parameters of SVCB and HTTPS (RFC 9460 14.3.2), in the order of their numbers.
-_SVC_KEYS = ("mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint")
+def _parse_alpn(raw: bytes) -> bytes:
+    """Protocol names between commas."""
+    items = _ALPN_ITEM.findall(raw)
+    if b",".join(items) != raw:
+        raise BadText(r"alpn has an empty item, or a backslash before neither \ nor a comma")
+    return b"".join(_counted(re.sub(rb"\\(.)", rb"\1", item)) for item in items)
+
+
+# In the order of their numbers (RFC 9460 14.3.2). Lists hold an item at least: RFC 9460 7 and 8.
+_PARAMS = (
+    Param("mandatory", b"(?:..)+",
+          lambda raw: b"".join(_U16.pack(each) for each in sorted(map(_svc_number, _items(raw)))),
+          lambda octets: ",".join(_param(number).name for (number,) in _U16.iter_unpack(octets))),
+    Param("alpn", b".+", _parse_alpn,
+          lambda octets: quote(b",".join(re.sub(rb"[\\,]", rb"\\\g<0>", item)
+                                         for item in _split_strings(octets)))),
+    Param("no-default-alpn", b"", bytes, quote),
+    Param("port", b"..", lambda raw: _U16.pack(_parse_number(raw.decode("latin-1"), 0xFFFF)),
+          lambda octets: str(int.from_bytes(octets, "big"))),
+    _hint("ipv4hint", ipaddress.IPv4Address),
+    Param("ech", b".+", lambda raw: binascii.a2b_base64(raw, strict_mode=True),
+          lambda octets: binascii.b2a_base64(octets, newline=False).decode()),
+    _hint("ipv6hint", ipaddress.IPv6Address))
+_PARAM_NUMBERS = {param.name: number for number, param in enumerate(_PARAMS)}
+
+
+def _param(number: int) -> Param:
+    """A parameter by its number: one not known here may hold anything."""
+    return _PARAMS[number] if number < len(_PARAMS) else Param(f"key{number}", b".*", bytes, quote)
 
 
 def _svc_number(key: str) -> int:
-    if key in _SVC_KEYS:
-        return _SVC_KEYS.index(key)
-    if re.fullmatch(r"key(0|[1-9][0-9]{0,4})", key) and int(key[3:]) < 65535:
-        return int(key[3:])
-    raise BadText(f"{key!r} is no service parameter; known: {', '.join(_SVC_KEYS)}, keyN")
+    """The number of a service parameter; keyN works for all but the one reserved as invalid."""
+    if key in _PARAM_NUMBERS:
+        return _PARAM_NUMBERS[key]
+    if not re.fullmatch("key(?:0|[1-9][0-9]*)", key):
+        raise BadText(f"{key!r} is no service parameter; known: {', '.join(_PARAM_NUMBERS)}, keyN")
+    return _parse_number(key[3:], 65534)
 
 
-def _svc_name(number: int) -> str:
-    return _SVC_KEYS[number] if number < len(_SVC_KEYS) else f"key{number}"
-
-
-def _parse_svc_value(number: int, value: str) -> bytes:
-    raw = unquote(value)
-    items = raw.decode("latin-1").split(",")
-    try:
-        if number == 0:
-            return b"".join(_U16.pack(each) for each in sorted(map(_svc_number, items)))
-        if number == 1:
-            if not all(items):
-                raise BadText("alpn has an empty item")
-            return b"".join(map(_parse_string, items))
-        if number == 3:
-            return _U16.pack(int(raw))
-        if number in (4, 6):
-            kind = ipaddress.IPv4Address if number == 4 else ipaddress.IPv6Address
-            return b"".join(kind(each).packed for each in items)
-        return base64.b64decode(raw, validate=True) if number == 5 else raw
-    except BadText:
-        raise
-    except (ValueError, struct.error) as bad:
-        raise BadText(f"{_svc_name(number)}={value}: {bad}") from None
-
-
-def _parse_svc(words: Words) -> bytes:
-    """key=value words; sorted, each once, the mandatory ones present (RFC 9460 2.2, 8)."""
-    found: dict[int, bytes] = {}
-    for word in words.rest():
+def _parse_svc(words: list[str], origin: bytes) -> bytes:
+    """key=value words, written in the order of their numbers, each once (RFC 9460 2.2)."""
+    found = []
+    for word in _rest(words):
         key, _, value = word.partition("=")
-        number = _svc_number(key.lower())
-        if number in found:
-            raise BadText(f"{key} is given twice")
-        if (number == 2) == bool(value):
-            raise BadText(f"{key} takes {'no' if number == 2 else 'a'} value")
-        found[number] = _parse_svc_value(number, value)
-    needed = [number for (number,) in _U16.iter_unpack(found.get(0, b""))]
-    if 0 in needed or len(set(needed)) != len(needed) or not set(needed) <= set(found):
-        raise BadText("mandatory names each parameter once, itself not, and all must be given")
-    return b"".join(_U16.pack(number) + _U16.pack(len(found[number])) + found[number]
-                    for number in sorted(found))
+        number = _svc_number(key)
+        found.append((number, _param(number).parse(unquote(value))))
+    return b"".join(_U16.pack(number) + _U16.pack(len(value)) + value
+                    for number, value in sorted(found))
 
 
 def _take_svc(reader: Reader, end: int) -> bytes:
+    """Service parameters in order, each value in its shape (RFC 9460 2.2)."""
     start, last = reader.at, -1
+    found: dict[int, bytes] = {}
     while reader.at < end:
-        number, size = reader.u16(), reader.u16()
-        if number <= last:
-            raise Malformed("service parameters out of order", reader.at - 4)
-        last = number
-        reader.take(size)
-    return reader.wire[start:reader.at]
+        number, value = reader.u16(), reader.take(reader.u16())
+        if not last < number < 65535:  # the last number is reserved for mistakes: RFC 9460 14.3.2
+            raise Malformed("service parameters out of order, or one twice", reader.at)
+        if not re.fullmatch(_param(number).shape, value, re.S):
+            raise Malformed(f"a wrong value of {_param(number).name}", reader.at)
+        last, found[number] = number, value
+    if not all(_split_strings(found.get(1, b""))):
+        raise Malformed("an alpn item of no octets", start)
+    # RFC 9460 8: in order, each once, itself not among them, and all of them present.
+    needed = [number for (number,) in _U16.iter_unpack(found.get(0, b""))]
+    if needed != sorted(set(needed) & set(found) - {0}):
+        raise Malformed("mandatory names something twice, itself, or what is not there", start)
+    return b"".join(_U16.pack(n) + _U16.pack(len(value)) + value for n, value in found.items())
 
 
 def _show_svc(octets: bytes) -> str:
+    """Service parameters as key=value words; key alone where the value is empty."""
     reader, shown = Reader(octets), []
     while reader.at < len(octets):
-        number = reader.u16()
-        value = reader.take(reader.u16())
-        shown.append(_svc_name(number) + ("=" + _show_svc_value(number, value) if value else ""))
+        number, value = reader.u16(), reader.take(reader.u16())
+        shown.append(_param(number).name + ("=" + _param(number).show(value) if value else ""))
     return " ".join(shown)
 
 
-def _show_svc_value(number: int, value: bytes) -> str:
-    step = {0: 2, 4: 4, 6: 16}.get(number, 1)
-    pieces = [value[at:at + step] for at in range(0, len(value), step)]
-    if len(value) % step or (number == 3 and len(value) != 2):
-        raise Malformed(f"a value of {_svc_name(number)} that is not whole", 0)
-    if number == 0:
-        return ",".join(_svc_name(int.from_bytes(each, "big")) for each in pieces)
-    if number in (4, 6):
-        return ",".join(str(ipaddress.ip_address(each)) for each in pieces)
-    if number == 1:
-        return _show_strings(value).replace('" "', ",")
-    if number == 3:
-        return str(int.from_bytes(value, "big"))
-    return base64.b64encode(value).decode() if number == 5 else quote(value)
-
-
+# max(): rdata may end before its last field begins; no reading backwards then.
 _FIELDS: dict[str, Field] = {
     "1": _number(1), "2": _number(2), "4": _number(4), "t": _number(4, parse_ttl),
-    "a": Field(lambda reader, end: reader.take(4), _parse_address(ipaddress.IPv4Address),
-               lambda octets: str(ipaddress.IPv4Address(octets))),
-    "q": Field(lambda reader, end: reader.take(16), _parse_address(ipaddress.IPv6Address),
-               lambda octets: str(ipaddress.IPv6Address(octets))),
-    "n": Field(_take_name, _parse_name, show_name),
-    "s": Field(_take_strings, _parse_strings, _show_strings),
-    "g": Field(lambda reader, end: _take_string(reader), _parse_tag,
-               lambda octets: quote(octets[1:])[1:-1]),
-    "v": Field(_take_rest, lambda words: unquote(words.next("a value")), quote),
-    "x": Field(_take_rest, _parse_hex, lambda octets: octets.hex()),
+    "a": _address(ipaddress.IPv4Address), "q": _address(ipaddress.IPv6Address),
+    "n": Field(lambda reader, end: reader.name(),
+               lambda words, origin: parse_name(_next(words, "a name"), origin), show_name),
+    "s": Field(_take_strings, _parse_strings,
+               lambda octets: " ".join(map(quote, _split_strings(octets)))),
+    "g": Field(_take_tag, lambda words, _: _counted(unquote(_next(words, "a tag"))),
+               lambda octets: octets[1:].decode()),
+    "v": Field(lambda reader, end: reader.take(max(0, end - reader.at)),
+               lambda words, _: unquote(_next(words, "a value")), quote),
+    "x": Field(lambda reader, end: reader.take(max(1, end - reader.at)), _parse_hex, bytes.hex),
     "p": Field(_take_svc, _parse_svc, _show_svc)}
 
-_FORMATS: dict[int, str] = {TYPES[name]: fields for name, fields in {
-    "A": "a", "NS": "n", "CNAME": "n", "SOA": "nn4tttt", "PTR": "n", "MX": "2n", "TXT": "s",
-    "AAAA": "q", "SRV": "222n", "DS": "211x", "SSHFP": "11x", "TLSA": "111x", "SVCB": "2np",
-    "HTTPS": "2np", "CAA": "1gv"}.items()}
-
-
-def _fields(rtype: int) -> list[Field]:
-    return [_FIELDS[letter] for letter in _FORMATS.get(rtype, "x")]
+_FORMATS: dict[int, list[Field]] = {
+    TYPES[name]: [_FIELDS[letter] for letter in letters] for name, letters in {
+        "A": "a", "NS": "n", "CNAME": "n", "SOA": "nn4tttt", "PTR": "n", "MX": "2n", "TXT": "s",
+        "AAAA": "q", "SRV": "222n", "DS": "211x", "SSHFP": "11x", "TLSA": "111x", "SVCB": "2np",
+        "HTTPS": "2np", "CAA": "1gv"}.items()}
 
 
 def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
-    """Rdata of `size` octets at the cursor, its names decompressed; all of it must be used."""
+    """Rdata of `size` octets at the cursor, its names decompressed; all of it must be used.
+
+    Of a type without a row in the table any octets will do (RFC 3597 3).
+    """
     start = reader.at
-    reader.take(size)
+    rdata = reader.take(size)
+    if rtype not in _FORMATS:
+        return rdata
     end, reader.at = reader.at, start
-    rdata = b"".join(field.take(reader, end) for field in _fields(rtype))
+    rdata = b"".join(field.take(reader, end) for field in _FORMATS[rtype])
     if reader.at != end:
         raise Malformed(f"rdata of {show_type(rtype)} is not {size} octets", start)
     return rdata
@@ -715,49 +752,49 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
 
     Raises BadText. RFC 1035 5.1, RFC 3597 5.
     """
-    left = Words(words, origin)
-    if words[:1] == [r"\#"]:
-        rdata = _parse_generic(left)
-        try:
-            return read_rdata(Reader(rdata), rtype, len(rdata))
-        except Malformed as bad:
-            raise BadText(f"no {show_type(rtype)} in these octets: {bad}") from None
-    if rtype not in _FORMATS:
-        raise BadText(rf"{show_type(rtype)} has no text form here; write \# length hex")
-    rdata = b"".join(field.parse(left) for field in _fields(rtype))
-    if left.words:
-        raise BadText(f"{left.words[0]!r} is one word too many")
-    if len(rdata) > TCP_MAX:
-        raise BadText(f"rdata of {len(rdata)} octets")
+    left = list(words)
+    try:
+        if left[:1] == [r"\#"]:
+            rdata = _parse_generic(left)
+        elif rtype in _FORMATS:
+            rdata = b"".join(field.parse(left, origin) for field in _FORMATS[rtype])
+        else:
+            raise BadText(r"no text form here; write \# length hex")
+        if left:
+            raise BadText(f"{left[0]!r} is one word too many")
+        taken = read_rdata(Reader(rdata), rtype, len(rdata))
+    except (Malformed, ValueError) as bad:  # the latter from ipaddress and binascii too
+        raise BadText(f"{show_type(rtype)}: {bad}") from None
+    if taken != rdata:  # only \# can do that, and there is no message to point into
+        raise BadText("a compression pointer in zone text")
     return rdata
 
 
-def _parse_generic(left: Words) -> bytes:
-    left.next(r"\#")
-    size = left.next("a length")
-    rdata = _parse_hex(left)
-    if not size.isdecimal() or int(size) != len(rdata):
+def _parse_generic(words: list[str]) -> bytes:
+    r"""Rdata written `\# length hex` (RFC 3597 5)."""
+    del words[0]
+    size = _parse_number(_next(words, "a length"), TCP_MAX)
+    rdata = _parse_hex(words)
+    if size != len(rdata):
         raise BadText(f"length {size} but {len(rdata)} octets")
     return rdata
 
 
 def show_rdata(rtype: int, rdata: bytes) -> str:
-    r"""Rdata as zone text; `\# len hex` when the type has no text form or the octets do not fit it."""
+    r"""Rdata as zone text; `\# len hex` where the type has no text form or the octets no sense."""
     try:
-        reader = Reader(rdata)
-        text = " ".join(field.show(field.take(reader, len(rdata))) for field in _fields(rtype))
-        if rtype in _FORMATS and reader.at == len(rdata):
-            return text.rstrip()
+        if rtype in _FORMATS and read_rdata(Reader(rdata), rtype, len(rdata)) == rdata:
+            reader = Reader(rdata)
+            return " ".join(field.show(field.take(reader, len(rdata)))
+                            for field in _FORMATS[rtype]).rstrip()
     except Malformed:
-        pass
+        pass  # what it means nobody knows, but all of it can be shown
     return rf"\# {len(rdata)} {rdata.hex()}".rstrip()
 
 
-# ---- 8. Zones as text (RFC 1035 5) ---------------------------------------------------------------------
-
+# ---- 8. Zones as text (RFC 1035 5) ---------------------------------------------------------------
 class Record(NamedTuple):
     """One resource record; `line` is where zone text holds it, 0 elsewhere."""
-
     owner: bytes
     type: int
     rclass: int
@@ -766,55 +803,52 @@ class Record(NamedTuple):
     line: int = 0
 
 
+# A word may end in a quoted string, as in alpn="h2,h3"; no kind of token can be read in two ways,
+# so reading takes time in proportion to the text.
 _TOKEN = re.compile(r"""(?P<quoted>"(?:[^"\\\n]|\\[^\n])*")|(?P<paren>[()])|(?P<comment>;[^\n]*)
     |(?P<newline>\n)|(?P<space>[ \t\r]+)
-    |(?P<word>(?:[^\s"();\\]|\\[^\n])+(?:"(?:[^"\\\n]|\\[^\n])*")?)""", re.X)
-
-
-class Entry(NamedTuple):
-    """One entry of zone text: its first line, whether it began with a blank, its words."""
-
-    line: int
-    blank: bool
-    words: list[str]
+    |(?P<word>(?:[^\s"();\\]|\\[^\n])+(?:"(?:[^"\\\n]|\\[^\n])*")?)
+    |.""", re.X)
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """Pieces of zone text as (kind, text, line); raises BadText where no kind fits."""
-    at, line = 0, 1
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise BadText(f"line {line}: a quote or backslash that does not end")
-        yield str(match.lastgroup), match.group(), line
+    line = 1
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup is None:
+            raise BadText(f"line {line}: {match.group()!r} cannot stand here, or has no end")
+        yield match.lastgroup, match.group(), line
         line += match.group() == "\n"
-        at = match.end()
 
 
-def split_zone(text: str) -> Iterator[Entry]:
-    """The entries of zone text, comments dropped and parentheses joined; raises BadText."""
-    depth, entry = 0, Entry(1, False, [])
+def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
+    """The entries of zone text, comments dropped and parentheses joined; raises BadText.
+
+    An entry is its first line's number, whether it began with a blank, and its words.
+    """
+    depth, first, blank = 0, 1, False
+    words: list[str] = []
     for kind, piece, line in _tokens(text):
         if kind in ("word", "quoted"):
-            entry.words.append(piece)
-        if kind == "space" and not entry.words and not depth:
-            entry = entry._replace(blank=True)
-        if kind == "paren":
-            depth += 1 if piece == "(" else -1
+            words.append(piece)
+        blank = blank or not words and not depth and kind == "space"
+        depth += {"(": 1, ")": -1}.get(piece, 0)
         if depth not in (0, 1):
             raise BadText(f"line {line}: parentheses do not match")
         if kind == "newline" and not depth:
-            yield entry
-            entry = Entry(line + 1, False, [])
+            yield first, blank, words
+            first, blank, words = line + 1, False, []
     if depth:
-        raise BadText(f"line {entry.line}: a parenthesis that is never closed")
-    yield entry
+        raise BadText(f"line {first}: a parenthesis that is never closed")
+    yield first, blank, words
 
 
 class ZoneText:
     """Reads zone text into records; mistakes are collected, each with its line.
 
     `origin` completes relative names; `ttl` (seconds) is for records without one before $TTL.
+    A quote or parenthesis without its other end stops the reading: nobody can say what the text
+    behind it was meant to be.
     """
 
     def __init__(self, text: str, origin: bytes, ttl: int) -> None:
@@ -822,47 +856,39 @@ class ZoneText:
         self.records: list[Record] = []
         self.problems: list[str] = []
         try:
-            for entry in split_zone(text):
-                self._entry(entry)
+            for line, blank, words in split_zone(text):
+                self._entry(line, blank, words)
         except BadText as bad:
             self.problems.append(str(bad))
 
-    def _entry(self, entry: Entry) -> None:
-        words = list(entry.words)
+    def _entry(self, line: int, blank: bool, words: list[str]) -> None:
+        """One directive or record, or nothing at all; a mistake in it ends with it."""
         try:
             if words and words[0].startswith("$"):
                 self._directive(words)
             elif words:
-                if not entry.blank:
-                    self.owner = parse_name(words.pop(0), self.origin)
-                self.records.append(self._record(words, entry.line))
+                self.owner = self.owner if blank else parse_name(words.pop(0), self.origin)
+                self.records.append(self._record(words, line))
         except BadText as bad:
-            self.problems.append(f"line {entry.line}: {bad}")
+            self.problems.append(f"line {line}: {bad}")
 
     def _directive(self, words: list[str]) -> None:
-        name = words[0].upper()
-        if name not in ("$ORIGIN", "$TTL"):
-            raise BadText(f"{words[0]} is not supported; $ORIGIN and $TTL are")
-        if len(words) != 2:
-            raise BadText(f"{name} takes one word")
-        if name == "$TTL":
-            self.ttl = parse_ttl(words[1])
-        else:
+        """$ORIGIN name or $TTL time (RFC 1035 5.1, RFC 2308 4)."""
+        name, whole = words[0].upper(), len(words) == 2
+        if whole and name == "$ORIGIN":
             self.origin = parse_name(words[1], self.origin)
+        elif whole and name == "$TTL":
+            self.ttl = parse_ttl(words[1])
+        else:  # $INCLUDE would read files, $GENERATE fill the memory
+            raise BadText(f"{words[0]}: only $ORIGIN name and $TTL time are supported")
 
     def _record(self, words: list[str], line: int) -> Record:
         """[TTL] [class] type rdata; TTL and class in either order (RFC 1035 5.1)."""
-        ttl, seen = self.ttl, set()
-        while words:
-            kind = "ttl" if words[0][0].isdigit() else "class"
-            if kind in seen or (kind == "class" and words[0].upper() not in ("IN", "CH", "HS")):
-                break
-            seen.add(kind)
-            word = words.pop(0)
-            if kind == "ttl":
-                ttl = parse_ttl(word)
-            elif word.upper() != "IN":
-                raise BadText(f"class {word}: only IN is served")
+        ttl, classed = self.ttl, _take_class(words)
+        if words and words[0][0].isdigit():
+            ttl = parse_ttl(words.pop(0))
+        if not classed:
+            _take_class(words)
         if not words:
             raise BadText("a type is missing")
         rtype = parse_type(words.pop(0))
@@ -872,29 +898,43 @@ class ZoneText:
         return Record(self.owner, rtype, CLASS_IN, ttl, rdata, line)
 
 
-# ---- 9. Whole messages, for tools and tests: slow, strict, never on a query's way ------------------------
+def _take_class(words: list[str]) -> bool:
+    """Whether the next word was the class IN, which it takes off; raises BadText for others."""
+    word = words[0].upper() if words else ""
+    if word in ("IN", "CLASS1"):  # RFC 3597 5
+        words.pop(0)
+        return True
+    if word in ("CS", "CH", "HS") or word.startswith("CLASS"):
+        raise BadText(f"class {word}: only IN is served")
+    return False
 
+
+# ---- 9. Whole messages, for tools and tests: slow, strict, never on a query's way ----------------
 class Message(NamedTuple):
     """A decoded message; OPT stands in its section like any record."""
-
     id: int
     flags: int
     questions: list[tuple[bytes, int, int]]      # name, type, class
-    sections: tuple[list[Record], list[Record], list[Record]]
+    sections: tuple[list[Record], ...]           # answer, authority, additional
 
 
 def decode_message(packet: bytes) -> Message:
-    """Read a whole message (RFC 1035 4); every octet must be accounted for, else Malformed."""
+    """Read a whole message (RFC 1035 4); every octet must be accounted for, else Malformed.
+
+    Counts in the header are promises of a stranger: nothing is set aside for them, and reading
+    ends with the octets.
+    """
     reader = Reader(packet)
     ident, flags, questions, *counts = _HEADER.unpack(reader.take(HEADER))
     asked = [(reader.name(), reader.u16(), reader.u16()) for _ in range(questions)]
     sections = tuple([_read_record(reader) for _ in range(count)] for count in counts)
     if reader.at != len(packet):
         raise Malformed("octets after the last record", reader.at)
-    return Message(ident, flags, asked, (sections[0], sections[1], sections[2]))
+    return Message(ident, flags, asked, sections)
 
 
 def _read_record(reader: Reader) -> Record:
+    """One resource record (RFC 1035 4.1.3)."""
     owner = reader.name()
     rtype, rclass, ttl, size = _RECORD.unpack(reader.take(_RECORD.size))
     return Record(owner, rtype, rclass, ttl, read_rdata(reader, rtype, size))
