@@ -21,8 +21,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  # said before anything that an ol
              % (sys.version_info[0], sys.version_info[1], sys.executable))
 
 import argparse
-import ast
 import bisect
+import contextlib
 import difflib
 import errno
 import gc
@@ -39,6 +39,7 @@ import pickle
 import pwd
 import random
 import re
+import reprlib
 import resource
 import selectors
 import signal
@@ -82,7 +83,8 @@ ACCEPT_PAUSE = 0.5        # seconds without accept() when file descriptors have 
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 TICK = 0.5                # seconds between two looks at timers and heartbeats
 HEARTBEAT = 3.0           # seconds without a sign of life before a child is killed and replaced
-START_LIMIT = 15.0        # seconds a new generation may take to get ready
+START_LIMIT = 10.0        # seconds a child may take to get ready
+LOAD_LIMIT = 5.0          # seconds reading a config may take; below systemd's watchdog
 STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_WINDOW = 10.0       # a child that lived shorter than this waits before it is started again
@@ -109,24 +111,21 @@ class Log:
 
     LEVELS = ("errors", "changes", "queries")
 
-    def __init__(self, level: str = "changes", form: str = "text") -> None:
-        self.level, self.json = self.LEVELS.index(level), form == "json"
+    def __init__(self) -> None:
+        self.level, self.json = 1, False
         self.lines: list[bytes] = []
-        self.rest = b""                                # the unwritten end of a line begun
         self.lost = 0                                  # lines dropped since the last that got out
         self.seen: dict[str, tuple[float, int]] = {}   # trouble -> (when printed, times since)
-        self.fd, self.socket = self._own_description(2)
+        self.fd, self.socket = 2, None
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(2).st_mode):  # the journal: MSG_DONTWAIT does it per call
+                self.socket = socket.socket(fileno=os.dup(2))
+            else:  # opened once more, lest the shell's own copy stops blocking too
+                self.fd = os.open("/dev/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY)
 
-    @staticmethod
-    def _own_description(fd: int) -> tuple[int, socket.socket | None]:
-        """Standard error once more, not blocking, without making the shell's own copy so."""
-        try:
-            if stat.S_ISSOCK(os.fstat(fd).st_mode):  # the journal: MSG_DONTWAIT does it per call
-                return fd, socket.socket(fileno=os.dup(fd))
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
-            return os.open(f"/dev/fd/{fd}", flags), None
-        except OSError:
-            return fd, None
+    def configure(self, config: "Config") -> None:
+        """Level and form of a config."""
+        self.level, self.json = self.LEVELS.index(config.log), config.log_format == "json"
 
     def error(self, text: str, key: str = "") -> None:
         """Trouble. With `key`, trouble of the same key is printed once a minute, with a count."""
@@ -171,28 +170,21 @@ class Log:
             lost, self.lost = self.lost, 0
             self._line("error", f"{lost} log lines lost: their reader was too slow")
         lines, self.lines = self.lines, []
-        while lines or self.rest:
-            chunk, taken = self.rest, 0
-            while taken < len(lines) and len(chunk) + len(lines[taken]) <= LOG_LINE + 1:
-                chunk += lines[taken]
-                taken += 1
-            written = self._write(chunk)
-            if written <= 0:
-                self.lost += len(lines)
+        for at, line in enumerate(lines):
+            try:
+                if self.socket is not None:
+                    self.socket.send(line, socket.MSG_DONTWAIT)
+                else:
+                    os.write(self.fd, line)
+            except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
+                self.lost += len(lines) - at
                 return
-            self.rest, lines = chunk[written:], lines[taken:]
-
-    def _write(self, chunk: bytes) -> int:
-        try:
-            if self.socket is not None:
-                return self.socket.send(chunk, socket.MSG_DONTWAIT)
-            return os.write(self.fd, chunk)
-        except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
-            self.rest = b""
-            return -1
 
 
 # ---- 3. Nouns: what an answer may look at ------------------------------------------------------
+
+STATES = ("up", "drain", "down")  # of a backend, from best to worst
+
 
 class Row(NamedTuple):
     """A backend as config or a source describes it."""
@@ -212,7 +204,7 @@ class Backend:
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
-        self.rdata = dict(map(_address_rdata, addresses))  # type -> rdata
+        self.rdata = dict(map(address_rdata, addresses))  # type -> rdata
         self.credit = 0.0               # connections this worker's answers will bring, unreported
         self.turns: dict[int, float] = {}  # type -> when it is next in the rotation
         self.update(Row(addresses))
@@ -221,11 +213,6 @@ class Backend:
         """Take over what the newest snapshot says."""
         self.weight, self.max_connections = row.weight, row.max_connections
         self.state, self.connections = row.state, row.connections
-
-    @property
-    def address(self) -> str:
-        """The first address, the backend's name in logs."""
-        return self.addresses[0]
 
     def load(self) -> float:
         """Connections as far as anyone can know: reported plus own answers since."""
@@ -237,7 +224,7 @@ class Backend:
                 and self.load() >= self.max_connections)
 
 
-def _address_rdata(address: str) -> tuple[int, bytes]:
+def address_rdata(address: str) -> tuple[int, bytes]:
     """The type and rdata that an address or host name is answered with."""
     try:
         if ":" in address:
@@ -250,8 +237,8 @@ def _address_rdata(address: str) -> tuple[int, bytes]:
 class PoolConfig(NamedTuple):
     """A pool as the config has it."""
 
-    name: str                   # as written
-    owner: bytes                # its key
+    name: str                   # lower case, without the final dot; the table's column `pool`
+    owner: bytes                # the same in wire form
     policy: str
     ttl: int                    # seconds
     answers: int                # addresses per answer
@@ -260,7 +247,6 @@ class PoolConfig(NamedTuple):
     source: "Source | None"
     stale: float                # seconds
     all_down: str               # all | servfail | empty | an address
-    may_alias: bool             # host names (CNAME) are possible at this owner
 
 
 class Source(NamedTuple):
@@ -277,8 +263,7 @@ class Zone:
     def __init__(self, apex: bytes) -> None:
         self.apex = apex
         self.nodes: dict[bytes, dict[int, wire.RRset]] = {}
-        self.soa = wire.RRset(wire.SOA, 0, ())
-        self.negative = self.soa        # the SOA with the TTL of negative answers: RFC 2308 3
+        self.negative = wire.RRset(wire.SOA, 0, ())  # the SOA with the TTL of negative answers
         self.cuts: set[bytes] = set()   # delegated names: NS below the apex
         self.endings: dict[bytes, dict[bytes, bytes]] = {}  # parent -> last label text -> pool
         self.lengths: dict[bytes, list[int]] = {}           # parent -> lengths of those, falling
@@ -329,21 +314,20 @@ class State:
     def __init__(self, config: Config, secret: bytes, log: Log) -> None:
         self.zones, self.nsid = config.zones, config.nsid.encode()
         self.secret = secret            # keys the server cookies; made at start, kept over reloads
-        scale = config.workers * config.servers
+        scale = config.workers * config.servers  # who decides on the same reports
         self.pools = {owner: Pool(pool, scale, log) for owner, pool in config.pools.items()}
         self.names = {pool.config.name: pool for pool in self.pools.values()}
-        self.lines: dict[str, str] = {}  # pool -> its line of the last snapshot
+        self.lines: set[str] = set()    # of the snapshot last read
         # Called with every reply when queries are logged, else None.
         self.note: Callable[[wire.Query, str, Reply], None] | None = None
 
     def load(self, snapshot: str, now: float) -> None:
-        """Take over what changed in a snapshot (Monitor.snapshot)."""
-        for line in snapshot.splitlines()[1:]:
-            name = line.split("\t", 1)[0]
-            if name in self.names and self.lines.get(name) != line:
-                self.lines[name] = line
-                stale, rows = read_line(line)
-                self.names[name].load(rows, stale, now)
+        """Take over the pools that changed in a snapshot (Monitor.snapshot)."""
+        lines = set(snapshot.split("\n")[1:])
+        for line in lines - self.lines:
+            name, stale, _, rows = read_line(line)
+            self.names[name].load(rows, stale, now)
+        self.lines = lines
 
 
 # ---- 4. A query's way: answer, find -----------------------------------------------------------
@@ -385,7 +369,7 @@ class Ask:
 
     @property
     def client(self) -> str:
-        """The address that asked: usually a resolver's."""
+        """The address that asked, usually a resolver's."""
         return plain_address(self.sender)
 
     @property
@@ -578,10 +562,6 @@ class Policy:
         """Up to `count` different backends, best first."""
         raise NotImplementedError
 
-    def scope(self, ask: Ask) -> int:
-        """Bits of the client subnet that the choice depends on (RFC 7871 7.2.1)."""
-        return 0
-
 
 def capacity(backend: Backend) -> float:
     """A weight to divide by; in a group where all have weight 0, they count alike."""
@@ -699,10 +679,6 @@ class Hash(Policy):
             return -math.log((number + 1) / 2**64) / capacity(backend)
         return heapq.nsmallest(count, self.backends, key=draw)
 
-    def scope(self, ask: Ask) -> int:
-        """The prefix that was hashed, when it came with the query."""
-        return ask.network()[1]
-
 
 class Custom(Random):
     """A user's function; whatever it does wrong, the query is answered, at random."""
@@ -809,8 +785,11 @@ class Pool:
         if not chosen:
             reply.rcode = wire.SERVFAIL
             return None
-        reply.chosen = [self.credit(each) for each in chosen]
-        reply.scope = max(reply.scope, policy.scope(ask))
+        for each in chosen:
+            self.credit(each)
+            reply.chosen.append(each.addresses[-1 if rtype == wire.AAAA else 0])
+        if isinstance(policy, Hash):
+            reply.scope = ask.network()[1]
         ttl = min(self.config.ttl, TTL_RESORT) if resort else self.config.ttl
         return wire.RRset(rtype, ttl, [each.rdata[rtype] for each in chosen])
 
@@ -820,17 +799,16 @@ class Pool:
             reply.rcode = wire.SERVFAIL
         if self.config.all_down in ("servfail", "empty"):
             return None
-        kind, rdata = _address_rdata(self.config.all_down)
+        kind, rdata = address_rdata(self.config.all_down)
         reply.chosen = [self.config.all_down]
         return wire.RRset(kind, min(self.config.ttl, TTL_RESORT), [rdata]) if kind == rtype else None
 
-    def credit(self, backend: Backend) -> str:
-        """Count an answer as load to come; returns the backend's name for the log."""
+    def credit(self, backend: Backend) -> None:
+        """Count an answer as load to come; who is full by that is out until the next snapshot."""
         was_full = backend.full()
         backend.credit += self.scale
         if backend.max_connections is not None and backend.full() and not was_full:
             self.plan()
-        return backend.address
 
 
 def load_function(policy: str) -> Callable[..., Any]:
@@ -846,9 +824,10 @@ def load_function(policy: str) -> Callable[..., Any]:
 
 # ---- 6. UDP: one datagram in, one out ----------------------------------------------------------
 
-IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)        # Linux; the module learned its name in 3.12
-IP_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 5            # Linux: do not trust forged ICMP, RFC 9715 3.1
-IPV6_MTU_DISCOVER = 23
+# Numbers of Linux that the socket module of 3.11 does not name.
+IP_PKTINFO, SO_RCVBUFFORCE = 8, 33
+PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
+IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
 CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
 
 # What a transport calls with a query's octets, the peer's address and whether it came over TCP.
@@ -968,11 +947,10 @@ class Worker:
     No threads, no file access, no blocking call once `run` has begun.
     """
 
-    def __init__(self, config: Config, state: State, sockets: "Sockets", life: "Life",
-                 log: Log) -> None:
+    def __init__(self, state: State, sockets: "Sockets", life: "Life", log: Log) -> None:
         self.state, self.life, self.log = state, life, log
-        self.udp = [UdpListener(sock) for sock in sockets.udp]
-        self.tcp = [TcpListener(sock) for sock in sockets.tcp]
+        self.udp = [UdpListener(udp) for udp, _ in sockets.values()]
+        self.tcp = [TcpListener(tcp) for _, tcp in sockets.values()]
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.room = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
@@ -998,7 +976,7 @@ class Worker:
             if snapshot is not None:
                 self.state.load(snapshot, now)
             for key, events in ready:
-                self.on_ready(key.fileobj, events, now)
+                self.on_ready(key.data, events, now)
             if now - checked > TICK:
                 checked = now
                 self.on_tick(now)
@@ -1010,7 +988,7 @@ class Worker:
     def listen(self) -> None:
         """Start taking datagrams and connections."""
         for listener in (*self.udp, *self.tcp):
-            self.selector.register(cast(Any, listener), selectors.EVENT_READ)
+            self.selector.register(listener.fileno(), selectors.EVENT_READ, listener)
 
     def stop_listening(self) -> None:
         """Answer what has arrived and take no more; a successor has the same sockets."""
@@ -1018,10 +996,10 @@ class Worker:
             if self.life.ended == "stop":
                 while udp.serve(self.respond) == UDP_BATCH:
                     self.life.beat()
-            self.selector.unregister(udp)
+            self.selector.unregister(udp.fileno())
         for tcp in self.tcp:
             if not self.paused:
-                self.selector.unregister(tcp)
+                self.selector.unregister(tcp.fileno())
         if self.life.ended == "stop":
             for client in list(self.clients.values()):
                 client.closing = True
@@ -1078,7 +1056,7 @@ class Worker:
                 self.close(next(iter(self.clients.values())))
             client = Connection(sock, peer[0], now)
             self.clients[client.fileno()] = client
-            self.selector.register(client, client.events)
+            self.selector.register(client, client.events, client)
 
     def pause(self, bad: OSError, now: float) -> None:
         """Out of descriptors or memory: free one, and let accept() rest instead of spinning."""
@@ -1087,7 +1065,7 @@ class Worker:
             self.close(next(iter(self.clients.values())))
         if not self.paused:
             for tcp in self.tcp:
-                self.selector.unregister(tcp)
+                self.selector.unregister(tcp.fileno())
         self.paused = now + ACCEPT_PAUSE
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
@@ -1116,7 +1094,7 @@ class Worker:
         events = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if waiting else 0)
         if events != client.events:
             client.events = events
-            self.selector.modify(client, events)
+            self.selector.modify(client, events, client)
 
     def close(self, client: Connection) -> None:
         """Forget a client."""
@@ -1133,10 +1111,10 @@ class Worker:
         if self.paused and now > self.paused and not self.life.ended:
             self.paused = 0.0
             for tcp in self.tcp:
-                self.selector.register(tcp, selectors.EVENT_READ)
+                self.selector.register(tcp.fileno(), selectors.EVENT_READ, tcp)
 
 
-# ---- 8. Sources and the monitor: what changes the state ------------------------------------------
+# ---- 8. Sources and the monitor: what changes the state ----------------------------------------
 
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL, address TEXT NOT NULL,      -- several addresses of one server: comma-separated
@@ -1145,9 +1123,8 @@ SCHEMA = """CREATE TABLE backends (
   state TEXT NOT NULL DEFAULT 'up' CHECK (state IN ('up', 'drain', 'down')),
   updated_at REAL,                                -- unix time of the report; NULL = as fresh as the poll
   PRIMARY KEY (pool, address))"""
-COLUMNS = ("address", "connections", "weight", "max_connections", "state", "updated_at")
-TABLE_QUERY = f"SELECT {', '.join(COLUMNS)} FROM backends WHERE pool = ? ORDER BY rowid"
-STATES = ("up", "drain", "down")   # from best to worst
+TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
+  FROM backends WHERE pool = ? ORDER BY rowid"""
 
 
 class SourceError(Exception):
@@ -1158,87 +1135,47 @@ class Report(NamedTuple):
     """One row of a source, checked."""
 
     addresses: tuple[str, ...]
-    given: dict[str, Any]       # fields of Row that the source fills in
+    given: dict[str, Any]       # the fields of Row that the source fills in
     at: float                   # monotonic seconds of the report
 
 
 def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
-    """All rows of one poll, as column name -> value; raises SourceError."""
+    """One poll: rows as column name -> value, NULLs left out; raises SourceError."""
+    uri = f"file:{urllib.parse.quote(source.path)}?mode="
     try:
         if source.query is None and not os.path.exists(source.path):
-            create_table(source.path)
-        uri = f"file:{urllib.parse.quote(source.path)}?mode=ro"
-        database = sqlite3.connect(uri, uri=True, timeout=POLL_LIMIT / 4)
-        try:
+            with contextlib.closing(sqlite3.connect(uri + "rwc", uri=True)) as database:
+                database.execute("PRAGMA journal_mode = WAL")  # so that reading blocks no writer
+                database.execute(SCHEMA)
+        with contextlib.closing(sqlite3.connect(uri + "ro", uri=True, timeout=POLL_LIMIT / 4)) as database:
             limit = time.monotonic() + POLL_LIMIT
             database.set_progress_handler(lambda: time.monotonic() > limit, 10_000)
-            cursor = database.execute(source.query or TABLE_QUERY,
-                                      () if source.query else (pool,))
+            cursor = database.execute(source.query or TABLE_QUERY, () if source.query else (pool,))
             columns = [each[0] for each in cursor.description or ()]
-            check_columns(columns)
             rows = cursor.fetchmany(ROWS_MAX + 1)
-        finally:
-            database.close()
-    except (sqlite3.Error, sqlite3.Warning, OSError) as bad:
+    except (sqlite3.Error, sqlite3.Warning) as bad:
         raise SourceError(str(bad)) from None
-    if len(rows) > ROWS_MAX:
-        raise SourceError(f"more than {ROWS_MAX} rows")
-    found = [dict(zip(columns, row, strict=True)) for row in rows]
+    if "address" not in columns or len(rows) > ROWS_MAX:
+        raise SourceError("no column 'address'" if len(rows) <= ROWS_MAX
+                          else f"more than {ROWS_MAX} rows")
+    found = [{name: value for name, value in zip(columns, row, strict=True) if value is not None}
+             for row in rows]
     return [row for row in found if row.pop("pool", pool) == pool]
 
 
-def create_table(path: str) -> None:
-    """Make the database of a first start; in WAL mode, so that reading never blocks a writer."""
-    database = sqlite3.connect(path)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute(SCHEMA)
-        database.commit()
-    finally:
-        database.close()
-
-
-def check_columns(columns: Sequence[str]) -> None:
-    """A misspelt column would be ignored for ever: say so instead."""
-    known = (*COLUMNS, "pool")
-    for column in columns:
-        if column not in known:
-            raise SourceError(f"column {column!r}: " + suggest(column, known))
-    if "address" not in columns:
-        raise SourceError("no column 'address'")
-
-
-def check_row(row: dict[str, Any], now: float) -> Report:
-    """A source's row; raises SourceError naming the column and its value."""
-    def number(column: str, least: float, whole: bool) -> Any:
-        value = row[column]
-        try:
-            found = int(value) if whole else float(value)
-        except (TypeError, ValueError, OverflowError):
-            found = math.nan
-        if not least <= found < math.inf:
-            raise SourceError(f"{column} = {value!r}: must be a "
-                              f"{'whole ' if whole else ''}number from {least:g}")
-        return found
-    try:
-        addresses = check_addresses(str(row["address"] or "").split(","))
-    except ValueError as bad:
-        raise SourceError(f"address = {row['address']!r}: {bad}") from None
-    given: dict[str, Any] = {}
-    if row.get("weight") is not None:
-        given["weight"] = number("weight", 0, False)
-    if row.get("max_connections") is not None:
-        given["max_connections"] = number("max_connections", 1, True)
-    if row.get("connections") is not None:
-        given["connections"] = number("connections", 0, True)
-    if row.get("state") is not None:
-        if row["state"] not in STATES:
-            raise SourceError(f"state = {row['state']!r}: must be one of {', '.join(STATES)}")
-        given["state"] = row["state"]
-    age = 0.0
-    if row.get("updated_at") is not None:
-        age = max(0.0, time.time() - number("updated_at", 0, False))
-    return Report(addresses, given, now - age)
+def check_row(row: dict[str, Any], pool: PoolConfig, now: float) -> Report:
+    """A source's row by the rules of inline backends; raises SourceError."""
+    checker = Checker("")
+    given = checker.table("", row, ROW)
+    addresses = given.pop("address", ())
+    if not checker.problems and not addresses:
+        checker.problems.append("address = NULL: must be an address")
+    if addresses and is_host(addresses) and not pool.backends:
+        checker.problems.append(f"address = {row['address']!r}: host names only as inline backends")
+    if checker.problems:
+        raise SourceError(checker.problems[0])
+    age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
+    return Report(addresses, given, now - max(0.0, age))
 
 
 class Feed(threading.Thread):
@@ -1247,10 +1184,9 @@ class Feed(threading.Thread):
     def __init__(self, pool: PoolConfig, source: Source) -> None:
         super().__init__(daemon=True)
         self.pool, self.source = pool, source
-        self.reports: tuple[Report, ...] = ()
+        self.reports: dict[tuple[str, ...], Report] = {}
         self.polls = 0
-        self.trouble = ""       # why the last poll failed
-        self.skipped = ""       # why some of its rows were ignored
+        self.trouble = self.skipped = ""  # why the last poll failed; why rows of it were ignored
 
     def run(self) -> None:
         """Poll every `every` seconds, counted from start to start."""
@@ -1262,77 +1198,58 @@ class Feed(threading.Thread):
             except SourceError as bad:
                 self.trouble = str(bad)
             except Exception as bug:  # a poll must never end the polling
-                self.trouble = f"internal error: {bug!r}"
+                self.trouble = f"internal error, please report: {bug!r}"
             self.polls += 1
             time.sleep(max(0.05, begun + self.source.every - time.monotonic()))
 
     def poll(self, now: float) -> None:
         """Read the source once; a bad row is passed over, and its backend's last good row stays."""
-        old = {each.addresses: each for each in self.reports}
-        reports: dict[tuple[str, ...], Report] = {}
-        bad_rows = []
+        reports, bad_rows = {}, []
         for row in read_sqlite(self.source, self.pool.name):
             try:
-                report = check_row(row, now)
-                self.check_kind(report, reports)
-                reports[report.addresses] = report
+                report = check_row(row, self.pool, now)
             except SourceError as bad:
                 bad_rows.append(str(bad))
-                kept = [each for each in old if str(row["address"]) == ",".join(each)]
-                reports.update((each, old[each]) for each in kept)
+                kept = self.reports.get(tuple(str(row.get("address")).split(",")))
+                if kept is None:
+                    continue
+                report = kept
+            reports[report.addresses] = report
         self.skipped = f"{len(bad_rows)} rows ignored: {bad_rows[0]}" if bad_rows else ""
         if not reports:
             raise SourceError(self.skipped or "no rows")
-        self.reports = tuple(reports.values())
-
-    def check_kind(self, report: Report, others: dict[tuple[str, ...], Report]) -> None:
-        """Addresses and host names do not mix, and a host name (CNAME) stands alone at its owner."""
-        host = is_host(report.addresses)
-        peers = list(others) or [row.addresses for row in self.pool.backends]
-        if host and not self.pool.may_alias:
-            raise SourceError(f"address = {report.addresses[0]!r}: a CNAME cannot stand beside "
-                              "the other records of this name")
-        if peers and is_host(peers[0]) != host:
-            raise SourceError(f"address = {report.addresses[0]!r}: a pool has addresses or host "
-                              "names, not both")
+        self.reports = reports
 
     def merge(self, now: float) -> tuple[list[Row], bool, list[str]]:
         """The pool's rows now, whether its load is stale, and addresses nobody configured."""
-        stale = [now - each.at > self.pool.stale for each in self.reports
-                 if "connections" in each.given]
-        rows = {row.addresses: row for row in self.pool.backends}
-        owners = {address: row.addresses for row in self.pool.backends for address in row.addresses}
-        unknown = []
-        for report in self.reports:
-            given = dict(report.given)
-            if now - report.at > self.pool.stale:
-                given["connections"] = None
-            if not self.pool.backends:
-                rows[report.addresses] = Row(report.addresses)._replace(**given)
-                continue
-            row = rows.get(owners.get(report.addresses[0], ()))
-            if row is None:
+        inline = self.pool.backends
+        rows = {row.addresses: row for row in inline}
+        owners = {address: row.addresses for row in inline for address in row.addresses}
+        ages, unknown = [], []
+        for report in self.reports.values():
+            key = owners.get(report.addresses[0], ()) if inline else report.addresses
+            if inline and not key:
                 unknown.append(report.addresses[0])
-            else:  # of two states the worse counts: a drain in the config is meant
-                given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
-                rows[row.addresses] = row._replace(**given)
-        return list(rows.values()), bool(stale) and all(stale), unknown
+                continue
+            row, given = rows.get(key) or Row(key), dict(report.given)
+            if given.get("connections") is not None:
+                ages.append(now - report.at)
+                given["connections"] = given["connections"] if ages[-1] <= self.pool.stale else None
+            # Of two states the worse counts: a drain in the config is meant.
+            given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
+            rows[key] = row._replace(**given)
+        return list(rows.values()), bool(ages) and min(ages) > self.pool.stale, unknown
 
 
 def is_host(addresses: Sequence[str]) -> bool:
     """Whether a backend is a host name."""
-    return _address_rdata(addresses[0])[0] == wire.CNAME
+    return address_rdata(addresses[0])[0] == wire.CNAME
 
 
-def write_line(name: str, stale: bool, rows: Sequence[Row], at: float) -> str:
-    """A pool's line of a snapshot: name, stale, time of the last report, rows."""
-    return f"{name}\t{int(stale)}\t{at:.3f}\t{json.dumps(rows)}"
-
-
-def read_line(line: str) -> tuple[bool, list[Row]]:
-    """Whether the pool's load is stale, and its rows."""
-    _, stale, _, rows = line.split("\t", 3)
-    return stale == "1", [Row(tuple(addresses), *rest) for addresses, *rest in json.loads(rows)]
+def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
+    """A pool's line of a snapshot: name, stale, time of its last report, rows."""
+    name, stale, at, rows = json.loads(line)
+    return name, stale, at, [Row(tuple(addresses), *rest) for addresses, *rest in rows]
 
 
 class Monitor:
@@ -1343,17 +1260,11 @@ class Monitor:
         self.feeds = [Feed(pool, pool.source) for pool in config.pools.values() if pool.source]
         self.said: dict[str, str] = {}       # subject -> the trouble last logged
         self.known: dict[str, dict[tuple[str, ...], tuple[str, float]]] = {}
-        self.seed(life.board.read()[1])
-
-    def seed(self, snapshot: str) -> None:
-        """Start from what a predecessor published, so that a reload forgets no load."""
-        lines = {line.split("\t", 1)[0]: line for line in snapshot.splitlines()[1:]}
+        lines = map(read_line, life.board.read()[1].splitlines()[1:])
+        seeds = {name: (at, rows) for name, _, at, rows in lines}  # a reload forgets no load
         for feed in self.feeds:
-            line = lines.get(feed.pool.name)
-            if line is not None:
-                at = float(line.split("\t", 3)[2])
-                feed.reports = tuple(Report(row.addresses, row._asdict() | {"state": row.state}, at)
-                                     for row in read_line(line)[1])
+            at, rows = seeds.get(feed.pool.name, (0.0, []))
+            feed.reports = {row.addresses: Report(row.addresses, row._asdict(), at) for row in rows}
 
     def run(self) -> None:
         """Publish the first round when it is complete, then every change, until told to stop."""
@@ -1362,12 +1273,11 @@ class Monitor:
         limit, last = self.life.beat() + FIRST_POLL, ""
         while not self.life.wait(PUBLISH):
             now = self.life.beat()
-            if now < limit and not all(feed.polls for feed in self.feeds):
-                continue
-            snapshot = self.snapshot(now)
-            if snapshot != last:
-                last = snapshot
-                self.life.board.publish(snapshot)
+            if now > limit or all(feed.polls for feed in self.feeds):
+                snapshot = self.snapshot(now)
+                if snapshot != last:
+                    last = snapshot
+                    self.life.board.publish(snapshot)
             self.log.flush()
 
     def snapshot(self, now: float) -> str:
@@ -1376,61 +1286,57 @@ class Monitor:
         for feed in self.feeds:
             rows, stale, unknown = feed.merge(now)
             self.log_changes(feed, rows, stale, unknown, now)
-            status.append(f"{feed.pool.name} {sum(row.state == 'up' for row in rows)}"
-                          f"/{len(rows)} up" + (", load unknown" if stale else ""))
-            newest = max((each.at for each in feed.reports), default=0.0)
-            lines.append(write_line(feed.pool.name, stale, rows, newest))
+            status.append(f"{feed.pool.name} {sum(row.state == 'up' for row in rows)}/{len(rows)} up"
+                          + (", load unknown" if stale else ""))
+            newest = max((each.at for each in feed.reports.values()), default=0.0)
+            lines.append(json.dumps([feed.pool.name, stale, round(newest, 3), rows]))
         return "\n".join(["; ".join(status), *lines])
 
     def log_changes(self, feed: Feed, rows: Sequence[Row], stale: bool,
                     unknown: Sequence[str], now: float) -> None:
         """One line for each thing that is not as it was."""
-        pool = f"pool {feed.pool.name}"
-        path = feed.source.path
-        self.trouble(f"{pool}: source {path}", feed.trouble, "; the last good rows stay")
-        self.trouble(f"{pool}: source {path}: rows", feed.skipped, "")
-        self.trouble(f"{pool}: source {path}: unknown backends", ", ".join(unknown[:10]), "; ignored")
-        self.trouble(f"{pool}: load", "stale: no report is younger than "
-                     f"{feed.pool.stale:g} s" if stale else "", "; least-connections becomes random")
-        open_ = [row for row in rows if row.state == "up" and row.weight]
-        full = [row for row in open_ if row.max_connections is not None
-                and row.connections is not None and row.connections >= row.max_connections]
-        self.trouble(f"{pool}: limits", f"all {len(open_)} backends are at max_connections"
-                     if open_ and len(full) == len(open_) else "", "; answering the least overfull")
-        self.log_states(pool, rows, path, now)
+        pool, path = f"pool {feed.pool.name}", feed.source.path
+        self.trouble(f"{pool}: {path}", feed.trouble, "; the last good rows stay")
+        self.trouble(f"{pool}: rows of {path}", feed.skipped, "")
+        self.trouble(f"{pool}: unknown backends in {path}", ", ".join(unknown[:10]), "; ignored")
+        self.trouble(f"{pool}: load", f"no report is younger than {feed.pool.stale:g} s"
+                     if stale else "", "; least-connections becomes random")
+        up = [row for row in rows if row.state == "up" and row.weight]
+        full = bool(up) and all((row.connections or 0) >= (row.max_connections or math.inf)
+                                for row in up)
+        self.trouble(f"{pool}: limits", f"all {len(up)} backends are at max_connections"
+                     if full else "", "; answering the least overfull")
+        self.log_states(pool, {row.addresses: row.state for row in rows}, path, now)
 
     def trouble(self, subject: str, text: str, then: str) -> None:
         """Log trouble when it begins or turns into other trouble, and its end."""
-        before = self.said.get(subject, "")
+        before, self.said[subject] = self.said.get(subject, ""), text
         if text and text != before:
             self.log.error(f"{subject}: {text}{then}")
         elif before and not text:
             self.log.change(f"{subject}: well again")
-        self.said[subject] = text
 
-    def log_states(self, pool: str, rows: Sequence[Row], path: str, now: float) -> None:
+    def log_states(self, pool: str, states: dict[tuple[str, ...], str], path: str,
+                   now: float) -> None:
         """One line for each backend that came, went or changed its state."""
-        known = self.known.get(pool)
-        states = {row.addresses: row.state for row in rows}
-        if known is None:
-            self.log.change(f"{pool}: {len(rows)} backends, {path} is read for changes")
-            self.known[pool] = {each: (state, now) for each, state in states.items()}
-            return
-        for addresses in known.keys() - states.keys():
-            self.log.change(f"{pool}: backend {addresses[0]}: removed from {path}")
-            del known[addresses]
-        for addresses, state in states.items():
+        first = pool not in self.known
+        known = self.known.setdefault(pool, {})
+        if first:
+            self.log.change(f"{pool}: {len(states)} backends, and {path} is read for changes")
+        for addresses in states.keys() | known.keys():
             old, since = known.get(addresses, ("", now))
-            if not old:
-                self.log.change(f"{pool}: backend {addresses[0]}: new in {path}, {state}")
-            elif old != state:
-                self.log.change(f"{pool}: backend {addresses[0]}: {old} -> {state}, says {path}; "
-                                f"was {old} for {now - since:.0f} s")
-            if old != state:
-                known[addresses] = (state, now)
+            new = states.get(addresses, "")
+            if old == new:
+                continue
+            known[addresses] = new, now
+            if not new:
+                del known[addresses]
+            if not first:
+                self.log.change(f"{pool}: backend {addresses[0]}: {old or 'absent'} -> "
+                                f"{new or 'absent'}, says {path}; was so for {now - since:.0f} s")
 
 
-# ---- 9. Processes: supervisor, board, life -----------------------------------------------------
+# ---- 9. Processes: board, life, sockets, supervisor --------------------------------------------
 
 ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT, "orphan": 0.0}  # seconds a child has left
 
@@ -1443,54 +1349,37 @@ class Board:
     whoever is started later finds the newest snapshot here.
     """
 
-    def __init__(self, shared: memoryview, seed: str = "") -> None:
+    def __init__(self, shared: memoryview, seed: str) -> None:
         self.shared = shared  # [0] is the number: 0 = nothing published yet
-        self.files = [anonymous_file(), anonymous_file()]
-        os.pwrite(self.files[0], seed.encode(), 0)
+        self.files = [open(os.memfd_create("lbdns"), "w+b", 0) if hasattr(os, "memfd_create")
+                      else tempfile.TemporaryFile(buffering=0) for _ in range(2)]
+        self.files[0].write(seed.encode())
 
     def publish(self, snapshot: str) -> None:
         """Make a snapshot the newest. Only one process may do this."""
-        number, octets = self.shared[0] + 1, snapshot.encode()
-        fd = self.files[number % 2]
+        number = self.shared[0] + 1
+        fd = self.files[number % 2].fileno()
         os.ftruncate(fd, 0)
-        os.pwrite(fd, octets, 0)
+        os.pwrite(fd, snapshot.encode(), 0)
         self.shared[0] = number
 
     def read(self) -> tuple[int, str]:
         """The newest number and snapshot; tried again if it was overtaken while reading."""
         while True:
             number = self.shared[0]
-            fd = self.files[number % 2]
+            fd = self.files[number % 2].fileno()
             octets = os.pread(fd, os.fstat(fd).st_size, 0)
             if self.shared[0] == number:
                 return number, octets.decode()
-
-    def close(self) -> None:
-        """Give the files back."""
-        for fd in self.files:
-            os.close(fd)
-
-
-def anonymous_file() -> int:
-    """A descriptor of a file without a name, in memory where the system has that."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("lbdns")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 class Life:
     """A child's ties to the supervisor: heartbeat, snapshots, and how it learns of its end."""
 
     def __init__(self, board: Board, slot: int, lifeline: int) -> None:
-        self.board, self.slot, self.lifeline = board, slot, lifeline
-        self.number = 0              # of the snapshot last read
-        self.ended = ""              # a key of ENDINGS, once it has
-        wake, signalled = os.pipe()
-        for fd in (wake, signalled, lifeline):
-            os.set_blocking(fd, False)
-        self.fds = (wake, lifeline)  # readable when there is something to learn
-        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
+        self.board, self.slot = board, slot
+        self.number, self.ended = 0, ""         # snapshot last read; a key of ENDINGS, in the end
+        self.fds = (wake_on_signals(), lifeline)  # readable when there is something to learn
         signal.signal(signal.SIGTERM, lambda *_: self.end("stop"))
         signal.signal(signal.SIGUSR1, lambda *_: self.end("retire"))
         for number in (signal.SIGINT, signal.SIGHUP):  # the terminal's, meant for the supervisor
@@ -1498,7 +1387,7 @@ class Life:
 
     def end(self, how: str) -> None:
         """Note that it is time to go; a stop beats a retirement."""
-        self.ended = self.ended if self.ended in ("stop", "orphan") else how
+        self.ended = how if self.ended in ("", "retire") else self.ended
 
     def beat(self) -> float:
         """Show a sign of life; returns monotonic seconds."""
@@ -1516,11 +1405,9 @@ class Life:
     def on_wake(self) -> None:
         """Empty the signal pipe; the lifeline ends when the supervisor does."""
         for fd in self.fds:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 if not os.read(fd, 512):
                     self.end("orphan")
-            except BlockingIOError:
-                pass
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not through the end; returns whether it has come."""
@@ -1532,47 +1419,21 @@ class Life:
         return bool(self.ended)
 
 
+def wake_on_signals() -> int:
+    """A pipe's end that becomes readable with every signal, so that select() returns."""
+    wake, signalled = os.pipe()
+    for fd in (wake, signalled):
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
+    return wake
+
+
 class StartError(Exception):
     """Something a start needs is not to be had; the text is a sentence with the remedy."""
 
 
-class Sockets:
-    """The bound sockets of one config, both transports of every address."""
-
-    def __init__(self) -> None:
-        self.bound: dict[tuple[str, int], tuple[socket.socket, socket.socket]] = {}
-
-    @property
-    def udp(self) -> list[socket.socket]:
-        """The UDP sockets, shared by all workers: one that stalls delays nobody's query."""
-        return [udp for udp, _ in self.bound.values()]
-
-    @property
-    def tcp(self) -> list[socket.socket]:
-        """The listening TCP sockets."""
-        return [tcp for _, tcp in self.bound.values()]
-
-    def bind(self, addresses: Iterable[tuple[str, int]], log: Log) -> "Sockets":
-        """The sockets for a list of addresses; those bound already are taken over as they are."""
-        new = Sockets()
-        try:
-            for address in addresses:
-                new.bound[address] = self.bound.get(address) or bind_pair(*address, log)
-        except StartError:
-            new.close_but(self)
-            raise
-        return new
-
-    def close_but(self, kept: "Sockets") -> None:
-        """Close the sockets that `kept` does not have."""
-        for address, pair in self.bound.items():
-            if address not in kept.bound:
-                for sock in pair:
-                    sock.close()
-
-    def names(self) -> str:
-        """The addresses as people write them."""
-        return ", ".join(show_endpoint(*udp.getsockname()[:2]) for udp in self.udp)
+Pair = tuple[socket.socket, socket.socket]       # the UDP and the listening TCP socket of an address
+Sockets = dict[tuple[str, int], Pair]            # (host, port) of the config -> its sockets
 
 
 def show_endpoint(host: str, port: int) -> str:
@@ -1580,104 +1441,114 @@ def show_endpoint(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind_pair(host: str, port: int, log: Log) -> tuple[socket.socket, socket.socket]:
+def bind_all(addresses: Iterable[tuple[str, int]], bound: Sockets, log: Log) -> Sockets:
+    """The sockets for a list of addresses; those bound already are taken over as they are.
+
+    All workers share the UDP socket of an address: whoever is free takes the next datagram, so a
+    worker that stalls or dies delays and loses nobody's query.
+    """
+    new: Sockets = {}
+    try:
+        for address in addresses:
+            new[address] = bound.get(address) or bind_pair(*address, log)
+    except StartError:
+        close_all(new, bound)
+        raise
+    return new
+
+
+def close_all(sockets: Sockets, kept: Sockets) -> None:
+    """Close the sockets that are not also in `kept`."""
+    for address in sockets.keys() - kept.keys():
+        for sock in sockets[address]:
+            sock.close()
+
+
+def bind_pair(host: str, port: int, log: Log) -> Pair:
     """A UDP and a listening TCP socket on one address; raises StartError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for attempt in range(16):  # port 0: the port that UDP got may be taken for TCP
-        pair: list[socket.socket] = []
-        try:
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                pair.append(socket.socket(family, kind))
-                prepare(pair[-1], host)
-                pair[-1].bind((host, pair[0].getsockname()[1] or port))
-            pair[1].listen(TCP_BACKLOG)
-            size = pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-            if size < UDP_BUFFER_LOW:
-                log.error(f"the receive buffer is {size} octets; raise net.core.rmem_max to "
-                          f"{UDP_BUFFER}, or bursts lose queries", "buffer")
-            return pair[0], pair[1]
-        except OSError as bad:
-            for sock in pair:
+    udp, tcp = None, None
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        prepare(udp, host, log)
+        udp.bind((host, port))
+        tcp = socket.socket(family, socket.SOCK_STREAM)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        prepare(tcp, host, log)
+        tcp.bind((host, udp.getsockname()[1]))  # with port 0 the kernel picked one
+        tcp.listen(TCP_BACKLOG)
+        return udp, tcp
+    except OSError as bad:
+        for sock in (udp, tcp):
+            if sock is not None:
                 sock.close()
-            off = bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-            if host == "::" and off:
-                log.error(f"no IPv6 on this host: listening on 0.0.0.0:{port} only")
-                return bind_pair("0.0.0.0", port, log)
-            if port or bad.errno != errno.EADDRINUSE or attempt == 15:
-                raise StartError(explain_bind(host, port, bad)) from None
-    raise AssertionError("the last attempt returns or raises")
+        if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            log.error(f"no IPv6 on this host: listening on 0.0.0.0:{port} only")
+            return bind_pair("0.0.0.0", port, log)
+        raise StartError(explain_bind(host, port, bad)) from None
 
 
-def prepare(sock: socket.socket, host: str) -> None:
-    """Options before bind."""
+def prepare(sock: socket.socket, host: str, log: Log) -> None:
+    """Set options before bind."""
     sock.setblocking(False)
-    v6 = sock.family == socket.AF_INET6
-    if v6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+    linux, level = sys.platform == "linux", socket.IPPROTO_IP
+    if sock.family == socket.AF_INET6:
+        level = socket.IPPROTO_IPV6
+        sock.setsockopt(level, socket.IPV6_V6ONLY, int(host != "::"))
     if sock.type == socket.SOCK_STREAM:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return
-    for option in (getattr(socket, "SO_RCVBUFFORCE", 33), socket.SO_RCVBUF):  # the first needs root
-        try:
+    for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF) if linux else (socket.SO_RCVBUF,):
+        with contextlib.suppress(OSError):  # the first needs root and goes beyond rmem_max
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
             break
-        except OSError:
-            continue
+    size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    if size < UDP_BUFFER_LOW:
+        log.error(f"warning: a receive buffer of {size} octets loses queries in bursts; raise "
+                  f"net.core.rmem_max to {UDP_BUFFER}")
     if host == "::":  # a reply must leave from the address that was asked
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    elif host == "0.0.0.0" and sys.platform == "linux":
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    if sys.platform == "linux":
-        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
-        if v6:
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+        sock.setsockopt(level, socket.IPV6_RECVPKTINFO, 1)
+    elif host == "0.0.0.0" and linux:
+        sock.setsockopt(level, IP_PKTINFO, 1)
+    if linux:
+        for level, option in PMTUDISC[:1 + (sock.family == socket.AF_INET6)]:
+            sock.setsockopt(level, option, IP_PMTUDISC_OMIT)
 
 
 def explain_bind(host: str, port: int, bad: OSError) -> str:
     """Why an address cannot be had, and what to do about it."""
-    where = f"cannot listen on {show_endpoint(host, port)}"
-    if bad.errno == errno.EADDRINUSE:
-        return (f"{where}: in use{holders(port)}; stop that, or listen on one address of this "
-                "host instead of all")
-    if bad.errno == errno.EACCES:
-        return (f"{where}: ports below 1024 need root or CAP_NET_BIND_SERVICE, which lbdns.service "
-                "has; or listen on 9000 and redirect 53 to it")
-    if bad.errno == errno.EADDRNOTAVAIL:
-        return f"{where}: no interface of this host has that address"
-    return f"{where}: {bad.strerror}"
+    why = {errno.EADDRINUSE: f"in use{holders(port)}; stop that, or listen on single addresses of "
+                             "this host",
+           errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE, which lbdns.service "
+                         "has; or listen on 9000 and redirect 53 to it",
+           errno.EADDRNOTAVAIL: "no interface of this host has that address"}
+    return (f"cannot listen on {show_endpoint(host, port)}: "
+            f"{why.get(bad.errno or 0, bad.strerror)}")
 
 
 def holders(port: int) -> str:
     """Who holds a port, as far as /proc tells: " by 127.0.0.53:53 (systemd-resolve, pid 601)"."""
-    inodes = {}
+    found: dict[str, str] = {}  # socket:[inode] -> what it is
     for table in ("udp", "udp6", "tcp", "tcp6"):
         for line in read_lines(f"/proc/net/{table}")[1:]:
             fields = line.split()
             address, _, hexport = fields[1].partition(":")
             if int(hexport, 16) == port and fields[3] in ("07", "0A"):  # UDP bound, TCP listening
                 words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
-                octets = struct.pack(f"!{len(words)}I", *words)
-                inodes[f"socket:[{fields[9]}]"] = show_endpoint(str(ipaddress.ip_address(octets)),
-                                                                port)
-    found = dict.fromkeys(inodes.values(), "")
-    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
-        try:
-            where = inodes.get(os.readlink(link), "")
-        except OSError:  # ended meanwhile, or not ours to look at
-            continue
-        if where:
-            pid = link.parts[2]
-            name = "".join(read_lines(f"/proc/{pid}/comm")).strip()
-            found[where] = f" ({name}, pid {pid})"
-    return " by " + ", ".join(f"{where}{who}" for where, who in found.items()) if found else ""
+                host = ipaddress.ip_address(struct.pack(f"!{len(words)}I", *words))
+                found[f"socket:[{fields[9]}]"] = show_endpoint(str(host), port)
+    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*") if found else ():
+        with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
+            inode, pid = os.readlink(link), link.parts[2]
+            if inode in found and "(" not in found[inode]:
+                found[inode] += f" ({''.join(read_lines(f'/proc/{pid}/comm'))}, pid {pid})"
+    return " by " + ", ".join(dict.fromkeys(found.values())) if found else ""
 
 
 def read_lines(path: str) -> list[str]:
     """The lines of a file of /proc, none if it cannot be read."""
-    try:
+    with contextlib.suppress(OSError):
         return pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+    return []
 
 
 def drop_privileges(user: str) -> None:
@@ -1696,25 +1567,23 @@ def drop_privileges(user: str) -> None:
 class Notify:
     """Messages to systemd (sd_notify(3)); silent where nobody listens."""
 
-    def __init__(self, environ: dict[str, str]) -> None:
-        self.address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
-        usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
-        mine = usec.isdecimal() and pid in ("", str(os.getpid()))
-        self.interval = int(usec) / 2e6 if mine else math.inf  # seconds: half of what is allowed
+    def __init__(self) -> None:
+        self.address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+        usec = os.environ.get("WATCHDOG_USEC", "")
+        mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.interval = int(usec) / 2e6 if usec.isdecimal() and mine else math.inf  # seconds
         self.status, self.fed = "", 0.0
 
     def send(self, *lines: str) -> None:
-        """Send lines such as READY=1."""
+        """Send lines such as READY=1; a systemd that is busy or restarting gets the next ones."""
         if self.address:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                try:
-                    sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, self.address)
-                except OSError:  # systemd is restarting, or its queue is full: try at the next
-                    pass
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, \
+                    contextlib.suppress(OSError):
+                sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, self.address)
 
     def feed(self, now: float) -> None:
-        """Feed the watchdog when it is due."""
-        if now - self.fed >= min(self.interval, 1.0) and self.interval < math.inf:
+        """Feed the watchdog when half of its time is over."""
+        if now - self.fed > self.interval / 2:
             self.fed = now
             self.send("WATCHDOG=1")
 
@@ -1725,8 +1594,7 @@ class Child:
     def __init__(self, slot: int) -> None:
         self.slot, self.pid = slot, 0
         self.name = "monitor" if slot == 1 else f"worker {slot - 1}"
-        self.born = -math.inf    # monotonic seconds
-        self.due = 0.0           # when it may be started
+        self.born = self.due = 0.0  # monotonic seconds: started; may be started again
 
 
 class Generation:
@@ -1735,19 +1603,18 @@ class Generation:
     def __init__(self, config: Config, sockets: Sockets, seed: str) -> None:
         self.config, self.sockets = config, sockets
         self.watched = any(pool.source for pool in config.pools.values())
-        slots = [*([1] if self.watched else []), *range(2, config.workers + 2)]
-        self.children = [Child(slot) for slot in slots]
-        self.memory = mmap.mmap(-1, 8 * (config.workers + 2))
-        self.shared = memoryview(self.memory).cast("Q")  # [0]: Board; [slot]: heartbeat in ms
+        self.children = [Child(slot) for slot in range(1, config.workers + 2)
+                         if slot > 1 or self.watched]
+        # [0]: number of the Board; [slot]: last heartbeat of a child in ms, 0 = not serving yet
+        self.shared = memoryview(mmap.mmap(-1, 8 * (config.workers + 2))).cast("Q")
         self.board = Board(self.shared, seed)
-        self.begun = time.monotonic()
-        self.ready = self.retired = False
+        self.until = math.inf  # monotonic seconds: when what is left of it is killed
 
     def alive(self) -> list[Child]:
         """The children that run."""
         return [child for child in self.children if child.pid]
 
-    def all_beat(self) -> bool:
+    def ready(self) -> bool:
         """Whether every child has begun to serve."""
         return all(child.pid and self.shared[child.slot] for child in self.children)
 
@@ -1761,86 +1628,87 @@ class Supervisor:
     """Binds, drops privileges, forks, waits. It parses nothing and serves nobody: configs are read
     by a child that sends them back checked, so there is nothing here for bad input to break."""
 
-    def __init__(self, load: Callable[[], Config], reloads: bool, log: Log) -> None:
-        self.read_config, self.reloads, self.log = load, reloads, log
-        self.notify = Notify(dict(os.environ))
-        self.secret = os.urandom(16)
-        self.generations: list[Generation] = []  # the last is the current or the coming one
-        self.loader = (0, -1)                    # pid and pipe of a child that reads the config
-        self.loaded = b""
-        self.signals: list[int] = []
+    def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
+        self.read, self.reloads, self.log = read, reloads, Log()
+        self.notify, self.secret = Notify(), os.urandom(16)
+        self.current: Generation                 # the one that serves
+        self.retired: list[Generation] = []      # finishing their TCP clients
+        self.signals: set[int] = set()
         self.lifeline = os.pipe()                # children read it: it ends when this process does
-        self.checked = time.monotonic()
+        os.set_blocking(self.lifeline[0], False)
         self.selector = selectors.DefaultSelector()
 
-    def run(self, banner: str = "") -> int:
+    def run(self, banner: str) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises StartError, ConfigError."""
-        self.start_loader()
-        config = self.finish_loader(os.fdopen(self.loader[1], "rb").read())
-        self.log.level, self.log.json = Log.LEVELS.index(config.log), config.log_format == "json"
+        config = self.load()
+        self.log.configure(config)
         raise_descriptor_limit()
-        sockets = Sockets().bind(config.listen, self.log)
+        sockets = bind_all(config.listen, {}, self.log)
         drop_privileges(config.user)
-        for warning in config.warnings:
-            self.log.error(f"warning: {warning}")
-        self.listen_to_signals()
-        self.begin(config, sockets, "")
+        self.selector.register(wake_on_signals(), selectors.EVENT_READ)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: self.signals.add(number))
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop, which asks who ended
+        self.current = Generation(config, sockets, "")
+        where = [udp.getsockname()[:2] for udp, _ in sockets.values()]
         self.log.change(f"lbdns {VERSION}: {len(config.pools)} pools in {len(config.zones)} zones, "
-                        f"listening on {sockets.names()}, {config.workers} workers")
-        if banner:
-            self.log.change(banner.format(port=sockets.udp[0].getsockname()[1]))
-        self.log.flush()
-        while not {signal.SIGTERM, signal.SIGINT} & set(self.signals):
-            self.turn()
+                        f"{config.workers} workers, on {', '.join(show_endpoint(*w) for w in where)}")
+        self.log.change(banner.format(port=where[0][1])) if banner else None
+        if self.await_ready(self.current, math.inf):
+            self.log.change("ready")
+            self.notify.send("READY=1", "STATUS=serving")
+        checked = time.monotonic()
+        while not self.told_to_stop():
+            checked = self.turn(checked)
         return self.stop()
 
-    def listen_to_signals(self) -> None:
-        """Turn signals into entries of a list, and wake the loop."""
-        wake, signalled = os.pipe()
-        for fd in (wake, signalled):
-            os.set_blocking(fd, False)
-        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda number, frame: self.signals.append(number))
-        self.selector.register(wake, selectors.EVENT_READ)
+    def told_to_stop(self) -> bool:
+        """Whether SIGTERM or SIGINT has come."""
+        return signal.SIGTERM in self.signals or signal.SIGINT in self.signals
 
-    def turn(self) -> None:
+    def turn(self, checked: float) -> float:
         """One pass: wait, then see to children, heartbeats, reloads and systemd."""
-        for key, _ in self.selector.select(TICK / 2):
-            octets = os.read(key.fd, 1 << 16)
-            if key.fd == self.loader[1]:
-                self.on_loader(octets)
-        if signal.SIGHUP in self.signals:
-            self.signals = [each for each in self.signals if each != signal.SIGHUP]
-            self.reload()
-        self.reap()
+        self.pause(TICK / 2)
         now = time.monotonic()
-        if now - self.checked > TICK:
-            if now - self.checked < HEARTBEAT / 2:  # else it was we who slept: give them time
-                self.check_heartbeats(now)
-            self.checked = now
-        self.start_due(now)
-        self.advance(now)
+        if signal.SIGHUP in self.signals:
+            self.signals.discard(signal.SIGHUP)
+            self.reload()
+        self.start_due(self.current, now)
+        for old in self.retired:
+            old.send(signal.SIGKILL) if now > old.until else None
+        self.retired = [old for old in self.retired if old.alive()]
+        if now - checked < HEARTBEAT / 2:  # else it was we who slept: give the others time
+            self.check_heartbeats(now)
+        if self.current.ready():
+            self.notify.feed(now)
+        status = self.current.board.read()[1].partition("\n")[0]
+        if status not in ("", self.notify.status):
+            self.notify.status = status
+            self.notify.send(f"STATUS={status}")
+        return now
+
+    def pause(self, seconds: float) -> None:
+        """Wait for a signal; write the log; learn which children have ended."""
         self.log.flush()
+        for key, _ in self.selector.select(seconds):
+            os.read(key.fd, 512)
+        with contextlib.suppress(ChildProcessError):
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            while pid:
+                self.on_death(pid, status)
+                pid, status = os.waitpid(-1, os.WNOHANG)
 
     # -- children --
 
-    def begin(self, config: Config, sockets: Sockets, seed: str) -> None:
-        """Start a generation."""
-        self.generations.append(Generation(config, sockets, seed))
-        self.start_due(time.monotonic())
-
-    def start_due(self, now: float) -> None:
+    def start_due(self, generation: Generation, now: float) -> None:
         """Start the children that should run and do not."""
-        if self.generations:
-            generation = self.generations[-1]
-            for child in generation.children:
-                if not child.pid and now >= child.due:
-                    generation.shared[child.slot] = 0
-                    child.born = now
-                    child.pid = os.fork()
-                    if not child.pid:
-                        self.be_child(generation, child)
+        for child in generation.children:
+            if not child.pid and now >= child.due:
+                generation.shared[child.slot], child.born = 0, now
+                self.log.flush()  # lest the child prints it once more
+                child.pid = os.fork()
+                if not child.pid:
+                    self.be_child(generation, child)
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
         """All of a child's life."""
@@ -1849,12 +1717,15 @@ class Supervisor:
             os.close(self.lifeline[1])
             self.selector.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            life = Life(generation.board, child.slot, self.lifeline[0])
+            life, config = Life(generation.board, child.slot, self.lifeline[0]), generation.config
             if child.slot == 1:
-                Monitor(generation.config, life, self.log).run()
-            elif self.await_snapshot(generation, life):
-                state = State(generation.config, self.secret, self.log)
-                Worker(generation.config, state, generation.sockets, life, self.log).run()
+                Monitor(config, life, self.log).run()
+            else:
+                state = State(config, self.secret, self.log)
+                # The first answer waits for the first round of sources.
+                while generation.watched and not generation.shared[0] and not life.ended:
+                    life.wait(PUBLISH / 10)
+                Worker(state, generation.sockets, life, self.log).run()
             code = 0
         except BaseException as bug:
             where = "; ".join(f"{each.name} line {each.lineno}"
@@ -1864,157 +1735,110 @@ class Supervisor:
             self.log.flush()
             os._exit(code)
 
-    @staticmethod
-    def await_snapshot(generation: Generation, life: Life) -> bool:
-        """Wait for the first round of sources before the first answer; False = ended meanwhile."""
-        while generation.watched and not generation.shared[0] and not life.ended:
-            life.wait(PUBLISH / 10)
-        return not life.ended
-
-    def reap(self) -> None:
-        """Learn which children have ended, and when each may be started again."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            for generation in self.generations:
-                for child in generation.alive():
-                    if child.pid == pid:
-                        self.on_death(generation, child, status)
-
-    def on_death(self, generation: Generation, child: Child, status: int) -> None:
-        """A child has ended: expected in a retired generation, else trouble."""
-        now = time.monotonic()
-        lived, child.pid = now - child.born, 0
-        if generation.retired:
-            return
-        code = os.waitstatus_to_exitcode(status)
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        child.due = now + (CRASH_PAUSE if lived < CRASH_WINDOW else 0)
-        self.log.error(f"{child.name} was {how} after {lived:.0f} s; starting another"
-                       + (f" in {CRASH_PAUSE:g} s" if child.due > now else ""))
+    def on_death(self, pid: int, status: int) -> None:
+        """A child has ended; note when it may be started again."""
+        now, code = time.monotonic(), os.waitstatus_to_exitcode(status)
+        for generation in (self.current, *self.retired):
+            for child in generation.alive():
+                if child.pid == pid:
+                    child.pid, lived = 0, now - child.born
+                    child.due = now + (CRASH_PAUSE if lived < CRASH_WINDOW else 0)
+                    if generation.until == math.inf:
+                        how = f"ended with code {code}" if code >= 0 else \
+                            f"was killed by {signal.Signals(-code).name}"
+                        self.log.error(f"{child.name} {how} after {lived:.1f} s; it is replaced")
 
     def check_heartbeats(self, now: float) -> None:
-        """Kill what shows no sign of life; `reap` sees to the rest."""
-        for generation in self.generations:
-            for child in generation.alive():
-                beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
-                if now - beat > HEARTBEAT:
-                    self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
-                    os.kill(child.pid, signal.SIGKILL)
+        """Kill what shows no sign of life; the next pass starts another."""
+        for child in self.current.alive():
+            beat = self.current.shared[child.slot] / 1000 or child.born + START_LIMIT
+            if now - beat > HEARTBEAT:
+                self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
+                os.kill(child.pid, signal.SIGKILL)
 
-    def advance(self, now: float) -> None:
-        """Let a generation that is ready take over; feed systemd while all is well."""
-        current = self.generations[-1]
-        if not current.ready and current.all_beat():
-            current.ready = True
-            self.retire_others(current)
-            self.log.change("ready")
-            self.notify.send("READY=1", "STATUS=serving")
-        elif not current.ready and len(self.generations) > 1 and (
-                now - current.begun > START_LIMIT or any(not c.pid for c in current.children)):
-            self.abandon(current)
-        for old in self.generations[:-1]:
-            if not old.alive() or now - old.begun > START_LIMIT + RETIRE_LIMIT and old.retired:
-                old.send(signal.SIGKILL)
-                old.board.close()
-                self.generations.remove(old)
-        if all(g.all_beat() for g in self.generations if g.ready and not g.retired):
+    def await_ready(self, generation: Generation, limit: float) -> bool:
+        """Start a generation; returns whether it serves before `limit` (monotonic seconds)."""
+        while not generation.ready():
+            now = time.monotonic()
+            if now > limit or self.told_to_stop():
+                return False
+            self.start_due(generation, now)
             self.notify.feed(now)
-        status = self.generations[-1].board.read()[1].split("\n", 1)[0]
-        if status and status != self.notify.status and current.ready:
-            self.notify.status = status
-            self.notify.send(f"STATUS={status}")
+            self.pause(TICK / 50)
+        return True
 
     # -- reload and stop --
 
-    def reload(self) -> None:
-        """SIGHUP: read the config anew, in a child; without a config file, the terminal hung up."""
-        if not self.reloads:
-            self.signals.append(signal.SIGTERM)
-        elif self.loader[0] or len(self.generations) > 1 and not self.generations[-1].ready:
-            self.log.error("reload: the one before is not done yet; asked for again in vain")
-        else:
-            self.notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            self.start_loader()
-            self.loaded = b""
-            self.selector.register(self.loader[1], selectors.EVENT_READ)
-
-    def start_loader(self) -> None:
-        """Fork a child that reads and checks the config and sends it back."""
+    def load(self) -> Config:
+        """Have a child read and check the config, as the user we become; raises ConfigError."""
         receive, send = os.pipe()
         pid = os.fork()
         if not pid:
-            load_and_send(self.read_config, send)
+            os.close(self.lifeline[1])
+            load_and_send(self.read, send)
         os.close(send)
-        self.loader = (pid, receive)
-
-    def finish_loader(self, octets: bytes) -> Config:
-        """What the loader sent; raises ConfigError."""
-        self.loader = (0, -1)
-        if not octets:
-            raise ConfigError(["the process that reads the config died"])
-        result = pickle.loads(octets)  # from our own child, which is this very program
+        octets, limit = b"", time.monotonic() + LOAD_LIMIT
+        with os.fdopen(receive, "rb", 0) as pipe, selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while selector.select(max(0.0, limit - time.monotonic())):
+                piece = pipe.read(1 << 20)
+                octets += piece
+                if not piece:
+                    break
+            else:
+                os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        try:
+            result = pickle.loads(octets)  # from our own child, which is this very program
+        except (EOFError, pickle.UnpicklingError):
+            result = [f"the process that reads the config died, or took over {LOAD_LIMIT:g} s"]
         if isinstance(result, list):
-            raise ConfigError(result)
+            raise ConfigError("\n".join(result))
         return cast(Config, result)
 
-    def on_loader(self, octets: bytes) -> None:
-        """A piece of the new config has come; at the end, start a generation with it."""
-        self.loaded += octets
-        if octets:
+    def reload(self) -> None:
+        """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
+        if not self.reloads:  # no config file: the terminal has hung up
+            self.signals.add(signal.SIGTERM)
             return
-        self.selector.unregister(self.loader[1])
-        os.close(self.loader[1])
-        current = self.generations[-1]
+        self.notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        old = self.current
         try:
-            config = self.finish_loader(self.loaded)
-            sockets = current.sockets.bind(config.listen, self.log)
+            config = self.load()
+            sockets = bind_all(config.listen, old.sockets, self.log)
+            self.current = new = Generation(config, sockets, old.board.read()[1])
+            self.retired.append(old)  # where its children are still known
+            if not self.await_ready(new, time.monotonic() + START_LIMIT):
+                new.until, self.current = 0.0, old
+                self.retired[-1] = new
+                close_all(new.sockets, old.sockets)
+                raise StartError("the new processes did not get ready")
         except (ConfigError, StartError) as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
             self.log.error("reload: refused; the old config stays in force")
-            self.notify.send("READY=1", "STATUS=reload refused, the old config stays in force")
+            self.notify.send("READY=1", "STATUS=reload refused; the old config stays in force")
             return
-        for warning in config.warnings:
-            self.log.error(f"warning: {warning}")
-        self.begin(config, sockets, current.board.read()[1])
-
-    def retire_others(self, current: Generation) -> None:
-        """The new generation answers: the old ones finish their TCP clients and end."""
-        self.log.level = Log.LEVELS.index(current.config.log)
-        self.log.json = current.config.log_format == "json"
-        for old in self.generations[:-1]:
-            old.retired, old.begun = True, time.monotonic()
-            old.send(signal.SIGUSR1)
-            old.sockets.close_but(current.sockets)
-
-    def abandon(self, failed: Generation) -> None:
-        """A new generation does not get ready: back to the old one, which never stopped."""
-        self.log.error("reload: the new processes did not get ready; the old config stays in force")
-        failed.retired = True
-        failed.send(signal.SIGKILL)
-        self.generations.remove(failed)
-        self.generations.insert(0, failed)
-        failed.sockets.close_but(self.generations[-1].sockets)
-        self.notify.send("READY=1", "STATUS=reload refused, the old config stays in force")
+        self.log.configure(config)
+        old.until = time.monotonic() + RETIRE_LIMIT
+        old.send(signal.SIGUSR1)
+        close_all(old.sockets, new.sockets)
+        self.log.change(f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones")
+        self.notify.send("READY=1", "STATUS=serving")
 
     def stop(self) -> int:
         """End all children: politely first."""
         self.notify.send("STOPPING=1")
-        limit = time.monotonic() + STOP_LIMIT + 1
-        for generation in self.generations:
-            generation.retired = True
-            generation.send(signal.SIGTERM)
+        limit = time.monotonic() + STOP_LIMIT + TICK
         self.signals.clear()
-        while any(generation.alive() for generation in self.generations):
-            self.selector.select(TICK / 5)
-            self.reap()
+        generations = (self.current, *self.retired)
+        for generation in generations:
+            generation.until = limit
+            generation.send(signal.SIGTERM)
+        while any(generation.alive() for generation in generations):
+            self.pause(TICK / 5)
             if time.monotonic() > limit or signal.SIGINT in self.signals:
-                for generation in self.generations:
+                for generation in generations:
                     generation.send(signal.SIGKILL)
         self.log.change("stopped")
         self.log.flush()
@@ -2023,20 +1847,18 @@ class Supervisor:
 
 def raise_descriptor_limit() -> None:
     """As many descriptors as we may have; connections need them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: then with what there is
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # a sandbox forbids it, or the system wants less than "infinity"
-        pass
 
 
-def load_and_send(load: Callable[[], Config], fd: int) -> NoReturn:
+def load_and_send(read: Callable[[], Config], fd: int) -> NoReturn:
     """In a child: read the config and write it, or the list of what is wrong with it, to `fd`."""
     result: Config | list[str]
     try:
-        result = load()
+        result = read()
         drop_privileges(result.user)  # a policy file is run, though not as root
-        result = check_functions(result) or result
+        check_functions(result)
     except (ConfigError, StartError) as bad:
         result = str(bad).splitlines()
     except BaseException as bug:
@@ -2049,75 +1871,63 @@ def load_and_send(load: Callable[[], Config], fd: int) -> NoReturn:
 # ---- 10. Config: one table of keys, one checker for start, reload and `check` ------------------
 
 class ConfigError(Exception):
-    """The config cannot be used; every problem found is a line."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
+    """The config cannot be used; every line of the text is a problem."""
 
 
 class Problem(Exception):
-    """One value breaks a rule; the text is the rule."""
+    """A value breaks a rule; the text is the rule."""
+
+
+Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
 
 
 class Key(NamedTuple):
-    """A word of the config: how a value is checked and turned into what we keep, what holds when
-    it is absent, and its line in the example."""
+    """A word of the config: its check, what holds when it is absent, its line in the example."""
 
-    check: Callable[[Any], Any]
+    check: Check
     default: Any
-    example: str
-    help: str
+    example: str = ""
+    help: str = ""
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: Any, known: Iterable[str]) -> str:
     """The nearest right word, or all of them."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, 1)
+    near = difflib.get_close_matches(str(word), known, 1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
 
-def whole(low: int, high: int) -> Callable[[Any], int]:
-    """A check for whole numbers; True is none, though Python thinks so."""
-    def check(value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise Problem(f"must be a whole number from {low} to {high}")
+def rule(test: Callable[[Any], bool], says: str) -> Check:
+    """A check that keeps the value as it is."""
+    def check(value: Any) -> Any:
+        if not test(value):
+            raise Problem(says)
         return value
     return check
 
 
-def number(low: float, high: float) -> Callable[[Any], float]:
+def whole(low: int, high: int) -> Check:
+    """A check for whole numbers; True is none, though Python thinks so."""
+    return rule(lambda value: type(value) is int and low <= value <= high,
+                f"must be a whole number from {low} to {high}")
+
+
+def number(low: float, high: float) -> Check:
     """A check for numbers."""
-    def check(value: Any) -> float:
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise Problem(f"must be a number from {low:g} to {high:g}")
-        return float(value)
+    return rule(lambda value: type(value) in (int, float) and low <= value <= high,
+                f"must be a number from {low:g} to {high:g}")
+
+
+def one_of(*words: str, other: Callable[[str], bool] = lambda value: False, says: str = "") -> Check:
+    """A check for one of a few words, or for text that `other` accepts."""
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and (value in words or other(value)):
+            return value
+        raise Problem(f"must be one of {', '.join(words)}{says}; {suggest(value, words)}")
     return check
 
 
-def one_of(*words: str) -> Callable[[Any], str]:
-    """A check for one of a few words."""
-    def check(value: Any) -> str:
-        if value not in words:
-            raise Problem(f"must be one of {', '.join(words)}; " + suggest(str(value), words))
-        return str(value)
-    return check
-
-
-def text(value: Any) -> str:
-    """A check for text that is not empty."""
-    if not isinstance(value, str) or not value:
-        raise Problem("must be text")
-    return value
-
-
-def truth(value: Any) -> bool:
-    """A check for true and false, which a string is not."""
-    if not isinstance(value, bool):
-        raise Problem("must be true or false")
-    return value
-
-
-def items(check: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+def some(check: Check) -> Check:
     """A check for a list of at least one of something."""
     def check_items(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not value:
@@ -2128,361 +1938,305 @@ def items(check: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 def endpoint(value: Any) -> tuple[str, int]:
     """A check for "127.0.0.1:53" and "[::]:53"; port 0 lets the kernel pick one."""
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", text(value))
-    try:
-        if match and int(match[3]) <= 65535:
-            return str(ipaddress.ip_address(match[1] or match[2])), int(match[3])
-    except ValueError:
-        pass
-    raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", str(value))
+    host = match and (match[1] or match[2])
+    if not match or not is_address(host) or int(match[3]) > 65535:
+        raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
+    return str(ipaddress.ip_address(host or "")), int(match[3])
 
 
-def name_text(value: Any) -> bytes:
+def is_address(value: Any) -> bool:
+    """Whether this is the text of an IPv4 or IPv6 address, without an interface."""
+    with contextlib.suppress(ValueError):
+        return isinstance(value, str) and "%" not in value and bool(ipaddress.ip_address(value))
+    return False
+
+
+def domain(value: Any) -> bytes:
     """A check for a domain name."""
     try:
-        return wire.parse_name(text(value))
+        return wire.parse_name(TEXT(value))
     except wire.BadText as bad:
         raise Problem(str(bad)) from None
 
 
-def check_addresses(value: Sequence[str]) -> tuple[str, ...]:
-    """A backend's address: one, or one of each family, or a host name; raises ValueError."""
+def backend_address(value: Any) -> tuple[str, ...]:
+    """A check for a backend: an address, one of each family (list or comma-separated), or a host
+    name; canonical, so that the same server is the same key everywhere."""
     found = []
-    for each in map(str.strip, value):
-        try:
+    for each in value.split(",") if isinstance(value, str) else value if value else [None]:
+        each = TEXT(each).strip()
+        if is_address(each):
             found.append(str(ipaddress.ip_address(each)))
-        except ValueError:
-            labels = each.rstrip(".").split(".")
-            if labels[-1].isdigit() or ":" in each or "%" in each or not each:
-                raise ValueError("is no IPv4 or IPv6 address") from None
-            found.append(wire.show_name(wire.parse_name(each).lower()))
-    kinds = [_address_rdata(each)[0] for each in found]
+        elif each.rstrip(".").rpartition(".")[2].isdigit() or re.search("[:%]", each):
+            raise Problem("is no IPv4 or IPv6 address")
+        else:
+            found.append(wire.show_name(domain(each).lower()))
+    kinds = [address_rdata(each)[0] for each in found]
     if len(set(kinds)) != len(kinds) or (wire.CNAME in kinds and len(kinds) > 1):
-        raise ValueError("at most one IPv4 and one IPv6 address, or one host name")
-    if any("%" in each for each in found):
-        raise ValueError("an address with an interface means nothing to a client")
+        raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
     return tuple(sorted(found, key=lambda each: ":" in each))
 
 
-def backend_address(value: Any) -> tuple[str, ...]:
-    """A check for the address of an inline backend."""
-    each = [value] if isinstance(value, str) else value
-    if not isinstance(each, list) or not each or not all(isinstance(one, str) for one in each):
-        raise Problem("must be an address, or a list with one IPv4 and one IPv6 address")
-    try:
-        return check_addresses(each)
-    except ValueError as bad:
-        raise Problem(str(bad)) from None
-
-
-def policy_word(value: Any) -> str:
-    """A check for a policy's name or "file.py:function"."""
-    if not isinstance(value, str) or (value not in POLICIES and not re.search(r"\.py:\w+$", value)):
-        raise Problem(f'must be one of {", ".join(POLICIES)} or "file.py:function"; '
-                      + suggest(str(value), POLICIES))
-    return value
-
-
-def last_resort_word(value: Any) -> str:
-    """A check for all_down: a word or an address."""
-    words = ("all", "servfail", "empty")
-    if value in words:
-        return str(value)
-    try:
-        return str(ipaddress.ip_address(text(value)))
-    except ValueError:
-        raise Problem(f"must be one of {', '.join(words)}, or an address; "
-                      + suggest(str(value), words)) from None
-
-
-def anything(value: Any) -> Any:
-    """No check here: the value is a table with a checker of its own."""
-    return value
-
+TEXT = rule(lambda value: isinstance(value, str) and value != "", "must be text")
+TRUTH = rule(lambda value: isinstance(value, bool), "must be true or false")
+TABLE = rule(lambda value: isinstance(value, dict), "must be a table")
+SECONDS = whole(0, wire.TTL_MAX)
 
 TOP = {
-    "listen": Key(items(endpoint), (("::", 9000),), 'listen = ["[::]:9000"]',
+    "listen": Key(some(endpoint), (("::", 9000),), 'listen = ["[::]:9000"]',
                   'UDP and TCP; "[::]" is IPv6 and IPv4'),
     "workers": Key(whole(0, 256), 0, "workers = 0", "processes that answer; 0 = one per CPU"),
-    "user": Key(text, "nobody", 'user = "nobody"', "become this user after binding, if root"),
+    "user": Key(TEXT, "nobody", 'user = "nobody"', "become this user after binding, if root"),
     "log": Key(one_of(*Log.LEVELS), "changes", 'log = "changes"', "errors | changes | queries"),
     "log_format": Key(one_of("text", "json"), "text", 'log_format = "text"', "text | json"),
-    "nsid": Key(text, "", '# nsid = "ns1"', "what `dig +nsid` shows of this server"),
+    "nsid": Key(TEXT, "", '# nsid = "ns1"', "what `dig +nsid` shows of this server"),
     "servers": Key(whole(1, 1000), 1, "servers = 1",
-                   "name servers that answer for these pools; for least-connections"),
-    "zones": Key(anything, {}, "", ""),
-    "pools": Key(anything, {}, "", "")}
+                   "name servers that answer for these pools; a hint for least-connections"),
+    "zones": Key(TABLE, {}), "pools": Key(TABLE, {})}
 
 ZONE = {
-    "ns": Key(items(name_text), (), 'ns = ["ns1.example.com.", "ns2.example.com."]',
-              "name servers of the zone, as its parent delegates it"),
-    "contact": Key(text, "", '# contact = "hostmaster.example.com."', "who answers for it"),
+    "ns": Key(some(domain), (), 'ns = ["ns1.example.com.", "ns2.example.com."]',
+              "as the parent zone delegates"),
+    "contact": Key(TEXT, "", '# contact = "hostmaster.example.com."', "or a mail address"),
     "serial": Key(whole(0, 2**32 - 1), 1, "# serial = 1", "of the SOA"),
-    "refresh": Key(whole(1, wire.TTL_MAX), 7200, "# refresh = 7200", "seconds, as the next ones"),
-    "retry": Key(whole(1, wire.TTL_MAX), 1800, "# retry = 1800", ""),
-    "expire": Key(whole(1, wire.TTL_MAX), 1209600, "# expire = 1209600", ""),
-    "ttl": Key(whole(0, wire.TTL_MAX), 3600, "# ttl = 3600", "of SOA, NS and records without one"),
-    "negative_ttl": Key(whole(0, wire.TTL_MAX), 60, "# negative_ttl = 60",
-                        "how long resolvers remember that a name or type is not there"),
-    "file": Key(text, "", '# file = "example.com.zone"', "records in a file of their own"),
-    "records": Key(text, "", 'records = """\nns1  300 IN A   192.0.2.53\nns2  300 IN A   '
-                   '198.51.100.53\n@    300 IN MX  10 mail\nwww  300 IN A   192.0.2.80\n"""',
-                   "master-file text: RFC 1035 5")}
+    "refresh": Key(SECONDS, 7200, "# refresh = 7200", "seconds, as the next four"),
+    "retry": Key(SECONDS, 1800, "# retry = 1800"),
+    "expire": Key(SECONDS, 1209600, "# expire = 1209600"),
+    "ttl": Key(SECONDS, 3600, "# ttl = 3600", "of SOA, NS and records without one"),
+    "negative_ttl": Key(SECONDS, 60, "# negative_ttl = 60", "of the answer that there is none"),
+    "file": Key(TEXT, "", '# file = "example.com.zone"', "records in a file of their own"),
+    "records": Key(TEXT, "", 'records = """\nns1  300 IN A   192.0.2.53\nns2  300 IN A   '
+                   '198.51.100.53\n@    300 IN MX  10 mail\nwww  300 IN A   192.0.2.80\n"""')}
 
 POOL = {
-    "policy": Key(policy_word, "random", 'policy = "least-connections"',
-                  'random | round-robin | least-connections | failover | hash | "file.py:function"'),
-    "ttl": Key(whole(0, wire.TTL_MAX), 60, "ttl = 60", "seconds"),
+    "policy": Key(one_of(*POLICIES, other=re.compile(r".+\.py:\w+").fullmatch,  # type: ignore[arg-type]
+                         says=' or "file.py:function"'), "random", 'policy = "least-connections"',
+                  'random | round-robin | failover | hash | least-connections | "file.py:function"'),
+    "ttl": Key(SECONDS, 60, "ttl = 60", "seconds"),
     "answers": Key(whole(1, 13), 1, "answers = 1", "addresses per answer; one balances best"),
-    "anticache": Key(truth, None, "anticache = true", "also answer <anything>api.example.com"),
-    "backends": Key(items(anything), (),
+    "anticache": Key(TRUTH, None, "anticache = true", "also answer <anything>api.example.com"),
+    "backends": Key(some(lambda value: value), (),
                     'backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, '
-                    'max_connections = 1000 }]',
-                    "or host names; state = up | drain | down"),
-    "source": Key(anything, None, '# source = { sqlite = "backends.db", every = 1 }',
-                  "read backends or their load from a table"),
-    "stale": Key(number(1, 86400), 10.0, "stale = 10",
-                 "seconds after which a load report is no longer believed"),
-    "all_down": Key(last_resort_word, "all", 'all_down = "all"',
-                    'what to answer when nothing is up: all | servfail | empty | "192.0.2.9"')}
+                    'max_connections = 1000, state = "up" }]'),
+    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }',
+                  "backends, or their load, from a table"),
+    "stale": Key(number(1, 86400), 10.0, "stale = 10", "seconds a report of load is believed"),
+    "all_down": Key(one_of("all", "servfail", "empty", other=is_address, says=", or an address"),
+                    "all", 'all_down = "all"', 'or servfail, empty, "192.0.2.9": when nothing is up')}
 
 BACKEND = {
-    "address": Key(backend_address, (), "", ""), "weight": Key(number(0, 1e6), 1.0, "", ""),
-    "max_connections": Key(whole(1, 10**9), None, "", ""),
-    "state": Key(one_of(*STATES), "up", "", "")}
+    "address": Key(backend_address, ()), "weight": Key(number(0, 1e6), 1.0),
+    "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
+ROW = {**BACKEND, "connections": Key(whole(0, 10**9), None), "updated_at": Key(number(0, 1e12), 0)}
 
-SOURCE = {
-    "sqlite": Key(text, "", "", ""), "query": Key(text, None, "", ""),
-    "every": Key(number(0.1, 3600), 1.0, "", "")}
+SOURCE = {"sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "every": Key(number(0.1, 3600), 1.0)}
 
 
 class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
 
     def __init__(self, file: str) -> None:
-        self.file = file
-        self.folder = pathlib.Path(file).parent.absolute()
+        self.file, self.folder = file, pathlib.Path(file).parent.absolute()
         self.problems: list[str] = []
         self.warnings: list[str] = []
 
-    def problem(self, path: str, rule: str) -> None:
+    def problem(self, path: str, says: str) -> None:
         """Note a problem: file, path of the key, rule."""
-        self.problems.append(f"{self.file}: {path}{rule}" if path else f"{self.file}: {rule}")
+        self.problems.append(f"{self.file}: {path}{says}" if self.file else f"{path}{says}")
 
     def table(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
-        """The checked values of a table, with defaults for what is absent or wrong."""
-        found = {name: key.default for name, key in keys.items()}
-        if not isinstance(value, dict):
-            self.problem(path, f" = {value!r}: must be a table")
-            return found
-        for name, each in value.items():
+        """The values of a table that pass their checks."""
+        found = {}
+        for name, each in value.items() if isinstance(value, dict) else ():
             where = f"{path}.{name}" if path else name
-            if name not in keys:
-                self.problem(where, ": unknown key; " + suggest(name, keys))
-                continue
             try:
-                found[name] = keys[name].check(each)
+                if name not in keys:
+                    self.problem(where, ": unknown key; " + suggest(name, keys))
+                else:
+                    found[name] = keys[name].check(each)
             except Problem as bad:
-                self.problem(where, f" = {show_value(each)}: {bad}")
+                self.problem(where, f" = {reprlib.repr(each)}: {bad}")
+        if not isinstance(value, dict):
+            self.problem(path, f" = {reprlib.repr(value)}: must be a table")
         return found
 
-    def named(self, path: str, value: Any) -> Iterator[tuple[str, bytes, str, Any]]:
-        """Path, key, name and value of each entry of [zones] or [pools], doubles excluded."""
-        if not isinstance(value, dict):
-            self.problem(path, f" = {value!r}: must be a table of names")
-            return
+    def full(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
+        """The same, with the defaults of what is absent or wrong."""
+        return {name: key.default for name, key in keys.items()} | self.table(path, value, keys)
+
+    def named(self, path: str, value: dict[str, Any]) -> Iterator[tuple[str, bytes, Any]]:
+        """Path, lower-case name and value of each entry of [zones] or [pools]; no name twice."""
         seen: dict[bytes, str] = {}
         for name, each in value.items():
             where = f'{path}."{name}"'
             try:
-                key = wire.parse_name(name).lower()
-            except wire.BadText as bad:
+                key = domain(name).lower()
+                if key in seen:
+                    raise Problem(f'the same name as {path}."{seen[key]}"')
+                seen[key] = name
+                yield where, key, each
+            except Problem as bad:
                 self.problem(where, f": {bad}")
-                continue
-            if key in seen:
-                self.problem(where, f": the same name as {path}.\"{seen[key]}\"")
-                continue
-            seen[key] = name
-            yield where, key, name, each
 
     def config(self, document: dict[str, Any]) -> Config:
         """The whole config; raises ConfigError with all problems."""
-        top = self.table("", document, TOP)
-        zones, named = {}, list(self.named("zones", top["zones"]))
-        for where, apex, _, value in named:
-            zones[apex] = self.zone(where, apex, value)
-        pools = {}
-        for where, owner, name, value in self.named("pools", top["pools"]):
-            pools[owner] = self.pool(where, owner, name, value, zones)
-        if not named:
-            self.problem("", 'no zone; add [zones."example.com"]')
-        for where, apex, _, _ in named:
-            finish_zone(zones[apex], [each for each in pools if home(each, zones) is zones[apex]])
-            self.lint(where, zones[apex], pools)
-        if not self.problems and os.geteuid() == 0:
-            try:
-                pwd.getpwnam(top["user"])
-            except KeyError:
-                self.problem("user", f" = {top['user']!r}: no such user on this host")
+        top = self.full("", document, TOP)
+        zones = {apex: self.zone(where, apex, value)
+                 for where, apex, value in self.named("zones", top["zones"])}
+        pools = {owner: self.pool(where, owner, value, zones)
+                 for where, owner, value in self.named("pools", top["pools"])}
+        if not top["zones"]:
+            self.problem("zones", ': there is none; add [zones."example.com"]')
+        for zone in zones.values():
+            self.finish(zone, [each for each in pools.values() if home(each.owner, zones) is zone])
+        if os.geteuid() == 0 and top["user"] not in (entry.pw_name for entry in pwd.getpwall()):
+            self.problem("user", f" = {top['user']!r}: no such user on this host")
         if self.problems:
-            raise ConfigError(self.problems)
-        return Config(tuple(dict.fromkeys(top["listen"])), count_workers(top["workers"]),
-                      top["user"], top["log"], top["log_format"], top["nsid"], top["servers"],
-                      zones, pools, tuple(self.warnings))
+            raise ConfigError("\n".join(self.problems))
+        # One worker where nobody has measured that sharing a socket works well.
+        cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        return Config(tuple(dict.fromkeys(top["listen"])),
+                      top["workers"] or cpus if sys.platform == "linux" else 1, top["user"],
+                      top["log"], top["log_format"], top["nsid"], top["servers"], zones, pools,
+                      tuple(self.warnings))
 
     # -- zones --
 
     def zone(self, where: str, apex: bytes, value: Any) -> Zone:
         """One zone: its records, and SOA and NS from the keys where the records have none."""
-        keys = self.table(where, value, ZONE)
-        zone = Zone(apex)
-        for label, content in (("file", self.read(where, keys["file"])),
-                               ("records", keys["records"])):
-            parsed = wire.ZoneText(content, apex, keys["ttl"])
-            for each in parsed.problems:
-                self.problem(where, f".{label} {each}")
+        keys, zone = self.full(where, value, ZONE), Zone(apex)
+        for label, text in (("file", self.text_of(where, keys["file"])), ("records", keys["records"])):
+            parsed = wire.ZoneText(text, apex, keys["ttl"])
+            for problem in parsed.problems:
+                self.problem(where, f".{label} {problem}")
             for record in parsed.records:
                 self.add(f"{where}.{label} line {record.line}", zone, record)
         node = zone.nodes.setdefault(apex, {})
-        if wire.NS in node and keys["ns"]:
-            self.problem(where, ".ns: the records have NS of their own; keep one of them")
-        if wire.SOA in node and isinstance(value, dict) and {"contact", "serial"} & value.keys():
-            self.problem(where, ".contact: the records have a SOA of their own; keep one of them")
-        servers = keys["ns"] or (b"\x03ns1" + apex,)
-        node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], tuple(dict.fromkeys(servers))))
-        node.setdefault(wire.SOA, self.soa(where, apex, keys, node[wire.NS].rdatas[0]))
+        for rtype, words in ((wire.NS, ["ns"]), (wire.SOA, ["contact", "serial"])):
+            for word in words:
+                if rtype in node and word in value:
+                    self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
+        servers = tuple(dict.fromkeys(keys["ns"])) or (b"\x03ns1" + apex,)
+        node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], servers))
+        contact = keys["contact"] or "hostmaster." + wire.show_name(apex)
+        local, at, host = contact.partition("@")
+        with self.noting(f"{where}.contact"):
+            rname = domain(local.replace(".", "\\.") + "." + host if at else contact)
+            timers = [keys[each] for each in ("serial", "refresh", "retry", "expire", "negative_ttl")]
+            soa = node[wire.NS].rdatas[0] + rname + struct.pack("!5I", *timers)
+            node.setdefault(wire.SOA, wire.RRset(wire.SOA, keys["ttl"], (soa,)))
         return zone
 
-    def read(self, where: str, file: str) -> str:
-        """The text of a zone file."""
-        if not file:
-            return ""
-        path = self.folder / file
+    @contextlib.contextmanager
+    def noting(self, path: str) -> Iterator[None]:
+        """Turn a broken rule, or a file that cannot be read, into a problem of `path`."""
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as bad:
-            self.problem(where, f".file = {file!r}: {getattr(bad, 'strerror', None) or bad}")
-            return ""
+            yield
+        except (Problem, OSError, UnicodeDecodeError) as bad:
+            self.problem(path, f": {getattr(bad, 'strerror', None) or bad}")
 
-    def soa(self, where: str, apex: bytes, keys: dict[str, Any], primary: bytes) -> wire.RRset:
-        """The SOA that the keys describe; a contact may be written as a mail address."""
-        contact = keys["contact"] or wire.show_name(b"\x0ahostmaster" + apex)
-        local, at, domain = contact.partition("@")
-        try:
-            rname = wire.parse_name(local.replace(".", "\\.") + "." + domain if at else contact)
-        except wire.BadText as bad:
-            self.problem(where, f".contact = {contact!r}: {bad}")
-            rname = b"\0"
-        timers = (keys[each] for each in ("serial", "refresh", "retry", "expire", "negative_ttl"))
-        return wire.RRset(wire.SOA, keys["ttl"], (primary + rname + struct.pack("!5I", *timers),))
+    def text_of(self, where: str, file: str) -> str:
+        """The text of a zone file."""
+        with self.noting(f"{where}.file = {file!r}"):
+            return (self.folder / file).read_text(encoding="utf-8") if file else ""
+        return ""
 
     def add(self, where: str, zone: Zone, record: wire.Record) -> None:
         """Put a record into its zone; the smallest TTL of an RRset counts (RFC 2181 5.2)."""
-        owner = record.owner.lower()
+        owner, rtype = record.owner.lower(), record.type
         if zone.apex not in wire.suffixes(owner):
-            self.problem(where, f": {wire.show_name(record.owner)} is outside the zone")
+            self.problem(where, f": {wire.show_name(owner)} is outside the zone")
             return
         node = zone.nodes.setdefault(owner, {})
-        old = node.get(record.type)
-        alone = {wire.CNAME, record.type} - {wire.CNAME} if wire.CNAME in node else set(node)
-        if (wire.CNAME in (record.type, *node)) and alone:
+        old = node.get(rtype, wire.RRset(rtype, record.ttl, ()))
+        rdatas = tuple(dict.fromkeys((*old.rdatas, record.rdata)))
+        if wire.CNAME in (rtype, *node) and node.keys() - {rtype}:
             self.problem(where, f": {wire.show_name(owner)} has a CNAME, which stands alone")
-        elif old and record.type in (wire.CNAME, wire.SOA) and record.rdata not in old.rdatas:
-            self.problem(where, f": {wire.show_name(owner)} has a second "
-                                f"{wire.show_type(record.type)}")
-        elif record.type == wire.SOA and owner != zone.apex:
+        elif rtype in (wire.CNAME, wire.SOA) and len(rdatas) > 1:
+            self.problem(where, f": a second {wire.show_type(rtype)} of {wire.show_name(owner)}")
+        elif rtype == wire.SOA and owner != zone.apex:
             self.problem(where, ": a SOA stands at the apex only")
         else:
-            rdatas = dict.fromkeys((*(old.rdatas if old else ()), record.rdata))
-            ttl = min(record.ttl, old.ttl) if old else record.ttl
-            node[record.type] = wire.RRset(record.type, ttl, tuple(rdatas))
+            node[rtype] = wire.RRset(rtype, min(record.ttl, old.ttl), rdatas)
 
-    def lint(self, where: str, zone: Zone, pools: dict[bytes, PoolConfig]) -> None:
-        """Warn of name servers inside a zone that have no address there: nobody could reach them."""
+    def finish(self, zone: Zone, pools: Sequence[PoolConfig]) -> None:
+        """What answers need besides the records; warn of name servers that nobody could reach."""
+        for owner in [*zone.nodes, *(pool.owner for pool in pools)]:
+            for name in wire.suffixes(owner)[:-len(wire.suffixes(zone.apex)) or None]:
+                zone.nodes.setdefault(name, {})  # an empty non-terminal, unless there is more
+        for pool in pools:
+            if pool.anticache:
+                zone.add_anticache(pool.owner)
+        zone.cuts = {owner for owner, node in zone.nodes.items()
+                     if wire.NS in node and owner != zone.apex}
+        soa = zone.nodes[zone.apex].get(wire.SOA, wire.RRset(wire.SOA, 0, (bytes(4),)))
+        minimum = int.from_bytes(soa.rdatas[0][-4:], "big")
+        zone.negative = soa._replace(ttl=min(soa.ttl, minimum))  # RFC 2308 3
         for server in zone.nodes[zone.apex][wire.NS].rdatas:
-            key = server.lower()
-            if zone.apex in wire.suffixes(key) and key not in pools \
-                    and not {wire.A, wire.AAAA} & zone.nodes.get(key, {}).keys():
-                self.warnings.append(f"{self.file}: {where}.ns: {wire.show_name(server)} has no A "
-                                     "or AAAA record in its zone")
+            node = zone.nodes.get(server.lower(), {})
+            if zone.apex in wire.suffixes(server.lower()) and not {wire.A, wire.AAAA} & node.keys() \
+                    and server.lower() not in (pool.owner for pool in pools):
+                self.warnings.append(f"{self.file}: name server {wire.show_name(server)} has no "
+                                     "A or AAAA record in its zone")
 
     # -- pools --
 
-    def pool(self, where: str, owner: bytes, name: str, value: Any,
-             zones: dict[bytes, Zone]) -> PoolConfig:
+    def pool(self, where: str, owner: bytes, value: Any, zones: dict[bytes, Zone]) -> PoolConfig:
         """One pool."""
-        keys = self.table(where, value, POOL)
+        keys, zone = self.full(where, value, POOL), home(owner, zones)
         rows = tuple(self.backends(where, keys["backends"]))
-        source = self.source(where, keys["source"])
-        if isinstance(value, dict) and not keys["backends"] and keys["source"] is None:
+        if not keys["backends"] and keys["source"] is None:
             self.problem(where, ": needs backends, or a source that names them")
-        hosts = [is_host(row.addresses) for row in rows]
-        if any(hosts) and not all(hosts):
+        hosts = {is_host(row.addresses) for row in rows}
+        if len(hosts) > 1:
             self.problem(where, ".backends: addresses and host names do not mix")
-        zone = home(owner, zones)
-        alone = self.check_owner(where, owner, zone, zones, any(hosts))
+        self.check_owner(where, owner, zone, True in hosts)
         policy = keys["policy"]
         if policy not in POLICIES:
             policy = str(self.folder / policy)
         anticache = keys["anticache"]
         if anticache is None:
             anticache = zone is None or owner != zone.apex
-        return PoolConfig(name, owner, policy, keys["ttl"], keys["answers"], anticache, rows,
-                          source, keys["stale"], keys["all_down"], alone)
+        return PoolConfig(wire.show_name(owner)[:-1], owner, policy, keys["ttl"], keys["answers"],
+                          anticache, rows, self.source(where, keys["source"]), keys["stale"],
+                          keys["all_down"])
 
-    def check_owner(self, where: str, owner: bytes, zone: Zone | None, zones: dict[bytes, Zone],
-                    alias: bool) -> bool:
-        """Whether a pool can stand at its name; returns whether a CNAME could."""
-        if zone is None:
-            near = ", ".join(wire.show_name(each) for each in zones)
-            self.problem(where, f": in none of the zones ({near}); add its zone")
-            return False
+    def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:
+        """Note why a pool cannot stand at its name, if it cannot."""
+        if zone is None or owner == b"\0":
+            self.problem(where, ": in none of the zones; add its zone")
+            return
         names, node = wire.suffixes(owner), zone.nodes.get(owner, {})
-        if owner == b"\0":
-            self.problem(where, ": the root cannot be a pool")
         if any(wire.NS in zone.nodes.get(each, {}) for each in names[:names.index(zone.apex)]):
             self.problem(where, ": below a delegation of its zone, so others answer for it")
-        clash = sorted(node) if alias else [each for each in (wire.A, wire.AAAA, wire.CNAME)
-                                            if each in node]
-        if clash:
-            self.problem(where, f": its zone has {wire.show_type(clash[0])} at this name already"
+        for rtype in node if alias else node.keys() & {wire.A, wire.AAAA, wire.CNAME}:
+            self.problem(where, f": its zone has {wire.show_type(rtype)} at this name"
                          + (", and host names make it a CNAME, which stands alone" if alias else ""))
-        return not node
 
     def backends(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
         """The inline backends."""
         seen: set[str] = set()
         for at, value in enumerate(values):
             path = f"{where}.backends[{at}]"
-            try:
-                plain = {"address": backend_address(value)} if isinstance(value, str) else None
-            except Problem as bad:
-                self.problem(path, f" = {value!r}: {bad}")
-                continue
-            keys = self.table(path, {} if plain else value, BACKEND)
-            addresses = plain["address"] if plain else keys["address"]
-            if not addresses and isinstance(value, dict) and "address" not in value:
+            known = len(self.problems)
+            keys = self.full(path, value if isinstance(value, dict) else {"address": value}, BACKEND)
+            if not keys["address"] and len(self.problems) == known:
                 self.problem(path, ": needs an address")
-            if seen & set(addresses):
-                self.problem(path, f" = {show_value(value)}: stands in the list twice")
-            seen |= set(addresses)
-            if addresses:
-                yield Row(addresses, keys["weight"], keys["max_connections"], keys["state"])
+            if seen & set(keys["address"]):
+                self.problem(path, f" = {reprlib.repr(value)}: stands in the list twice")
+            seen |= set(keys["address"])
+            if keys["address"]:
+                yield Row(keys["address"], keys["weight"], keys["max_connections"], keys["state"])
 
     def source(self, where: str, value: Any) -> Source | None:
         """Where rows come from."""
         if value is None:
             return None
-        keys = self.table(f"{where}.source", value, SOURCE)
-        if isinstance(value, dict) and "sqlite" not in value:
+        keys = self.full(f"{where}.source", value, SOURCE)
+        if "sqlite" not in value:
             self.problem(f"{where}.source", ': needs sqlite = "FILE"')
         return Source(str(self.folder / keys["sqlite"]), keys["query"], keys["every"])
-
-
-def show_value(value: Any) -> str:
-    """A value of the config, short enough for a message."""
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def home(owner: bytes, zones: dict[bytes, Zone]) -> Zone | None:
@@ -2490,83 +2244,46 @@ def home(owner: bytes, zones: dict[bytes, Zone]) -> Zone | None:
     return next((zones[each] for each in wire.suffixes(owner) if each in zones), None)
 
 
-def count_workers(wanted: int) -> int:
-    """How many processes answer; one per CPU we may use, unless told."""
-    if sys.platform != "linux":  # elsewhere nobody has measured that sharing a socket works well
-        return 1
-    return wanted or len(os.sched_getaffinity(0))
-
-
-def finish_zone(zone: Zone, pools: Sequence[bytes]) -> None:
-    """What answers need besides the records: empty non-terminals, cuts, the negative SOA."""
-    for owner in [*zone.nodes, *pools]:
-        for name in wire.suffixes(owner):
-            zone.nodes.setdefault(name, {})
-            if name == zone.apex:
-                break
-    zone.cuts = {owner for owner, node in zone.nodes.items()
-                 if wire.NS in node and owner != zone.apex}
-    zone.soa = zone.nodes[zone.apex][wire.SOA]
-    minimum = int.from_bytes(zone.soa.rdatas[0][-4:], "big")
-    zone.negative = zone.soa._replace(ttl=min(zone.soa.ttl, minimum))  # RFC 2308 3
-
-
-def check_functions(config: Config) -> list[str]:
-    """What is wrong with the files behind "file.py:function": they are loaded, once, to see."""
-    problems = []
+def check_functions(config: Config) -> None:
+    """Load the files behind "file.py:function" once, to see; raises ConfigError."""
     for pool in config.pools.values():
         if pool.policy not in POLICIES:
             try:
                 load_function(pool.policy)
             except BaseException as bad:
-                problems.append(f'pools."{pool.name}".policy = {pool.policy!r}: '
-                                f"{type(bad).__name__}: {bad}")
-    return problems
+                raise ConfigError(f'pools."{pool.name}".policy = {pool.policy!r}: '
+                                  f"{type(bad).__name__}: {bad}") from None
 
 
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
     try:
         document = tomllib.loads(pathlib.Path(file).read_text(encoding="utf-8"))
-    except OSError as bad:
-        raise ConfigError([f"{file}: {bad.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as bad:
-        raise ConfigError([f"{file}: {bad}"]) from None
-    config = Checker(file).config(document)
-    for pool in config.pools.values():
-        if pool.anticache:
-            zone = home(pool.owner, config.zones)
-            assert zone is not None
-            zone.add_anticache(pool.owner)
-    return config
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as bad:
+        raise ConfigError(f"{file}: {getattr(bad, 'strerror', None) or bad}") from None
+    return Checker(file).config(document)
 
 
 # ---- 11. Command line --------------------------------------------------------------------------
 
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
-USAGE = """usage: lbdns.py                                   the demo: api.example.com on port 9000
-       lbdns.py CONFIG                            serve what a TOML file says
-       lbdns.py NAME=ADDR,ADDR ... [-p PORT]      serve pools without a file
-       lbdns.py check CONFIG                      say what is wrong with it, or what it serves
-       lbdns.py example                           print a config with every word explained
-       lbdns.py bundle                            print this program as the one file to copy"""
-EXAMPLE_HEAD = """# A config of lbdns: every word with its default or an example. Lines that start with
-# "# word =" are optional. Paths are relative to this file.
-"""
+USAGE = """lbdns.py                                the demo: api.example.com on port 9000
+       lbdns.py CONFIG                         serve what a TOML file says
+       lbdns.py NAME=ADDR,ADDR ... [-p PORT]   serve pools without a file
+       lbdns.py check CONFIG                   say what is wrong with it, or what it serves
+       lbdns.py example                        print a config with every word explained
+       lbdns.py bundle                         print this program as the one file to copy"""
 
 
 def example() -> str:
     """A config with every word explained, made from the tables that check it."""
-    def show(keys: dict[str, Key]) -> str:
-        lines = []
+    text = "# A config of lbdns: each word with its default or an example; paths are relative to it.\n"
+    for title, keys in (("", TOP), ('\n[zones."example.com"]\n', ZONE),
+                        ('\n[pools."api.example.com"]\n', POOL)):
+        text += title
         for key in keys.values():
-            if key.example:
-                first, newline, rest = key.example.partition("\n")
-                lines.append(f"{first}  # {key.help}".rstrip("# ") if key.help and not newline
-                             else (f"# {key.help}\n" if key.help else "") + first + newline + rest)
-        return "\n".join(lines) + "\n"
-    return (f'{EXAMPLE_HEAD}\n{show(TOP)}\n[zones."example.com"]\n{show(ZONE)}'
-            f'\n[pools."api.example.com"]\n{show(POOL)}')
+            text += f"{key.example}{'  # ' if key.help else ''}{key.help}\n" if key.example else ""
+    return text
 
 
 def bundle() -> str:
@@ -2585,80 +2302,64 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
                                 "pools": {}}
     for each in pools:
         name, _, addresses = each.partition("=")
-        parent = name.split(".", 1)[1] if name.count(".") > 1 else name
+        parent = name.split(".", 1)[1] if name.rstrip(".").count(".") > 1 else name
         document["zones"][parent] = {}
         document["pools"][name] = {"backends": addresses.split(",")}
-    checker = Checker("command line")
-    config = checker.config(document)
-    for owner, pool in config.pools.items():
-        zone = home(owner, config.zones)
-        if pool.anticache and zone is not None:
-            zone.add_anticache(owner)
-    return config._replace(warnings=())
+    return Checker("command line").config(document)._replace(warnings=())
 
 
 def check(file: str) -> int:
     """The command `check`: 0 and what is served, or 1 and what is wrong."""
     try:
         config = read_config(file)
-        problems = check_functions(config)
-        if problems:
-            raise ConfigError([f"{file}: {each}" for each in problems])
+        check_functions(config)
     except ConfigError as bad:
         print(bad, file=sys.stderr)
         return 1
     for warning in config.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for pool in config.pools.values():
-        rows = ", ".join("+".join(row.addresses) for row in pool.backends)
-        origin = pool.source.path if pool.source else ""
-        print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, {rows or 'backends'}"
-              + (f" from {origin}" if origin else "") + (", anti-cache" if pool.anticache else ""))
+        rows = ", ".join("+".join(row.addresses) for row in pool.backends) or "backends"
+        print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, {rows}"
+              + (f" from {pool.source.path}" if pool.source else "")
+              + (", anti-cache" if pool.anticache else ""))
     print(f"{file}: good; {len(config.zones)} zones, {len(config.pools)} pools")
     return 0
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """What the command line asks for."""
-    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE[7:], add_help=False,
+    """What the command line asks for: `words` and `port`."""
+    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE, add_help=False,
                                      description="A DNS server that balances load by its answers.")
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("-p", "--port", type=int, default=None, help="port to listen on (9000)")
+    parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
     parser.add_argument("-h", "--help", action="help", help="show this and exit")
     parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}",
                         help="show the version and exit")
     found = parser.parse_args(argv)
-    words = found.words
-    inline = not words or all("=" in word for word in words)
-    if found.port is not None and not inline:
-        parser.error("-p goes with NAME=ADDR,ADDR; a config has `listen`")
-    if found.port is not None and not 0 <= found.port <= 65535:
-        parser.error(f"-p {found.port}: a port is 0 to 65535")
-    if words[:1] == ["check"] and len(words) != 2:
-        parser.error("check takes one CONFIG")
-    if words[:1] in (["example"], ["bundle"]) and len(words) != 1:
-        parser.error(f"{words[0]} takes no argument")
-    if words[:1] != ["check"] and not inline and len(words) != 1:
-        parser.error(f"one CONFIG, or NAME=ADDR,ADDR; what is {words[1]!r}?")
+    inline = all("=" in word for word in found.words)
+    if found.port is not None and (not inline or not 0 <= found.port <= 65535):
+        parser.error("-p takes 0 to 65535 and goes with NAME=ADDR,ADDR; a config has `listen`")
+    if not inline and len(found.words) != (2 if found.words[0] == "check" else 1):
+        parser.error(f"{' '.join(found.words)!r} is none of the forms above")
     return found
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a command; returns the exit code: 0, 1 (check found problems) or 2 (cannot start)."""
     found = parse_arguments(argv)
-    words, port = found.words, 9000 if found.port is None else found.port
+    words, port, banner = found.words, 9000 if found.port is None else found.port, ""
     if words[:1] == ["check"]:
         return check(words[1])
-    if words[:1] in (["example"], ["bundle"]):
-        sys.stdout.write(example() if words[0] == "example" else bundle())
+    if words in (["example"], ["bundle"]):
+        sys.stdout.write(example() if words == ["example"] else bundle())
         return 0
-    banner = ""
-    if not words or "=" in words[0]:
+    if words and "=" not in words[0]:
+        supervisor = Supervisor(lambda: read_config(words[0]), True)
+    else:
         pools = words or DEMO
         banner = "try: dig @127.0.0.1 -p {port} " + pools[0].partition("=")[0]
-        supervisor = Supervisor(lambda: inline_config(pools, port), False, Log())
-    else:
-        supervisor = Supervisor(lambda: read_config(words[0]), True, Log())
+        supervisor = Supervisor(lambda: inline_config(pools, port), False)
     try:
         return supervisor.run(banner)
     except (StartError, ConfigError) as bad:

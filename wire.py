@@ -762,6 +762,8 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
             raise BadText(r"no text form here; write \# length hex")
         if left:
             raise BadText(f"{left[0]!r} is one word too many")
+        if len(rdata) > TCP_MAX:
+            raise BadText(f"{len(rdata)} octets, more than a message holds")
         taken = read_rdata(Reader(rdata), rtype, len(rdata))
     except (Malformed, ValueError) as bad:  # the latter from ipaddress and binascii too
         raise BadText(f"{show_type(rtype)}: {bad}") from None

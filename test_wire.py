@@ -1,0 +1,1033 @@
+"""Tests of the codec: literals in, literals out; no sockets, no clock, seeded dice.
+
+    python3 -m unittest test_wire                     wire.py
+    LBDNS_WIRE=lbdns python3 -m unittest test_wire    the codec inside a bundled lbdns.py
+
+"Case" numbers in docstrings are those of the list of faults the program has to survive.
+"""
+import importlib
+import os
+import random
+import unittest
+from collections.abc import Iterator
+
+wire = importlib.import_module(os.environ.get("LBDNS_WIRE", "wire"))
+
+EDGES = (0, 63, 64, 192, 255)
+ROOT = b"\0"
+EXAMPLE = b"\7example\3com\0"
+WWW = b"\3www" + EXAMPLE
+OPT = "00 0029 04d0 00000000 0000"     # root, OPT, 1232 octets, rcode 0, version 0, no flags
+
+
+def octets(text: str) -> bytes:
+    """Bytes from hex with blanks."""
+    return bytes.fromhex(text)
+
+
+def ask(name: bytes = WWW, qtype: int = 1, flags: int = 0x0100, counts: tuple[int, ...] = (),
+        rest: bytes = b"", qclass: int = 1) -> bytes:
+    """A query for `name`; `counts` are those of the sections behind the question, in `rest`."""
+    numbers = (0x1234, flags, 1, *counts, *[0] * (3 - len(counts)))
+    header = b"".join(number.to_bytes(2, "big") for number in numbers)
+    return header + name + qtype.to_bytes(2, "big") + qclass.to_bytes(2, "big") + rest
+
+
+def opt(options: str = "", payload: int = 1232, ttl: int = 0) -> bytes:
+    """An OPT record."""
+    data = octets(options)
+    return (octets("00 0029") + payload.to_bytes(2, "big") + ttl.to_bytes(4, "big")
+            + len(data).to_bytes(2, "big") + data)
+
+
+def edns(options: str = "", **fields: int) -> bytes:
+    """A query for www.example.com A with an OPT record."""
+    return ask(counts=(0, 0, 1), rest=opt(options, **fields))
+
+
+def hostile(good: bytes) -> Iterator[bytes]:
+    """Every prefix of something good, then every byte of it replaced by each edge value."""
+    for size in range(len(good)):
+        yield good[:size]
+    for at in range(len(good)):
+        for edge in EDGES:
+            yield good[:at] + bytes([edge]) + good[at + 1:]
+
+
+def rdata(rtype: str, text: str) -> bytes:
+    """Rdata from zone text, cut into words as in a zone; relative to the root."""
+    zone = wire.ZoneText(f"@ {rtype} {text}", ROOT, 60)
+    if zone.problems:
+        raise wire.BadText(zone.problems[0])
+    return zone.records[0].rdata
+
+
+class Names(unittest.TestCase):
+    """RFC 1035 5.1 and 4.1.4, RFC 2181 11."""
+
+    ROWS = [
+        (".", "00"),
+        ("a.example.", "01 61  07 65 78 61 6d 70 6c 65  00"),
+        ("Www.eXample.", "03 57 77 77  07 65 58 61 6d 70 6c 65  00"),
+        ("*._tcp.x-1.", "01 2a  04 5f 74 63 70  03 78 2d 31  00"),
+        (r"api\.example.com.", "0b 61 70 69 2e 65 78 61 6d 70 6c 65  03 63 6f 6d  00"),
+        (r"\000\255.x.", "02 00 ff  01 78  00"),
+        (r"\034\092\010\060script\062.", "0b 22 5c 0a 3c 73 63 72 69 70 74 3e 00"),
+        ("a" * 63 + ".", "3f" + "61" * 63 + "00"),
+        ("a." * 127, "0161" * 127 + "00")]
+
+    def test_text_and_octets_both_ways(self) -> None:
+        for text, spaced in self.ROWS:
+            with self.subTest(text):
+                self.assertEqual(wire.parse_name(text), octets(spaced))
+                self.assertEqual(wire.show_name(octets(spaced)), text)
+                reader = wire.Reader(octets(spaced))
+                self.assertEqual(reader.name(), octets(spaced))
+
+    def test_other_ways_to_write_a_name(self) -> None:
+        self.assertEqual(wire.parse_name("www", EXAMPLE), WWW)
+        self.assertEqual(wire.parse_name("@", EXAMPLE), EXAMPLE)
+        self.assertEqual(wire.parse_name(".", EXAMPLE), ROOT)
+        self.assertEqual(wire.parse_name("www.example.com.", b"\1x\0"), WWW)
+        self.assertEqual(wire.parse_name("www.example.com", None), WWW)
+        self.assertEqual(wire.parse_name("@", None), ROOT)
+        self.assertEqual(wire.parse_name(r"\w\w\119\.", ROOT), b"\4www.\0")
+
+    def test_what_is_no_name(self) -> None:
+        for text in ("", "..", ".a", "a..b", "a" * 64, "a." * 128, "b\u00fccher.example", "a b",
+                     "a\nb", "a\0b", 'a"b', '"a"', "a\\", "a\\1", "a\\12", "a\\256", "a\\999",
+                     "\\\u00b2\u00b2\u00b2", "\\\u0663\u0663\u0663", "\ud800", "\udcff", "\\\u00e9",
+                     "a" * 100_000):
+            with self.subTest(text[:20]), self.assertRaises(wire.BadText):
+                wire.parse_name(text)
+        with self.assertRaises(wire.BadText):  # too long only with the origin
+            wire.parse_name("a." * 126 + "a", EXAMPLE)
+
+    def test_every_octet_survives_text(self) -> None:
+        for octet in range(256):
+            name = bytes([1, octet]) + EXAMPLE
+            text = wire.show_name(name)
+            self.assertTrue(text.isascii() and text.isprintable() and " " not in text)
+            self.assertEqual(wire.parse_name(text), name)
+
+    def test_suffixes(self) -> None:
+        self.assertEqual(wire.suffixes(WWW), [WWW, EXAMPLE, b"\3com\0", ROOT])
+        self.assertEqual(wire.suffixes(ROOT), [ROOT])
+
+
+class CompressedNames(unittest.TestCase):
+    """Case 5 and RFC 1035 4.1.4: pointers lead strictly back, behind the header."""
+
+    def read(self, at: int, names: str) -> bytes:
+        return wire.Reader(bytes(12) + octets(names), at).name()
+
+    def test_pointers_back(self) -> None:
+        self.assertEqual(self.read(17, "03 63 6f 6d 00  01 61 c0 0c"), b"\1a\3com\0")
+        self.assertEqual(self.read(21, "03 63 6f 6d 00  01 61 c0 0c  c0 11"), b"\1a\3com\0")
+
+    def test_reading_goes_on_behind_the_first_pointer(self) -> None:
+        reader = wire.Reader(bytes(12) + octets("03 63 6f 6d 00  01 61 c0 0c  c0 11  abcd"), 21)
+        reader.name()
+        self.assertEqual((reader.at, reader.u16()), (23, 0xABCD))
+
+    def test_pointers_that_lead_elsewhere(self) -> None:
+        for why, at, names in (
+                ("to itself", 12, "c0 0c"), ("to its own label", 12, "01 61 c0 0c"),
+                ("forward", 12, "c0 10 00 00 00"), ("into the header", 13, "00 c0 0b"),
+                ("to zero", 13, "00 c0 00"), ("past the end", 12, "ff ff"),
+                ("two in a circle", 14, "c0 0e c0 0c"), ("cut off", 13, "00 c0"),
+                ("type 01", 12, "40 00"), ("type 10", 12, "80 00"), ("type 01, 0x7f", 12, "7f"),
+                ("no root", 12, "01 61"), ("nothing", 12, ""), ("cut label", 12, "3f 61")):
+            with self.subTest(why), self.assertRaises(wire.Malformed) as caught:
+                self.read(at, names)
+            self.assertEqual(caught.exception.rcode, wire.FORMERR)
+
+    def test_sixteen_hops_and_no_more(self) -> None:
+        chain = "00" + "".join(f"c0{12 if i == 0 else 11 + 2 * i:02x}" for i in range(17))
+        self.assertEqual(self.read(11 + 2 * 16, chain), ROOT)
+        with self.assertRaisesRegex(wire.Malformed, "too many compression pointers at byte 13"):
+            self.read(11 + 2 * 17, chain)
+
+    def test_255_octets_through_a_pointer(self) -> None:
+        tail = "3f" + "61" * 63
+        whole = tail * 3 + "3d" + "61" * 61 + "00"  # 255 octets
+        self.assertEqual(len(self.read(12, whole)), 255)
+        for label, fits in (("", True), ("01 61", False)):
+            with self.subTest(label):
+                if fits:
+                    self.assertEqual(len(self.read(12 + 255, whole + label + "c00c")), 255)
+                else:
+                    self.assertRaises(wire.Malformed, self.read, 12 + 255, whole + label + "c00c")
+
+
+class Types(unittest.TestCase):
+    """RFC 3597 5, and times."""
+
+    def test_types_both_ways(self) -> None:
+        for text, number in (("A", 1), ("NS", 2), ("CNAME", 5), ("SOA", 6), ("PTR", 12), ("MX", 15),
+                             ("TXT", 16), ("AAAA", 28), ("SRV", 33), ("OPT", 41), ("DS", 43),
+                             ("SSHFP", 44), ("TLSA", 52), ("SVCB", 64), ("HTTPS", 65),
+                             ("AXFR", 252), ("ANY", 255), ("CAA", 257), ("TYPE0", 0),
+                             ("TYPE65534", 65534), ("TYPE65535", 65535)):
+            self.assertEqual(wire.parse_type(text), number)
+            self.assertEqual(wire.parse_type(text.lower()), number)
+            self.assertEqual(wire.show_type(number), text)
+        self.assertEqual(wire.parse_type("TYPE1"), 1)
+
+    def test_what_is_no_type(self) -> None:
+        for text in ("", "B", "TYPE", "TYPE65536", "TYPE-1", "TYPE+1", "TYPE1_0", "TYPE1 ", "IN",
+                     "TYPE\u0661", "\u017frv", "\u00dfhfp", "TYPE" + "9" * 5000, "A\n"):
+            with self.subTest(text[:20]), self.assertRaises(wire.BadText):
+                wire.parse_type(text)
+
+    def test_times(self) -> None:
+        for text, seconds in (("0", 0), ("3600", 3600), ("1h", 3600), ("1H30M", 5400), ("90s", 90),
+                              ("1w2d3h4m5s", 788645), ("1m30", 90), ("2147483647", 2**31 - 1)):
+            self.assertEqual(wire.parse_ttl(text), seconds)
+
+    def test_what_is_no_time(self) -> None:
+        for text in ("", "h", "1x", "-1", "+1", "1_0", " 1", "1\n", "1.5h", "2147483648", "3551w",
+                     "9" * 5000, "\u0661", "1\u017f", "\u00b2", "1" * 100_000 + "x",
+                     "1s" * 50_000 + "x"):
+            with self.subTest(text[:20]), self.assertRaises(wire.BadText):
+                wire.parse_ttl(text)
+
+
+class Rdata(unittest.TestCase):
+    """Each row is read from text, shown as the same text, and taken from a message."""
+
+    ROWS = [
+        ("A", "192.0.2.1", "c0 00 02 01"),
+        ("AAAA", "2001:db8::1", "20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01"),
+        ("NS", "ns1.example.com.", "03 6e 73 31 07 65 78 61 6d 70 6c 65 03 63 6f 6d 00"),
+        ("CNAME", ".", "00"),
+        ("PTR", r"a\.b.c.", "03 61 2e 62  01 63  00"),
+        ("SOA", "n. h.n. 4294967295 7200 1800 1209600 60",
+         "01 6e 00  01 68 01 6e 00  ff ff ff ff  00 00 1c 20  00 00 07 08  00 12 75 00  00 00 00 3c"),
+        ("MX", "10 mx.", "00 0a  02 6d 78 00"),
+        ("TXT", '"v=spf1 -all"', "0b 76 3d 73 70 66 31 20 2d 61 6c 6c"),
+        ("TXT", r'"a;b" "" "\"\\\000\255"', "03 61 3b 62  00  04 22 5c 00 ff"),
+        ("SRV", "1 2 443 a.b.", "00 01  00 02  01 bb  01 61 01 62 00"),
+        ("CAA", '0 issue "ca.example"', "00  05 69 73 73 75 65  63 61 2e 65 78 61 6d 70 6c 65"),
+        ("CAA", '128 iodef ""', "80  05 69 6f 64 65 66"),
+        ("DS", "60485 5 1 2bb183af", "ec 45  05  01  2b b1 83 af"),
+        ("TLSA", "3 1 1 abcd", "03 01 01 ab cd"),
+        ("SSHFP", "4 2 00", "04 02 00"),
+        ("HTTPS", "0 a.", "00 00  01 61 00"),
+        ("HTTPS", '1 . alpn="h2,h3" port=443', "00 01  00  0001 0006 02 68 32 02 68 33  0003 0002 01 bb"),
+        ("HTTPS", "1 . no-default-alpn ipv4hint=192.0.2.1,192.0.2.2 ech=AAE= ipv6hint=::1,2001:db8::2",
+         "00 01  00  0002 0000  0004 0008 c0000201 c0000202  0005 0002 0001  0006 0020"
+         "00000000000000000000000000000001 20010db8000000000000000000000002"),
+        # RFC 9460 D.2, figures 5, 8 and 10: numbered keys, mandatory, escapes within escapes
+        ("SVCB", r'1 foo.example.com. key667="hello\210qoo"',
+         "00 01  03 66 6f 6f 07 65 78 61 6d 70 6c 65 03 63 6f 6d 00"
+         "02 9b 00 09 68 65 6c 6c 6f d2 71 6f 6f"),
+        ("SVCB", '16 f. mandatory=alpn,ipv4hint alpn="h2,h3-19" ipv4hint=192.0.2.1',
+         "00 10  01 66 00  0000 0004 0001 0004  0001 0009 02 68 32 05 68 33 2d 31 39"
+         "0004 0004 c0 00 02 01"),
+        ("SVCB", r'16 f. alpn="f\\\\oo\\,bar,h2"',
+         "00 10  01 66 00  0001 000c 08 66 5c 6f 6f 2c 62 61 72 02 68 32"),
+        ("SVCB", r'1 . alpn="\255"', "00 01 00  0001 0002 01 ff"),
+        ("SVCB", "1 . key7 key65534", "00 01 00  0007 0000  fffe 0000"),
+        ("TYPE731", r"\# 6 abcdef012345", "ab cd ef 01 23 45"),
+        ("TYPE62347", r"\# 0", "")]
+
+    def test_text_and_octets_both_ways(self) -> None:
+        for rtype, text, spaced in self.ROWS:
+            with self.subTest(f"{rtype} {text}"):
+                number, data = wire.parse_type(rtype), octets(spaced)
+                self.assertEqual(rdata(rtype, text), data)
+                self.assertEqual(wire.show_rdata(number, data), text)
+                reader = wire.Reader(data + b"more")
+                self.assertEqual(wire.read_rdata(reader, number, len(data)), data)
+                self.assertEqual(reader.at, len(data))
+
+    def test_generic_form_of_known_types(self) -> None:
+        """RFC 3597 5."""
+        for rtype, _, spaced in self.ROWS:
+            size = len(octets(spaced))
+            self.assertEqual(rdata(rtype, rf"\# {size} {spaced}"), octets(spaced))
+        self.assertEqual(rdata("A", r"\# 4 c0 00 0201"), octets("c0000201"))
+
+    def test_other_ways_to_write_the_same(self) -> None:
+        for rtype, text, same in (
+                ("AAAA", "2001:DB8:0::1", "2001:db8::1"), ("TXT", "a", '"a"'),
+                ("TXT", r"\"a\;\ b", r'"\"a; b"'), ("TXT", '"\u00e9"', r'"\195\169"'),
+                ("DS", "1 2 3 AB cd", "1 2 3 abcd"), ("CAA", "0 issue ;", ""),
+                ("SOA", "n. h. 1 2h 30m 2w 1m", "n. h. 1 7200 1800 1209600 60"),
+                ("HTTPS", "1 . port=80 alpn=h2", '1 . alpn="h2" port=80'),
+                ("HTTPS", '1 . port="80" ipv4hint="192.0.2.1"', "1 . port=80 ipv4hint=192.0.2.1"),
+                ("SVCB", "1 . mandatory=port,alpn port=1 alpn=a",
+                 '1 . mandatory=alpn,port alpn="a" port=1'),
+                ("SVCB", r"16 f. alpn=f\\\092oo\092,bar,h2", r'16 f. alpn="f\\\\oo\\,bar,h2"'),
+                ("SVCB", "1 . key3=80 key667=", "1 . port=80 key667"),
+                ("MX", "010 mx.", "10 mx.")):
+            with self.subTest(text):
+                if same:
+                    self.assertEqual(wire.show_rdata(wire.parse_type(rtype), rdata(rtype, text)), same)
+                else:
+                    self.assertRaises(wire.BadText, rdata, rtype, text)
+
+    def test_words_may_come_in_any_sequence(self) -> None:
+        self.assertEqual(wire.parse_rdata(1, (r"\#", "4", "c0000201")), octets("c0000201"))
+        self.assertEqual(wire.parse_rdata(15, ("1", "mx"), EXAMPLE), b"\0\1\2mx" + EXAMPLE)
+
+    BAD = [
+        ("A", "", "1.2.3", "1.2.3.256", "01.2.3.4", "1.2.3.4 5.6.7.8", "::1", '"1.2.3.4"', "\u0661.2.3.4"),
+        ("AAAA", "1.2.3.4", "fe80::1%eth0", ":::", "g::"),
+        ("MX", "10", "mx.", "65536 mx.", "-1 mx.", "1_0 mx.", "+1 mx.", "\u00b2 mx.",
+         "9" * 5000 + " mx.", "1 a b"),
+        ("NS", "", "a..b", '"a."', "b\u00fc."), ("SRV", "1 2 3"),
+        ("SOA", "a. b. 1 2 3 4", "a. b. 4294967296 1 1 1 1", "a. b. 1 4294967296 1 1 1", "a. b. 1 x 1 1 1"),
+        ("TXT", "", '"' + "a" * 256 + '"', 'a"b"', r'"\256"'),
+        ("CAA", "0 issue", "256 issue x", '0 is-sue "x"', '0 "" x', '0 i\u00e9 "x"', "0 issue a b"),
+        ("DS", "1 2 3", "1 2 3 abc", "1 2 3 xy", "1 2 256 ab", "1 2 3 \u00e9\u00e9"), ("SSHFP", "1 1"),
+        ("TYPE731", "abcd", r"\# 2 ab", r"\# x ab", r"\#", r"\# -1", r"\# 65536", r"\# 1_0",
+         rf"\# {'1' * 5000}", r"\# 1 a", r"\# \u0661 ab"),
+        ("SVCB", "1", "1 . x", "1 . key65535=a", "1 . key01=a", "1 . key99999=a", "1 . keyx=a",
+         "1 . Alpn=h2", "1 . port=1 port=1", "1 . key3=1 port=1", "1 . port", "1 . port=65536",
+         "1 . port=x", "1 . port=\u0661", "1 . alpn", '1 . alpn=""', "1 . alpn=a,,b", "1 . alpn=,",
+         r"1 . alpn=a\\b", r"1 . alpn=a\\", "1 . alpn=" + "a" * 256, "1 . no-default-alpn=a",
+         "1 . ipv4hint", "1 . ipv4hint=::1", "1 . ipv4hint=1.2.3.4,", "1 . ipv6hint=::1%eth0", "1 . ech",
+         "1 . ech=A", "1 . ech=AA==A", "1 . ech=\u00e9", "1 . mandatory", "1 . mandatory=mandatory",
+         "1 . mandatory=port", "1 . mandatory=port,port port=1", "1 . mandatory=x", "1 . =a",
+         "1 . key" + "1" * 5000 + "=a", '1 . "port=1"')]
+
+    def test_what_is_no_rdata(self) -> None:
+        for rtype, *texts in self.BAD:
+            for text in texts:
+                with self.subTest(f"{rtype} {text[:40]}"), self.assertRaises(wire.BadText):
+                    rdata(rtype, text)
+                with self.subTest(f"{rtype} {text[:40]}, split at blanks"):
+                    self.assertRaises(wire.BadText, wire.parse_rdata, wire.parse_type(rtype),
+                                      text.split())
+
+    def test_generic_form_must_hold_the_type(self) -> None:
+        for rtype, spaced in (("A", "c0 00 02"), ("A", "c0 00 02 01 05"), ("NS", "c0 00"), ("TXT", ""),
+                              ("TXT", "05 61"), ("DS", "00 01 02 03"), ("CAA", "00 00"),
+                              ("CAA", "00 01 2d"), ("SVCB", "00 01 00 00 03 00 01 50"),
+                              ("SVCB", "00 01 00 00 02 00 00 00 02 00 00"),
+                              ("SVCB", "00 01 00 00 03 00 02 00 50 00 02 00 00"),
+                              ("SVCB", "00 01 00 ff ff 00 00"), ("SVCB", "00 01 00 00 01 00 01 00"),
+                              ("SVCB", "00 01 00 00 00 00 02 00 03"), ("SVCB", "00 01 00 00")):
+            text = rf"\# {len(octets(spaced))} {spaced}"
+            with self.subTest(f"{rtype} {spaced}"):
+                self.assertRaises(wire.BadText, rdata, rtype, text)
+                self.assertTrue(wire.show_rdata(wire.parse_type(rtype), octets(spaced))
+                                .startswith(rf"\# {len(octets(spaced))}"))
+
+    def test_pointer_in_generic_form(self) -> None:
+        """RFC 3597 4: it would point into a message that is not there."""
+        pointing = octets("0b 61 61 61 61 61 61 61 61 61 61 61 00  01 61 c0 0c") + bytes(20)
+        self.assertRaises(wire.BadText, rdata, "SOA", rf"\# {len(pointing)} {pointing.hex()}")
+        self.assertEqual(wire.show_rdata(6, pointing), rf"\# {len(pointing)} {pointing.hex()}")
+
+    def test_rdata_ends_where_it_says(self) -> None:
+        """Fields never read the octets behind the rdata, nor go back to its end."""
+        for rtype, size in ((43, 3), (43, 2), (43, 4), (257, 1), (257, 0), (52, 2), (1, 3), (16, 0),
+                            (16, 2), (15, 2), (64, 2), (64, 6)):
+            reader = wire.Reader(octets("00 01 01 00 01 01 01 01 01 01 01 01"))
+            with self.subTest(f"type {rtype}, {size} octets"), self.assertRaises(wire.Malformed):
+                wire.read_rdata(reader, rtype, size)
+
+    def test_length_of_64_kb(self) -> None:
+        self.assertEqual(len(wire.parse_rdata(999, [r"\#", "65535", "00" * 65535])), 65535)
+        self.assertRaises(wire.BadText, wire.parse_rdata, 16, ["a" * 255] * 257)
+
+    def test_quotes(self) -> None:
+        for text, data in (('""', b""), ("a", b"a"), ('"a b"', b"a b"), (r'"\"\\\010"', b'"\\\n')):
+            self.assertEqual(wire.unquote(text), data)
+        self.assertEqual(wire.quote(b'a"\\\n\xff'), r'"a\"\\\010\255"')
+        for text in ('"', '"a', 'a"', '"a"b"', '"a\\"', "\\"):
+            with self.subTest(text), self.assertRaises(wire.BadText):
+                wire.unquote(text)
+
+
+class Queries(unittest.TestCase):
+    """decode_query: what is read, and which rule each rcode stands for."""
+
+    PLAIN = octets("1234 0100 0001 0000 0000 0000"           # id, RD, one question
+                   "03 57 77 77 07 65 78 61 6d 70 6c 65 03 63 6f 6d 00  0001 0001")
+    FULL = octets("beef 0120 0001 0000 0000 0001"            # id, RD and AD, a question and OPT
+                  "03 77 77 77 07 65 78 61 6d 70 6c 65 03 63 6f 6d 00  001c 0001"
+                  "00 0029 1000 00008000 0023"               # 4096 octets, version 0, DO
+                  "0003 0000"                                # NSID
+                  "000a 0008 0102030405060708"               # a client cookie
+                  "0008 0007 0001 18 00 c00002"              # 192.0.2.0/24
+                  "fde9 0004 61626364")                      # 65001: for local use
+
+    def rcode(self, packet: bytes, rcode: int, why: str = "") -> None:
+        """The rcode of a query, and that a reply to it can be written and read."""
+        query = wire.decode_query(packet)
+        self.assertEqual(query.rcode, rcode, query.why)
+        self.assertEqual(bool(rcode), bool(query.why))
+        self.assertIn(why, query.why)
+        reply = wire.Writer(query, query.limit(False)).finish(query.rcode)
+        message = wire.decode_message(reply)
+        self.assertEqual((message.id, message.flags & 15), (query.id, rcode & 15))
+        self.assertLessEqual(len(reply), len(packet) + 11 * query.has_opt)  # case 18
+
+    def test_plain_query(self) -> None:
+        query = wire.decode_query(self.PLAIN)
+        self.assertEqual((query.id, query.flags, query.qtype, query.rcode, query.why),
+                         (0x1234, 0x0100, 1, wire.NOERROR, ""))
+        self.assertEqual((query.qname, query.key), (b"\3Www\7example\3com\0", WWW))
+        self.assertEqual(query.question, self.PLAIN[12:])
+        self.assertEqual((query.has_opt, query.payload, query.opt_flags, query.options, query.subnet),
+                         (False, 512, 0, {}, None))
+        self.assertEqual((query.limit(False), query.limit(True)), (512, 65535))
+
+    def test_full_query(self) -> None:
+        query = wire.decode_query(self.FULL)
+        self.assertEqual((query.rcode, query.qtype, query.has_opt), (wire.NOERROR, 28, True))
+        self.assertEqual((query.payload, query.opt_flags), (4096, wire.EDNS_DO))
+        self.assertEqual(query.options, {3: b"", 10: bytes(range(1, 9)), 65001: b"abcd",
+                                         8: octets("0001 18 00 c00002")})
+        self.assertEqual(query.subnet, wire.Subnet(1, 24, b"\xc0\0\2"))
+        self.assertEqual((query.limit(False), query.limit(True)), (1232, 65535))
+
+    def test_silence_below_a_header(self) -> None:
+        """Case 2."""
+        for filling in (b"\0", b"\xff"):
+            for size in range(12):
+                with self.assertRaises(wire.Malformed) as caught:
+                    wire.decode_query(filling * size)
+                self.assertEqual((caught.exception.rcode, caught.exception.at), (wire.SILENT, size))
+        for size in range(12, 18):
+            self.rcode(bytes(size), wire.FORMERR, "0 questions")
+            self.assertRaises(wire.Malformed, wire.decode_query, b"\xff" * size)
+
+    def test_silence_for_replies(self) -> None:
+        """Case 3."""
+        for flags in (0x8000, 0x8180, 0xFFFF):
+            with self.assertRaises(wire.Malformed) as caught:
+                wire.decode_query(ask(flags=flags))
+            self.assertEqual(caught.exception.rcode, wire.SILENT)
+
+    def test_opcodes(self) -> None:
+        """Case 13, RFC 8906 3.1.4: NOTIMP with the opcode, whatever follows the header."""
+        for opcode in range(1, 16):
+            for rest in (b"", b"\xff" * 20):
+                packet = ask(flags=opcode << 11)[:12] + rest
+                self.rcode(packet, wire.NOTIMP, f"opcode {opcode}")
+                query = wire.decode_query(packet)
+                reply = wire.Writer(query, 512).finish(query.rcode)
+                self.assertEqual(reply, octets("1234") + (0x8004 | opcode << 11).to_bytes(2, "big")
+                                 + bytes(8))
+
+    def test_number_of_questions(self) -> None:
+        """Case 11, RFC 9619."""
+        for count in (0, 2, 65535):
+            for rest in (b"", self.PLAIN[12:], self.PLAIN[12:] * 2):
+                self.rcode(self.PLAIN[:4] + count.to_bytes(2, "big") + bytes(6) + rest, wire.FORMERR,
+                           f"{count} questions")
+
+    def test_counts_without_octets(self) -> None:
+        """Case 11."""
+        for at in (6, 8, 10):
+            for count in (1, 2, 16, 17, 65535):
+                self.rcode(self.PLAIN[:at] + count.to_bytes(2, "big") + self.PLAIN[at + 2:], wire.FORMERR)
+        self.rcode(self.PLAIN[:6] + b"\xff" * 6 + self.PLAIN[12:], wire.FORMERR, "196605 records")
+
+    def test_pointers_in_the_question(self) -> None:
+        """Case 5: FORMERR of twelve octets."""
+        for name in ("c00c", "c00d", "c000", "c004", "c0", "ffff", "0161c00c", "40", "80", "7f", "bf",
+                     "c00ec00c", "40" + "61" * 64 + "00", ("3f" + "61" * 63) * 4 + "00",
+                     "0161" * 126 + "026161" + "00", "0161" * 128 + "00"):
+            packet = ask(octets(name))
+            self.rcode(packet, wire.FORMERR)
+            query = wire.decode_query(packet)
+            self.assertEqual(wire.Writer(query, 512).finish(query.rcode), octets("1234 8101") + bytes(8))
+            self.assertEqual((query.qname, query.question), (b"", b""))
+
+    def test_longest_labels_and_names(self) -> None:
+        """Case 7."""
+        for name in ("3f" + "61" * 63 + "00", ("3f" + "61" * 63) * 3 + "3d" + "61" * 61 + "00",
+                     "0161" * 127 + "00", "00"):
+            self.rcode(ask(octets(name)), wire.NOERROR)
+
+    def test_classes_and_types(self) -> None:
+        """Case 10: the question is read, so the reply repeats it."""
+        for qclass in (0, 3, 4, 254, 255, 65535):
+            self.rcode(ask(qclass=qclass), wire.REFUSED, f"class {qclass}")
+            self.assertEqual(wire.decode_query(ask(qclass=qclass)).qname, WWW)
+        for qtype in (41, 249, 250):
+            self.rcode(ask(qtype=qtype), wire.FORMERR, f"type {qtype}")
+        for qtype in (0, 1, 251, 252, 253, 254, 255, 65535):
+            self.rcode(ask(qtype=qtype), wire.NOERROR)
+
+    def test_octets_behind_the_message(self) -> None:
+        """Case 16: ignored."""
+        for packet in (self.PLAIN, self.FULL):
+            query = wire.decode_query(packet + b"\xc0\x0c" * 50)
+            self.assertEqual((query.rcode, query.question), (0, wire.decode_query(packet).question))
+
+    def test_records_besides_the_question(self) -> None:
+        """Case 12: stepped over unread, up to sixteen."""
+        record = octets("c00c 0001 0001 00000000 0003 c00000")
+        self.rcode(ask(counts=(5, 5, 6), rest=record * 16), wire.NOERROR)
+        self.rcode(ask(counts=(5, 5, 6), rest=record * 15), wire.FORMERR)
+        self.rcode(ask(counts=(5, 6, 6), rest=record * 17), wire.FORMERR, "17 records")
+        self.rcode(ask(counts=(0, 0, 5000), rest=record * 5000), wire.FORMERR, "5000 records")
+        tsig = octets("00 00fa 00ff 00000000 0002 abcd")
+        self.rcode(ask(counts=(0, 0, 2), rest=opt() + tsig), wire.NOERROR)
+
+    def test_sizes(self) -> None:
+        """Case 14, RFC 6891 6.2.3."""
+        for payload, limit in ((0, 512), (511, 512), (512, 512), (1231, 1231), (1232, 1232),
+                               (4096, 1232), (65535, 1232)):
+            self.assertEqual(wire.decode_query(edns(payload=payload)).limit(False), limit)
+            self.assertEqual(wire.decode_query(edns(payload=payload)).limit(True), 65535)
+
+    def test_versions(self) -> None:
+        """Case 14, RFC 6891 6.1.3: BADVERS before anything else of OPT is looked at."""
+        for version in (1, 2, 255):
+            self.rcode(edns("ffff", ttl=version << 16), wire.BADVERS, f"EDNS version {version}")
+        query = wire.decode_query(edns(ttl=1 << 16 | 0x8000))
+        reply = wire.Writer(query, 512).finish(query.rcode)
+        self.assertEqual(reply, octets("1234 8100 0001 0000 0000 0001") + query.question
+                         + octets("00 0029 04d0 01008000 0000"))
+
+    def test_extended_rcode_and_flags_are_ignored(self) -> None:
+        query = wire.decode_query(edns(ttl=0xFF00FFFF))
+        self.assertEqual((query.rcode, query.opt_flags), (wire.NOERROR, 0xFFFF))
+
+    def test_opt_out_of_place(self) -> None:
+        """Case 14, RFC 6891 6.1.1."""
+        for counts, rest in (((0, 0, 2), opt() + opt()), ((0, 0, 2), opt() + opt(ttl=1 << 16)),
+                             ((0, 0, 1), b"\1a" + opt()), ((0, 0, 1), b"\xc0\x0c" + opt()[1:]),
+                             ((1,), opt()), ((0, 1), opt()), ((1, 0, 1), opt() * 2)):
+            self.rcode(ask(counts=counts, rest=rest), wire.FORMERR, "an OPT that is not alone")
+
+    def test_opt_overrun(self) -> None:
+        """Case 14: RDLENGTH behind the packet, options behind RDLENGTH."""
+        self.rcode(edns()[:-1] + b"\1", wire.FORMERR)
+        for options in ("00", "0003", "000300", "0003 0001", "0003 0000 00", "0003 ffff 00"):
+            self.rcode(edns(options), wire.FORMERR)
+
+    def test_unknown_and_double_options(self) -> None:
+        """RFC 6891 6.1.2: unknown ones are ignored; RFC 7873 5.2: the first of several counts."""
+        self.rcode(edns("0000 0000  ffff 0001 00"), wire.NOERROR)
+        query = wire.decode_query(edns("000a 0008 0000000000000001  000a 0001 ff"
+                                       "0008 0004 0001 00 00  0008 0001 ff"))
+        self.assertEqual((query.rcode, query.options[10], query.subnet), (0, bytes(7) + b"\1", None))
+
+    def test_cookies(self) -> None:
+        """Case 14, RFC 7873 5.2.2."""
+        for size in range(60):
+            good = size == 8 or 16 <= size <= 40
+            self.rcode(edns(f"000a {size:04x}" + "ab" * size), wire.NOERROR if good else wire.FORMERR,
+                       "" if good else f"a cookie of {size} octets")
+
+    def test_subnets(self) -> None:
+        """RFC 7871 6."""
+        for option, subnet in (
+                ("0001 20 00 c0000201", (1, 32, octets("c0000201"))),
+                ("0001 18 00 c00002", (1, 24, octets("c00002"))),
+                ("0001 17 00 c000fe", (1, 23, octets("c000fe"))),
+                ("0001 01 00 80", (1, 1, b"\x80")),
+                ("0002 38 00 20010db8000000", (2, 56, octets("20010db8000000"))),
+                ("0002 80 00" + "00" * 16, (2, 128, bytes(16))),
+                ("0001 00 00", None), ("0002 00 00", None), ("0000 00 00", None)):
+            query = wire.decode_query(edns(f"0008 {len(octets(option)):04x} {option}"))
+            self.assertEqual((query.rcode, query.subnet), (wire.NOERROR, subnet), option)
+
+    def test_subnets_that_contradict_themselves(self) -> None:
+        """RFC 7871 6 and 7.1.2: FORMERR."""
+        for why, option in (
+                ("nothing", ""), ("no prefix", "0001"), ("no scope", "0001 18"),
+                ("scope in a query", "0001 18 18 c00002"), ("too few octets", "0001 18 00 c000"),
+                ("too many octets", "0001 18 00 c0000200"), ("spare bits set", "0001 17 00 c000ff"),
+                ("prefix 33", "0001 21 00 c000020180"), ("prefix 129", "0002 81 00" + "00" * 17),
+                ("no such family", "0003 18 00 c00002"), ("family 0", "0000 18 00 c00002"),
+                ("octets for prefix 0", "0001 00 00 00"), ("prefix 255", "0002 ff 00" + "00" * 32)):
+            with self.subTest(why):
+                self.rcode(edns(f"0008 {len(octets(option)):04x} {option}"), wire.FORMERR)
+
+
+class Replies(unittest.TestCase):
+    """Writer: what it writes, decode_message reads back."""
+
+    def write(self, packet: bytes, *added: tuple[int, bytes, int, int, list[bytes]], rcode: int = 0,
+              limit: int = 0, authoritative: bool = True) -> bytes:
+        query = wire.decode_query(packet)
+        writer = wire.Writer(query, limit or query.limit(False))
+        for section, owner, rtype, ttl, rdatas in added:
+            writer.add(section, owner, wire.RRset(rtype, ttl, rdatas))
+        reply = writer.finish(rcode, authoritative)
+        self.assertLessEqual(len(reply), limit or query.limit(False))
+        wire.decode_message(reply)
+        return reply
+
+    def test_full_reply(self) -> None:
+        reply = self.write(
+            edns(ttl=0x8000),
+            (wire.ANSWER, WWW, wire.CNAME, 300, [b"\3api" + EXAMPLE]),
+            (wire.ANSWER, b"\3api" + EXAMPLE, wire.A, 60, [b"\xc0\0\2\1", b"\xc0\0\2\2"]),
+            (wire.AUTHORITY, EXAMPLE, wire.NS, 60, [b"\2ns" + EXAMPLE]),
+            (wire.ADDITIONAL, b"\2NS" + EXAMPLE, wire.AAAA, 60, [bytes(16)]))
+        self.assertEqual(reply, octets(
+            "1234 8500 0001 0003 0001 0002"                             # QR AA RD
+            "03 77 77 77  07 65 78 61 6d 70 6c 65  03 63 6f 6d 00  0001 0001"
+            "c00c 0005 0001 0000012c 0006  03 61 70 69 c010"            # CNAME api.example.com.
+            "c02d 0001 0001 0000003c 0004  c0 00 02 01"
+            "c02d 0001 0001 0000003c 0004  c0 00 02 02"
+            "c010 0002 0001 0000003c 0005  02 6e 73 c010"               # example.com. NS ns
+            "c05f 001c 0001 0000003c 0010" + "00" * 16 +                # NS is ns
+            "00 0029 04d0 00008000 0000"))                              # OPT with DO
+        message = wire.decode_message(reply)
+        self.assertEqual((message.id, message.flags, message.questions), (0x1234, 0x8500, [(WWW, 1, 1)]))
+        answer, authority, additional = message.sections
+        self.assertEqual([(each.owner, each.type, each.ttl) for each in answer], [
+            (WWW, 5, 300), (b"\3api" + EXAMPLE, 1, 60), (b"\3api" + EXAMPLE, 1, 60)])
+        self.assertEqual(answer[0].rdata, b"\3api" + EXAMPLE)
+        self.assertEqual(authority[0], wire.Record(EXAMPLE, 2, 1, 60, b"\2ns" + EXAMPLE))
+        self.assertEqual([each.type for each in additional], [28, 41])
+
+    def test_nxdomain_with_soa(self) -> None:
+        soa = rdata("SOA", "ns.example.com. host.example.com. 1 2 3 4 5")
+        reply = self.write(ask(), (wire.AUTHORITY, EXAMPLE, wire.SOA, 5, [soa]), rcode=wire.NXDOMAIN)
+        self.assertEqual(reply, octets(
+            "1234 8503 0001 0000 0001 0000"
+            "03 77 77 77  07 65 78 61 6d 70 6c 65  03 63 6f 6d 00  0001 0001"
+            "c010 0006 0001 00000005 0020  02 6e 73 c010  04 68 6f 73 74 c010"
+            "00000001 00000002 00000003 00000004 00000005"))
+        self.assertEqual(wire.decode_message(reply).sections[1][0].rdata, soa)
+
+    def test_flags(self) -> None:
+        """Case 15: opcode and RD copied; AA, TC, RA, Z, AD and CD never, whatever a query says."""
+        for bits in range(128):
+            flags = (bits & 1) << 10 | (bits >> 1 & 1) << 9 | (bits >> 2 & 1) << 8 | (bits >> 3) << 4
+            for authoritative, aa in ((False, 0), (True, 0x0400)):
+                reply = self.write(ask(flags=flags | 7), authoritative=authoritative, rcode=5)
+                self.assertEqual(reply[2:4], (0x8005 | aa | flags & 0x0100).to_bytes(2, "big"))
+
+    def test_edns_flags(self) -> None:
+        """RFC 3225 3: DO is copied; RFC 6891 6.1.4: the others are zero. No OPT for no OPT."""
+        for ttl, flags in ((0, 0), (0x8000, 0x8000), (0x7FFF, 0), (0xFF00FFFF, 0x8000)):
+            record = wire.decode_message(self.write(edns(ttl=ttl))).sections[2][0]
+            self.assertEqual((record.type, record.owner, record.rclass, record.ttl),
+                             (wire.OPT, ROOT, 1232, flags))
+        self.assertEqual(wire.decode_message(self.write(ask())).sections[2], [])
+
+    def test_options_only_with_opt(self) -> None:
+        for packet, expected in ((ask(), []), (edns(), [octets("0003 0002 6162  000f 0000")])):
+            query = wire.decode_query(packet)
+            reply = wire.Writer(query, 512, [(3, b"ab"), (15, b"")]).finish()
+            self.assertEqual([each.rdata for each in wire.decode_message(reply).sections[2]], expected)
+
+    def test_question_repeated_byte_for_byte(self) -> None:
+        """Case 8: 0x20 case, and labels with any octet."""
+        for name in (b"\3wWw\7eXaMpLe\3CoM\0", b'\x0d.\0\\"\n\xff<script\3com\0',
+                     b"\x0bapi.example\3com\0", ROOT):
+            packet = ask(name)
+            reply = self.write(packet, (wire.ANSWER, name, wire.A, 1, [bytes(4)]))
+            self.assertEqual(reply[12:12 + len(packet) - 12], packet[12:])
+            self.assertEqual(wire.decode_message(reply).sections[0][0].owner, name)
+
+    def test_owner_in_another_case_points_to_the_question(self) -> None:
+        reply = self.write(ask(b"\3WWW\7EXAMPLE\3com\0"), (wire.ANSWER, WWW, wire.A, 1, [bytes(4)]))
+        self.assertEqual(len(reply), len(ask()) + 16)
+
+    def test_label_with_a_dot_is_not_two_labels(self) -> None:
+        """Case 8: no pointer to example.com. for a label that only looks like it."""
+        reply = self.write(ask(b"\x0bwww.example\3com\0"), (wire.ANSWER, WWW, wire.A, 1, [bytes(4)]))
+        self.assertEqual(wire.decode_message(reply).sections[0][0].owner, WWW)
+
+    def test_compressed_types(self) -> None:
+        """RFC 3597 4: names in rdata of NS, CNAME, PTR, MX and SOA."""
+        for rtype, before, after in ((wire.NS, "", ""), (wire.CNAME, "", ""), (wire.PTR, "", ""),
+                                     (wire.MX, "0007", ""), (wire.SOA, "", "00" + "11" * 20)):
+            data = octets(before) + b"\1a" + EXAMPLE + octets(after)
+            reply = self.write(ask(), (wire.ANSWER, WWW, rtype, 1, [data]))
+            self.assertTrue(reply.endswith(octets(before + "01 61 c010" + after)), rtype)
+            self.assertEqual(wire.decode_message(reply).sections[0][0].rdata, data)
+
+    def test_types_never_compressed(self) -> None:
+        """RFC 2782 for SRV, RFC 9460 2.2 for SVCB and HTTPS, RFC 3597 4 for unknown ones."""
+        for rtype, data in ((33, bytes(6) + WWW), (64, b"\0\1" + WWW), (65, b"\0\0" + WWW), (999, WWW)):
+            reply = self.write(ask(), (wire.ANSWER, WWW, rtype, 1, [data]))
+            self.assertTrue(reply.endswith(data))
+            self.assertEqual(wire.decode_message(reply).sections[0][0].rdata, data)
+
+    def test_no_pointer_beyond_14_bits(self) -> None:
+        """Case 17: names behind octet 16383 are written, and found again, without pointing there."""
+        query = wire.decode_query(ask(b"\1q\0"))
+        writer = wire.Writer(query, wire.TCP_MAX)
+        owners = [b"\x0c%012d\2xy\0" % number for number in range(1500)]
+        for owner in owners:
+            writer.add(wire.ANSWER, owner, wire.RRset(wire.NS, 1, [b"\2ns" + owner]))
+        for owner in owners[::-1]:
+            writer.add(wire.ADDITIONAL, b"\2ns" + owner, wire.RRset(wire.A, 1, [bytes(4)]))
+        reply = writer.finish()
+        self.assertGreater(len(reply), 60_000)
+        answer, _, additional = wire.decode_message(reply).sections
+        self.assertEqual([each.owner for each in answer], owners[:len(answer)])
+        self.assertEqual([each.rdata for each in answer], [b"\2ns" + owner for owner in owners])
+        self.assertEqual([each.owner for each in additional],
+                         [b"\2ns" + owner for owner in owners[::-1][:len(additional)]])
+
+    def test_reply_of_exactly_the_limit(self) -> None:
+        """Case 17: 512 octets fit, 513 do not, with and without OPT."""
+        for packet in (ask(), edns(payload=512)):
+            room = 512 - len(packet) - 12  # owner as a pointer, and the rest of a record
+            for size, flags in ((room, 0x8500), (room + 1, 0x8700)):
+                reply = self.write(packet, (wire.ANSWER, WWW, 999, 1, [bytes(size)]))
+                self.assertEqual(len(reply), 512 if size == room else len(packet))
+                self.assertEqual(wire.decode_message(reply).flags, flags)
+
+    def test_truncation_drops_whole_rrsets_and_keeps_opt(self) -> None:
+        """Case 17, RFC 2181 9, RFC 6891 7."""
+        query = wire.decode_query(edns(ttl=0x8000, payload=512))
+        writer = wire.Writer(query, 512, [(3, b"here")])
+        writer.add(wire.ANSWER, WWW, wire.RRset(wire.A, 1, [bytes([0, 0, 0, i]) for i in range(10)]))
+        writer.add(wire.ANSWER, WWW, wire.RRset(wire.AAAA, 1, [bytes(15) + bytes([i]) for i in range(50)]))
+        writer.add(wire.AUTHORITY, EXAMPLE, wire.RRset(wire.NS, 1, [b"\2ns" + EXAMPLE]))
+        message = wire.decode_message(writer.finish())
+        self.assertEqual(message.flags, 0x8300)
+        self.assertEqual([each.type for each in message.sections[0]], [1] * 10)
+        self.assertEqual(message.sections[1], [])
+        self.assertEqual([(each.type, each.ttl, each.rdata) for each in message.sections[2]],
+                         [(wire.OPT, 0x8000, octets("0003 0004") + b"here")])
+
+    def test_tcp_limit(self) -> None:
+        """Case 17."""
+        many = [number.to_bytes(4, "big") for number in range(5000)]
+        for count, truncated in ((4000, 0), (4093, 0), (4094, 0x0200), (5000, 0x0200)):
+            reply = self.write(ask(), (wire.ANSWER, WWW, wire.A, 1, many[:count]), limit=wire.TCP_MAX)
+            message = wire.decode_message(reply)
+            self.assertEqual((message.flags & 0x0200, len(message.sections[0])),
+                             (truncated, 0 if truncated else count))
+
+    def test_rdata_that_fits_no_message(self) -> None:
+        reply = self.write(ask(), (wire.ANSWER, WWW, 999, 1, [bytes(65535)]), limit=wire.TCP_MAX)
+        self.assertEqual(wire.decode_message(reply).flags, 0x8700)
+
+    def test_no_question_no_pointer_to_it(self) -> None:
+        query = wire.Query(1, 0)
+        writer = wire.Writer(query, 512)
+        writer.add(wire.ANSWER, WWW, wire.RRset(wire.CNAME, 1, [EXAMPLE]))
+        self.assertEqual(wire.decode_message(writer.finish()).sections[0][0],
+                         wire.Record(WWW, 5, 1, 1, EXAMPLE))
+
+
+class WholeMessages(unittest.TestCase):
+    """decode_message: strict, and never more work than the octets are worth."""
+
+    def test_every_octet_counts(self) -> None:
+        wire.decode_message(Queries.FULL)
+        for packet in (b"", bytes(11), Queries.FULL[:-1], Queries.FULL + b"\0", bytes(12) + b"\0"):
+            with self.assertRaises(wire.Malformed):
+                wire.decode_message(packet)
+
+    def test_counts_without_octets(self) -> None:
+        """Case 11."""
+        for at in (4, 6, 8, 10):
+            packet = bytes(at) + b"\xff\xff" + bytes(10 - at)
+            self.assertRaises(wire.Malformed, wire.decode_message, packet)
+
+    def test_compressed_rdata_is_read_whole(self) -> None:
+        """RFC 3597 4: also in SRV, where others may have compressed what they should not."""
+        packet = ask(counts=(1,), rest=octets("c00c 0021 0001 00000001 0008 000100020003 c010"))
+        record = wire.decode_message(packet).sections[0][0]
+        self.assertEqual(record.rdata, octets("000100020003") + EXAMPLE)
+        self.assertEqual(wire.show_rdata(33, record.rdata), "1 2 3 example.com.")
+
+    def test_long_chain_of_pointers(self) -> None:
+        """Case 6: 64 KB, 2,000 names through a chain of 7,900 pointers, each one back."""
+        head = bytes(10) + (2000).to_bytes(2, "big")
+        chain = octets("00 00ff 00ff 00000000") + (15801).to_bytes(2, "big") + ROOT
+        where = len(head) + len(chain) - 1
+        for _ in range(7900):
+            here = len(head) + len(chain)
+            chain += (0xC000 | where).to_bytes(2, "big")
+            where = here
+        record = (0xC000 | where).to_bytes(2, "big") + octets("00ff 00ff 00000000 0000")
+        packet = head + chain + record * 1999
+        self.assertLess(len(packet), 65536)
+        self.assertRaisesRegex(wire.Malformed, "pointers", wire.decode_message, packet)
+        self.assertEqual(wire.decode_query(packet).rcode, wire.FORMERR)
+
+    def test_many_short_chains(self) -> None:
+        """Case 6: names that follow few pointers each are counted together."""
+        base = 23  # behind the header and the first record's owner and fixed part
+        links = b"".join((0xC000 | base + (2 * i - 1 if i else 0)).to_bytes(2, "big")
+                         for i in range(15))
+        first = ROOT + octets("00ff 0001 00000000 001f") + ROOT + links
+        record = (0xC000 | base + 29).to_bytes(2, "big") + octets("00ff 0001 00000000 0000")
+        for count, fits in ((200, True), (257, True), (258, False), (5000, False)):  # 16 hops each
+            packet = (octets("0000 0000 0000") + count.to_bytes(2, "big") + bytes(4) + first
+                      + record * (count - 1))
+            if fits:
+                self.assertEqual(len(wire.decode_message(packet).sections[0]), count)
+            else:
+                with self.assertRaisesRegex(wire.Malformed, "too many compression pointers"):
+                    wire.decode_message(packet)
+
+
+class ZoneTexts(unittest.TestCase):
+    """RFC 1035 5."""
+
+    def read(self, text: str) -> list[tuple[str, int, str]]:
+        """Records as (owner, TTL, type and rdata); there must be no problem."""
+        zone = wire.ZoneText(text, EXAMPLE, 60)
+        self.assertEqual(zone.problems, [])
+        return [(wire.show_name(each.owner), each.ttl,
+                 f"{wire.show_type(each.type)} {wire.show_rdata(each.type, each.rdata)}")
+                for each in zone.records]
+
+    def problems(self, text: str) -> list[str]:
+        return list(wire.ZoneText(text, EXAMPLE, 60).problems)
+
+    def test_a_whole_zone(self) -> None:
+        zone = wire.ZoneText(r"""; a comment
+$TTL 1h
+@   IN SOA ns1 hostmaster (   ; opened here
+        2024010101 ; serial
+        2h 30m 2w
+        1m )
+    NS  ns1                   ; the owner of the line before
+    NS  ns2.example.net.
+ns1 300 IN A 192.0.2.1
+    IN 300 AAAA 2001:db8::1
+www IN CNAME @
+
+$ORIGIN sub
+$TTL 5m
+*   TXT "a;b (c)" d\;e
+a\.b MX 10 mail
+$ORIGIN .
+x   7 A 192.0.2.2
+""", EXAMPLE, 60)
+        self.assertEqual(zone.problems, [])
+        rows = [(each.line, wire.show_name(each.owner), each.ttl, wire.show_type(each.type),
+                 wire.show_rdata(each.type, each.rdata)) for each in zone.records]
+        self.assertEqual(rows, [
+            (3, "example.com.", 3600, "SOA",
+             "ns1.example.com. hostmaster.example.com. 2024010101 7200 1800 1209600 60"),
+            (7, "example.com.", 3600, "NS", "ns1.example.com."),
+            (8, "example.com.", 3600, "NS", "ns2.example.net."),
+            (9, "ns1.example.com.", 300, "A", "192.0.2.1"),
+            (10, "ns1.example.com.", 300, "AAAA", "2001:db8::1"),
+            (11, "www.example.com.", 3600, "CNAME", "example.com."),
+            (15, "*.sub.example.com.", 300, "TXT", '"a;b (c)" "d;e"'),
+            (16, r"a\.b.sub.example.com.", 300, "MX", "10 mail.sub.example.com."),
+            (18, "x.", 7, "A", "192.0.2.2")])
+        self.assertTrue(all(each.rclass == 1 for each in zone.records))
+
+    def test_nothing(self) -> None:
+        for text in ("", "\n", " \n\t\r\n", "; only a comment", "   ; and a blank before it\n()"):
+            self.assertEqual(self.read(text), [])
+
+    def test_ttl_and_class_in_any_order(self) -> None:
+        for middle, ttl in (("", 60), ("IN", 60), ("5", 5), ("5 IN", 5), ("IN 5", 5), ("in 1h", 3600),
+                            ("CLASS1 0", 0)):
+            self.assertEqual(self.read(f"a {middle} A 1.2.3.4"), [("a.example.com.", ttl, "A 1.2.3.4")])
+
+    def test_owners_that_look_like_something_else(self) -> None:
+        for owner in ("IN", "A", "300", "TYPE1", "CH"):
+            self.assertEqual(self.read(f"{owner} A 1.2.3.4"),
+                             [(f"{owner}.example.com.", 60, "A 1.2.3.4")])
+        self.assertEqual(self.read(r"\$ORIGIN A 1.2.3.4")[0][0], r"\036ORIGIN.example.com.")
+
+    def test_blank_owner_before_any_owner_is_the_origin(self) -> None:
+        self.assertEqual(self.read("\tA 1.2.3.4"), [("example.com.", 60, "A 1.2.3.4")])
+
+    def test_line_ends_of_other_systems(self) -> None:
+        self.assertEqual(len(self.read("a A 1.2.3.4\r\n  A 1.2.3.5 ; x\r\n(b\r\nA\r\n1.2.3.6)\r\n")), 3)
+
+    def test_parentheses_without_blanks(self) -> None:
+        self.assertEqual(self.read("a(A)1.2.3.4"), [("a.example.com.", 60, "A 1.2.3.4")])
+        self.assertEqual(self.read('a TXT("b"\n"c")"d"'), [("a.example.com.", 60, 'TXT "b" "c" "d"')])
+
+    def test_svcb_with_a_quoted_value(self) -> None:
+        self.assertEqual(self.read('@ HTTPS 1 . alpn="h2,h3" port=8443'),
+                         [("example.com.", 60, 'HTTPS 1 . alpn="h2,h3" port=8443')])
+
+    def test_generic_records(self) -> None:
+        """RFC 3597 5."""
+        self.assertEqual(self.read(r"a CLASS1 TYPE731 \# 6 abcd ( ef 01 23 45 )"),
+                         [("a.example.com.", 60, r"TYPE731 \# 6 abcdef012345")])
+        self.assertEqual(self.read(r"a TYPE1 \# 4 01020304")[0][2], "A 1.2.3.4")
+
+    def test_all_mistakes_are_collected_with_their_lines(self) -> None:
+        found = self.problems("a A 1.2.3\nb A 1.2.3.4\n(\nc\nAA 1.2.3.4\n)\n d..e A 1.2.3.4\n"
+                              "$TTL 1y\n$ORIGIN ..\nf A\ng\ni MX 1 a b\n1 1 1 A 1.2.3.4")
+        self.assertEqual([each.partition(":")[0] for each in found],
+                         ["line 1", "line 3", "line 7", "line 8", "line 9", "line 10", "line 11",
+                          "line 12", "line 13"])
+        self.assertIn("1.2.3", found[0])
+        self.assertIn("'AA' is no record type", found[1])
+        self.assertIn("a type is missing", found[6])
+
+    def test_directives(self) -> None:
+        for text in ("$INCLUDE /etc/passwd", "$GENERATE 1-9 a A 1.2.3.4", "$ORIGIN", "$TTL", "$TTL 1 2",
+                     "$ORIGIN a b", "$", "$TTLS 1", "$ttl x"):
+            self.assertEqual([each[:7] for each in self.problems("\n" + text)], ["line 2:"], text)
+        self.assertEqual(self.read("$origin a\n$ttl 9\n@ A 1.2.3.4"), [("a.example.com.", 9, "A 1.2.3.4")])
+
+    def test_other_classes(self) -> None:
+        for text in ("a CH A 1.2.3.4", "a HS A 1.2.3.4", "a 60 CH TXT x", "a CLASS3 A 1.2.3.4",
+                     "a CS 60 A 1.2.3.4"):
+            self.assertEqual(len(self.problems(text)), 1, text)
+            self.assertIn("only IN is served", self.problems(text)[0])
+        self.assertEqual(len(self.problems("a IN IN A 1.2.3.4\nb 1 IN 1 A 1.2.3.4\nc IN 1 IN A 1.1.1.1")), 3)
+
+    def test_types_that_are_no_data(self) -> None:
+        """RFC 6895 3.1."""
+        for rtype in ("OPT", "TYPE41", "TYPE0", "ANY", "AXFR", "IXFR", "MAILA", "TYPE128", "TYPE250",
+                      "TYPE255"):
+            self.assertIn("cannot stand in a zone", self.problems(rf"a {rtype} \# 0")[0])
+        self.assertEqual(self.problems(r"a TYPE127 \# 0"), [])
+        self.assertEqual(self.problems(r"a TYPE256 \# 0"), [])
+
+    def test_without_the_other_end(self) -> None:
+        for text, line in (('a TXT "b', 2), ('a TXT "b\nc"', 2), ("a TXT b\\", 2), ("a (\nA", 2),
+                           ("a )", 2), ("a ((b))", 2), ("a A 1.2.3.4 (\n)\n)", 4), ('a TXT b"', 2),
+                           ("a A \xa01.2.3.4", 2), ("a\x0cA", 2), ('a TXT "b\\', 2)):
+            with self.subTest(text):
+                self.assertEqual([each.partition(":")[0] for each in self.problems("\n" + text)],
+                                 [f"line {line}"])
+
+    def test_byte_order_mark_and_other_letters(self) -> None:
+        self.assertEqual(len(self.problems("\ufeffa A 1.2.3.4")), 1)
+        self.assertEqual(len(self.problems("b\u00fccher A 1.2.3.4")), 1)
+        self.assertEqual(len(self.problems("a \u0661 A 1.2.3.4")), 1)
+        self.assertEqual(len(self.problems("a \u00b2 A 1.2.3.4")), 1)
+
+    def test_a_record_per_line_of_a_long_text(self) -> None:
+        zone = wire.ZoneText("a A 1.2.3.4\n" * 5000, EXAMPLE, 60)
+        self.assertEqual((len(zone.records), zone.records[-1].line), (5000, 5000))
+
+    def test_long_mistakes(self) -> None:
+        """No text takes time out of proportion: these are 100 to 200 KB each."""
+        for text in ("(" * 100_000, '"' + "\\a" * 100_000, "\\a" * 100_000 + "\\", "a" * 100_000,
+                     '""' * 50_000, "$TTL " + "1" * 100_000, "$TTL " + "1h" * 50_000 + "z",
+                     "a TXT" + " b" * 40_000, "a SVCB 1 . alpn=" + "a\\\\," * 20_000 + "\\\\",
+                     "a" + " " * 200_000 + "\\"):
+            self.assertEqual(len(self.problems(text)), 1, text[:20])
+
+
+class Hostile(unittest.TestCase):
+    """Whatever the octets are: a value or Malformed. Whatever the text is: a value or BadText.
+
+    Any other exception fails the test by itself.
+    """
+
+    def good(self) -> list[bytes]:
+        """Messages that are right, to be broken."""
+        query = wire.decode_query(Queries.FULL)
+        writer = wire.Writer(query, wire.TCP_MAX, [(3, b"ns1")])
+        for rtype, _, spaced in Rdata.ROWS:
+            writer.add(wire.ANSWER, WWW, wire.RRset(wire.parse_type(rtype), 1, [octets(spaced)]))
+        subnet = edns("0008 000b 0002 38 00 20010db8000000  000a 0018" + "cd" * 24)
+        return [Queries.PLAIN, Queries.FULL, subnet, edns(ttl=1 << 16), writer.finish()]
+
+    def decode(self, packet: bytes) -> None:
+        """Both decoders, and a reply where one is owed."""
+        try:
+            query = wire.decode_query(packet)
+        except wire.Malformed as bad:
+            self.assertEqual(bad.rcode, wire.SILENT)
+        else:
+            self.assertIn(query.rcode, (0, 1, 4, 5, 16))
+            reply = wire.Writer(query, query.limit(False)).finish(query.rcode)
+            self.assertEqual(wire.decode_message(reply).id, query.id)
+        try:
+            message = wire.decode_message(packet)
+        except wire.Malformed:
+            return
+        for record in sum(message.sections, []):
+            self.show(record.type, record.rdata)
+
+    def show(self, rtype: int, data: bytes) -> None:
+        """Rdata is shown in printable ASCII, from which the same rdata is read."""
+        shown = wire.show_rdata(rtype, data)
+        self.assertTrue(shown.isascii() and shown.isprintable(), shown)
+        try:
+            good = wire.read_rdata(wire.Reader(data), rtype, len(data)) == data
+        except wire.Malformed:
+            good = False
+        if good:
+            words = shown.split()
+            again = wire.parse_rdata(rtype, words) if words[0] == r"\#" else rdata(
+                wire.show_type(rtype), shown)
+            self.assertEqual(again, data)
+        else:
+            self.assertEqual(shown.split()[0], r"\#")
+
+    def test_messages(self) -> None:
+        for good in self.good():
+            wire.decode_message(good)
+            for packet in hostile(good):
+                self.decode(packet)
+
+    def test_messages_with_a_question_turned_into_a_query(self) -> None:
+        for good in self.good():
+            for packet in hostile(good[:2] + b"\1\0" + good[4:]):
+                self.decode(packet)
+
+    def test_rdata(self) -> None:
+        for rtype, _, spaced in Rdata.ROWS:
+            for data in hostile(octets(spaced) + b"\0"):
+                self.show(wire.parse_type(rtype), data)
+            self.show(wire.parse_type(rtype), octets(spaced))
+
+    def test_rdata_of_one_type_as_another(self) -> None:
+        for rtype in [*wire.TYPE_NAMES, 0, 65535]:
+            for _, _, spaced in Rdata.ROWS:
+                self.show(rtype, octets(spaced))
+
+    def test_text(self) -> None:
+        """Every character of good rdata text replaced by one that matters to the reader."""
+        for rtype, text, _ in Rdata.ROWS:
+            for at in range(len(text) + 1):
+                for edge in ("", '"', "\\", "(", ";", " ", "\0", "\u00b2", "\u0661", "\u00e9", "\ud800"):
+                    try:
+                        rdata(rtype, text[:at] + edge + text[at + 1:])
+                    except wire.BadText:
+                        pass
+
+    def test_dice(self) -> None:
+        dice = random.Random(1)
+        good = self.good()
+        for _ in range(4000):
+            packet = bytearray(dice.choice(good))
+            for _ in range(dice.randrange(1, 8)):
+                packet[dice.randrange(len(packet))] = dice.choice((dice.randrange(256), *EDGES))
+            packet[2] &= 0x7F if dice.random() < 0.9 else 0xFF
+            self.decode(bytes(packet[:dice.choice((len(packet), dice.randrange(len(packet))))]))
+        for _ in range(4000):
+            head = bytes(5) + b"\1" + bytes(5)
+            self.decode(head + bytes([dice.randrange(4)]) + dice.randbytes(dice.randrange(80)))
+        letters = 'ab1 0.\\"();$@\n\t\r=,#:A\u00e9\u00b2\ud800'
+        for _ in range(4000):
+            text = "".join(dice.choice(letters) for _ in range(dice.randrange(40)))
+            wire.ZoneText(text, EXAMPLE, 60)
+
+
+class Limits(unittest.TestCase):
+    """What the numbers mean, and what errors say."""
+
+    def test_malformed_says_where(self) -> None:
+        with self.assertRaises(wire.Malformed) as caught:
+            wire.Reader(b"\1\2", 1).u16()
+        self.assertEqual((str(caught.exception), caught.exception.why, caught.exception.at),
+                         ("2 octets wanted, the data ends at byte 1", "2 octets wanted, the data ends", 1))
+        self.assertEqual(caught.exception.rcode, wire.FORMERR)
+
+    def test_rdata_errors_name_the_type(self) -> None:
+        for rtype, text, said in (("A", "1.2.3", "A: Expected 4 octets"), ("MX", "x a", "MX: 'x' is no number"),
+                                  ("TYPE9", "x", r"TYPE9: no text form here; write \# length hex"),
+                                  ("SRV", "1", "SRV: a number is missing"), ("NS", "a b", "'b' is one word")):
+            with self.assertRaises(wire.BadText) as caught:
+                rdata(rtype, text)
+            self.assertIn(said, str(caught.exception))
+
+    def test_every_rcode_has_a_name(self) -> None:
+        for name in ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "BADVERS"):
+            self.assertEqual(wire.RCODES[getattr(wire, name)], name)
+
+
+if __name__ == "__main__":
+    unittest.main()
