@@ -5,7 +5,8 @@ every function that reads a stranger's bytes returns a value or raises Malformed
 Every function that reads an operator's text returns a value or raises BadText.
 
 Read top to bottom: numbers, errors, Reader (the only code that indexes a packet), decode_query
-(the way in), Writer (the way out), then names, rdata and zones as text, and decode_message.
+(the way in), Writer (the way out), then names, rdata and zones as text, and decode_message. A
+function called `read_` or `take_` works on octets, `parse_` turns text into octets, `show_` back.
 
 A name is held as `bytes` in wire form without compression, root byte included, in the case it
 was written in; its key for comparing is `name.lower()`, which is safe because length bytes are
@@ -135,8 +136,13 @@ class Reader:
                 return b"".join(labels)
 
     def _pointer(self, length: int, floor: int, start: int) -> int:
-        """Where a pointer leads: strictly back ("a prior occurance"), so there is no loop."""
-        if length < 0xC0:  # 01 and 10: RFC 6891 5 retired the one ever defined
+        """Where a pointer leads: strictly back ("a prior occurance"), so there is no loop.
+
+        `floor` is where the name began, or where its last pointer led. The header is no name, so
+        nothing may point into it.
+        """
+        # The other two label types: one was never assigned, RFC 6891 5 retired the other.
+        if length < 0xC0:
             raise Malformed(f"label type 0x{length & 0xC0:02x}", start)
         target = (length & 0x3F) << 8 | self.u8()
         if not HEADER <= target < floor:
@@ -190,16 +196,18 @@ def decode_query(packet: bytes) -> Query:
 
     What breaks a rule is in `rcode` of the result, beside all that was read before it, so that
     the reply can repeat the question and keep OPT. Raises Malformed with rcode SILENT for what
-    must not be answered: less than a header, and replies (two servers would talk for ever).
+    must not be answered: less than a header (there is no id to answer to), and replies.
     """
     if len(packet) < HEADER:
         raise Malformed("less than a header", len(packet), SILENT)
     ident, flags, questions, answers, authority, additional = _HEADER.unpack_from(packet)
+    # An answer to an answer is how two servers start to talk to each other for ever.
     if flags & QR:
         raise Malformed("a reply, not a query", 2, SILENT)
     query = Query(ident, flags)
     try:
-        if flags & 0x7800:  # the format of other opcodes is theirs to say: RFC 8906 3.1.4
+        # RFC 8906 3.1.4: what follows the header is up to the opcode, so nothing of it is read.
+        if flags & 0x7800:
             raise Malformed(f"opcode {flags >> 11 & 15}", 2, NOTIMP)
         # RFC 9619: one question. RFC 7873 5.4 lets a client with a cookie ask none; that is
         # not supported: such a client learns the cookie with its first answer instead.
@@ -223,7 +231,8 @@ def _read_question(reader: Reader, query: Query) -> None:
     # From here on a refusal repeats the question: whoever asked can tell what was refused.
     if qclass != CLASS_IN:
         raise Malformed(f"class {qclass}", reader.at - 2, REFUSED)
-    if qtype in (OPT, TKEY, TSIG):  # they live in the additional section only
+    # OPT and TSIG live in the additional section only; a question for TKEY needs one there too.
+    if qtype in (OPT, TKEY, TSIG):
         raise Malformed(f"type {qtype} as a question", reader.at - 4)
 
 
@@ -246,7 +255,8 @@ def _read_records(reader: Reader, query: Query, before: int, additional: int) ->
             raise Malformed("an OPT that is not alone, at the root, in additional", start)
         # OPT keeps the client's payload size in CLASS, and upper rcode, version, flags in TTL.
         query.has_opt, query.payload, query.opt_flags = True, rclass, ttl & 0xFFFF
-        if ttl >> 16 & 0xFF:  # RFC 6891 6.1.3; what its options look like is unknown
+        # RFC 6891 6.1.3: only version 0 is known, and how another one's options look is not.
+        if ttl >> 16 & 0xFF:
             raise Malformed(f"EDNS version {ttl >> 16 & 0xFF}", start, BADVERS)
         _read_options(Reader(rdata), query)
 
@@ -336,7 +346,9 @@ class Writer:
         eight upper bits of the rcode, which only OPT has room for (RFC 6891 6.1.3).
         """
         query, out = self.query, self.out
-        if query.has_opt:  # RFC 6891 6.1.2: root, OPT, our size, upper rcode, version 0, flags
+        # RFC 6891 6.1.1: OPT only in reply to OPT. 6.1.2: root, type, our size, upper rcode,
+        # version 0 (the one spoken here, which tells a client that asked in another), flags.
+        if query.has_opt:
             out += b"\0" + _RECORD.pack(OPT, UDP_EDNS, rcode >> 4 << 24 | query.opt_flags & EDNS_DO,
                                         len(self.options)) + self.options
             self.counts[ADDITIONAL] += 1
@@ -358,7 +370,11 @@ class Writer:
         self.out += rdata[reader.at:]
 
     def _name(self, name: bytes) -> None:
-        """A name, its longest suffix that stands earlier replaced by a pointer (RFC 1035 4.1.4)."""
+        """A name, its longest suffix that stands earlier replaced by a pointer (RFC 1035 4.1.4).
+
+        Names are compared without case but written as they are, so a pointer may lead to other
+        case: RFC 4343 4.1 lets a server do that.
+        """
         if name == self.query.qname and self.query.question:
             self.out += b"\xc0\x0c"  # the common owner: the name in the question, at HEADER
             return
@@ -394,6 +410,8 @@ def suffixes(name: bytes) -> list[bytes]:
 # No int(), \d, isdigit() or upper() here without a check before it: they take 1_0, other scripts'
 # digits and letters, and numbers of any length.
 
+# How each octet of a label is shown. Quotes, blanks, <, & and the like are all among the \DDD, so
+# that a name can stand in a log line, a page or a zone without being looked at again.
 _SHOWN = [chr(b) if chr(b).isalnum() and b < 128 or b in b"-_*" else f"\\{b:03d}"
           for b in range(256)]
 _SHOWN[ord(".")] = "\\."
@@ -457,7 +475,10 @@ def show_name(name: bytes) -> str:
 
 
 def _parse_number(text: str, most: int) -> int:
-    """A whole number from 0 to `most` in plain digits."""
+    """A whole number from 0 to `most` in plain digits: no sign, blank, underscore or point.
+
+    Ten digits hold every number of DNS; a text of thousands is refused before it is converted.
+    """
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) > most:
         raise BadText(f"{text!r} is no number from 0 to {most}")
     return int(text)
@@ -483,7 +504,10 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_ttl(text: str, most: int = TTL_MAX) -> int:
-    """Seconds, `most` at most, from digits or digits with units: "3600", "1h30m", "1W"."""
+    """Seconds, `most` at most, from digits or digits with units: "3600", "1h30m", "1W".
+
+    RFC 2181 8: a TTL has 31 bits. The times of SOA have 32: RFC 1035 3.3.13.
+    """
     lower = text.lower()
     if not lower or not _TTL.fullmatch(lower):
         raise BadText(f"{text!r} is no time; write seconds, or 1h30m")
@@ -550,7 +574,10 @@ def _parse_address(family: _Family, text: str) -> bytes:
 
 
 def unquote(word: str) -> bytes:
-    """The octets of a word of zone text, quotes and escapes resolved."""
+    """The octets of a word of zone text, quotes and escapes resolved.
+
+    Quotes count as a pair only: a word that has one of them is refused, not guessed at.
+    """
     if len(word) > 1 and word[0] == word[-1] == '"':
         word = word[1:-1]
     return bytes(octet for octet, _ in _octets(word))
@@ -681,7 +708,10 @@ def _parse_svc(words: list[str], origin: bytes) -> bytes:
 
 
 def _take_svc(reader: Reader, end: int) -> bytes:
-    """Service parameters in order, each value in its shape (RFC 9460 2.2)."""
+    """Service parameters in order, each value in its shape (RFC 9460 2.2).
+
+    Clients must reject all records of a name when one breaks these rules, so none is served.
+    """
     start, last = reader.at, -1
     found: dict[int, bytes] = {}
     while reader.at < end:
@@ -709,7 +739,10 @@ def _show_svc(octets: bytes) -> str:
     return " ".join(shown)
 
 
-# max(): rdata may end before its last field begins; no reading backwards then.
+# The letters are those of _FORMATS: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
+# in quad-A), n a name, s strings, g a CAA tag, v its value, x octets in hex, p service parameters.
+# max(): rdata may end before its last field begins; no reading backwards then. Octets in hex are
+# digests and fingerprints, so one of no octets is a mistake.
 _FIELDS: dict[str, Field] = {
     "1": _number(1), "2": _number(2), "4": _number(4), "t": _number(4, parse_ttl),
     "a": _address(ipaddress.IPv4Address), "q": _address(ipaddress.IPv6Address),
@@ -814,7 +847,10 @@ _TOKEN = re.compile(r"""(?P<quoted>"(?:[^"\\\n]|\\[^\n])*")|(?P<paren>[()])|(?P<
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """Pieces of zone text as (kind, text, line); raises BadText where no kind fits."""
+    """Pieces of zone text as (kind, text, line); raises BadText where no kind fits.
+
+    That is a quote or a backslash without its other end, or a blank that only looks like one.
+    """
     line = 1
     for match in _TOKEN.finditer(text):
         if match.lastgroup is None:
@@ -864,7 +900,10 @@ class ZoneText:
             self.problems.append(str(bad))
 
     def _entry(self, line: int, blank: bool, words: list[str]) -> None:
-        """One directive or record, or nothing at all; a mistake in it ends with it."""
+        """One directive or record, or nothing at all; a mistake in it ends with it.
+
+        An entry that begins with a blank belongs to the owner before it (RFC 1035 5.1).
+        """
         try:
             if words and words[0].startswith("$"):
                 self._directive(words)
@@ -885,7 +924,10 @@ class ZoneText:
             raise BadText(f"{words[0]}: only $ORIGIN name and $TTL time are supported")
 
     def _record(self, words: list[str], line: int) -> Record:
-        """[TTL] [class] type rdata; TTL and class in either order (RFC 1035 5.1)."""
+        """[TTL] [class] type rdata; TTL and class in either order (RFC 1035 5.1).
+
+        No type begins with a digit, which is how a TTL is told from one.
+        """
         ttl, classed = self.ttl, _take_class(words)
         if words and words[0][0].isdigit():
             ttl = parse_ttl(words.pop(0))
