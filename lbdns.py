@@ -25,6 +25,7 @@ import bisect
 import contextlib
 import difflib
 import errno
+import functools
 import gc
 import hashlib
 import heapq
@@ -115,29 +116,35 @@ class Log:
         self.level, self.json = 1, False
         self.lines: list[bytes] = []
         self.lost = 0                                  # lines dropped since the last that got out
-        self.seen: dict[str, tuple[float, int]] = {}   # trouble -> (when printed, times since)
+        self.troubles: dict[str, tuple[str, float, int]] = {}  # subject -> text, when, times since
         self.fd, self.socket = 2, None
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(2).st_mode):  # the journal: MSG_DONTWAIT does it per call
                 self.socket = socket.socket(fileno=os.dup(2))
             else:  # opened once more, lest the shell's own copy stops blocking too
-                self.fd = os.open("/dev/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY)
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
+                self.fd = os.open("/dev/fd/2", flags)
 
     def configure(self, config: "Config") -> None:
         """Level and form of a config."""
         self.level, self.json = self.LEVELS.index(config.log), config.log_format == "json"
 
-    def error(self, text: str, key: str = "") -> None:
-        """Trouble. With `key`, trouble of the same key is printed once a minute, with a count."""
-        if key:
-            now = time.monotonic()
-            when, times = self.seen.get(key, (-LOG_REPEAT, 0))
-            if now - when < LOG_REPEAT:
-                self.seen[key] = (when, times + 1)
-                return
-            self.seen[key] = (now, 0)
-            text += f" ({times} more in the last {now - when:.0f} s)" if times else ""
+    def error(self, text: str) -> None:
+        """Something went wrong, once."""
         self._line("error", text)
+
+    def trouble(self, subject: str, text: str) -> None:
+        """Something is wrong, and may be so again and again: printed when it begins or becomes
+        other trouble, else once in LOG_REPEAT with a count. An empty text is the end of it."""
+        now = time.monotonic()
+        old, when, times = self.troubles.get(subject, ("", 0.0, 0))
+        if text and (text != old or now - when > LOG_REPEAT):
+            self.error(f"{subject}: {text}" + (f" ({times} times more)" if times else ""))
+            self.troubles[subject] = (text, now, 0)
+        elif text:
+            self.troubles[subject] = (text, when, times + 1)
+        elif self.troubles.pop(subject, None):
+            self.change(f"{subject}: well again")
 
     def change(self, text: str) -> None:
         """Something is not as it was: a state, a config, a process."""
@@ -154,9 +161,8 @@ class Log:
             self._put(f"{client} {name} {rtype} {rcode} {','.join(chosen) or '-'} {micros}us")
 
     def _line(self, level: str, text: str) -> None:
-        text = text.replace("\n", " ")
-        self._put({"level": level, "text": text} if self.json else
-                  ("error: " if level == "error" else "") + text)
+        self._put({"level": level, "text": text.replace("\n", " ")} if self.json else
+                  ("error: " if level == "error" else "") + text.replace("\n", " "))
 
     def _put(self, what: str | dict[str, Any]) -> None:
         now = time.time()
@@ -214,6 +220,7 @@ class Backend:
         self.weight, self.max_connections = row.weight, row.max_connections
         self.state, self.connections = row.state, row.connections
 
+    @property
     def load(self) -> float:
         """Connections as far as anyone can know: reported plus own answers since."""
         return (self.connections or 0) + self.credit
@@ -221,7 +228,7 @@ class Backend:
     def full(self) -> bool:
         """At or above max_connections; never while its connections are unknown."""
         return (self.max_connections is not None and self.connections is not None
-                and self.load() >= self.max_connections)
+                and self.load >= self.max_connections)
 
 
 def address_rdata(address: str) -> tuple[int, bytes]:
@@ -352,10 +359,10 @@ class Reply:
 class Ask:
     """What a policy may know of a query; a user's function gets it as `query`."""
 
-    __slots__ = ("query", "sender")
+    __slots__ = ("dice", "query", "sender")
 
-    def __init__(self, query: wire.Query, sender: str) -> None:
-        self.query, self.sender = query, sender
+    def __init__(self, query: wire.Query, sender: str, dice: Callable[[], float]) -> None:
+        self.query, self.sender, self.dice = query, sender, dice
 
     @property
     def name(self) -> str:
@@ -410,7 +417,7 @@ def answer(packet: bytes, client: str, tcp: bool, state: State, now: float,
         return None
     reply = Reply(query.rcode)
     if query.rcode == wire.NOERROR:
-        respond(Ask(query, client), state, reply, dice)
+        respond(Ask(query, client, dice), state, reply)
         if reply.rcode == wire.SERVFAIL:  # nothing found on the way there is worth caching
             reply.authoritative, reply.records = False, []
     if query.options:
@@ -449,7 +456,7 @@ NO_DATA_TYPES = {wire.IXFR: wire.REFUSED, wire.AXFR: wire.REFUSED,
                  wire.MAILA: wire.NOTIMP, wire.MAILB: wire.NOTIMP}
 
 
-def respond(ask: Ask, state: State, reply: Reply, dice: Callable[[], float]) -> None:
+def respond(ask: Ask, state: State, reply: Reply) -> None:
     """Fill the reply: look the name up, and follow CNAMEs while they stay in our zones."""
     query = ask.query
     if query.qtype in NO_DATA_TYPES:
@@ -459,11 +466,10 @@ def respond(ask: Ask, state: State, reply: Reply, dice: Callable[[], float]) -> 
     seen: set[bytes] = set()
     while name is not None and name.lower() not in seen and len(seen) <= CHAIN_MAX:
         seen.add(name.lower())
-        name = look_up(name, ask, state, reply, dice)
+        name = look_up(name, ask, state, reply)
 
 
-def look_up(name: bytes, ask: Ask, state: State, reply: Reply,
-            dice: Callable[[], float]) -> bytes | None:
+def look_up(name: bytes, ask: Ask, state: State, reply: Reply) -> bytes | None:
     """Add what one name has to the reply; returns the name a CNAME leads to, else None."""
     key, qtype = name.lower(), ask.query.qtype
     names = wire.suffixes(key)
@@ -477,9 +483,7 @@ def look_up(name: bytes, ask: Ask, state: State, reply: Reply,
         return None
     reply.authoritative = True
     pool, node = find(zone, names, state)
-    rrset = None
-    if pool is not None:
-        rrset = pool.pick(qtype, ask, reply, dice)
+    rrset = pool.pick(qtype, ask, reply) if pool is not None else None
     if rrset is None and node:
         rrset = node.get(qtype) or node.get(wire.CNAME)
         if qtype == wire.ANY:  # RFC 8482 4.1: one RRset is answer enough
@@ -558,7 +562,7 @@ class Policy:
         """Prepare for picking from these, of which there is at least one."""
         self.backends = backends
 
-    def pick(self, ask: Ask, count: int, dice: Callable[[], float]) -> list[Backend]:
+    def pick(self, ask: Ask, count: int) -> list[Backend]:
         """Up to `count` different backends, best first."""
         raise NotImplementedError
 
@@ -576,13 +580,13 @@ class Random(Policy):
         super().plan(backends)
         self.edges = list(itertools.accumulate(map(capacity, backends)))
 
-    def pick(self, ask: Ask, count: int, dice: Callable[[], float]) -> list[Backend]:
+    def pick(self, ask: Ask, count: int) -> list[Backend]:
         """One draw; for several, the smallest of exponential draws (Efraimidis, Spirakis 2006)."""
         if count == 1:
-            at = bisect.bisect(self.edges, dice() * self.edges[-1])
+            at = bisect.bisect(self.edges, ask.dice() * self.edges[-1])
             return [self.backends[min(at, len(self.backends) - 1)]]
         return heapq.nsmallest(count, self.backends,
-                               key=lambda each: -math.log(1 - dice()) / capacity(each))
+                               key=lambda each: -math.log(1 - ask.dice()) / capacity(each))
 
 
 class Lowest(Policy):
@@ -597,7 +601,7 @@ class Lowest(Policy):
         """How far a pick moves a backend's key."""
         return 1 / capacity(backend)
 
-    def pick(self, ask: Ask, count: int, dice: Callable[[], float]) -> list[Backend]:
+    def pick(self, ask: Ask, count: int) -> list[Backend]:
         """The backends with the smallest keys."""
         taken = [heapq.heappop(self.heap) for _ in range(min(count, len(self.heap)))]
         for key, order, backend in taken:
@@ -633,12 +637,11 @@ class LeastConnections(Lowest):
     def plan(self, backends: list[Backend]) -> None:
         """Build the heap; equal loads stand in random order, lest all servers begin alike."""
         super().plan(backends)
-        known = sorted(each.load() / self.size(each) for each in backends
+        known = sorted(each.load / self.size(each) for each in backends
                        if each.connections is not None)
         middle = known[len(known) // 2] if known else 0.0
-        self.arrange((each.load() / self.size(each) if each.connections is not None
-                      else middle + each.credit / self.size(each) for each in backends),
-                     random.sample(range(len(backends)), len(backends)))
+        self.arrange((each.load / self.size(each) + (middle if each.connections is None else 0)
+                      for each in backends), random.sample(range(len(backends)), len(backends)))
 
     def size(self, backend: Backend) -> float:
         """What the load of a backend is measured against."""
@@ -650,7 +653,7 @@ class LeastConnections(Lowest):
 
 
 class LowestRatio(LeastConnections):
-    """For a pool whose backends are all full: the least overfull one."""
+    """For a pool whose backends are all full, whatever its policy: the least overfull one."""
 
     def size(self, backend: Backend) -> float:
         """The limit; only full backends come here, so there is one."""
@@ -660,7 +663,7 @@ class LowestRatio(LeastConnections):
 class Failover(Policy):
     """The first of the list that is eligible."""
 
-    def pick(self, ask: Ask, count: int, dice: Callable[[], float]) -> list[Backend]:
+    def pick(self, ask: Ask, count: int) -> list[Backend]:
         """The first ones in the order of the config or of the table."""
         return self.backends[:count]
 
@@ -669,7 +672,7 @@ class Hash(Policy):
     """Rendezvous hashing (Thaler, Ravishankar 1996): a client's network always gets the same
     backend, on every server, and when one is removed only its clients move."""
 
-    def pick(self, ask: Ask, count: int, dice: Callable[[], float]) -> list[Backend]:
+    def pick(self, ask: Ask, count: int) -> list[Backend]:
         """The backends with the best draws, the draw being a hash of network and backend."""
         network, _ = ask.network()
 
@@ -683,19 +686,21 @@ class Hash(Policy):
 class Custom(Random):
     """A user's function; whatever it does wrong, the query is answered, at random."""
 
-    def pick(self, ask: Ask, count: int, dice: Callable[[], float]) -> list[Backend]:
+    def pick(self, ask: Ask, count: int) -> list[Backend]:
         """What pick(query, backends) returns: a backend, several of them, or None for SERVFAIL."""
         try:
+            assert self.pool.function is not None
             result = self.pool.function(ask, list(self.backends))
             if result is None:
                 return []
             chosen = list(result) if isinstance(result, (list, tuple)) else [result]
             if not chosen or any(each not in self.backends for each in chosen):
-                raise TypeError("returned something else than backends it was given")
+                raise TypeError("no function, or it returned something else than given backends")
             return chosen[:count]
         except BaseException as bad:  # SystemExit and MemoryError of theirs are not ours
-            self.pool.complain(f"{type(bad).__name__}: {bad}; answering at random")
-            return super().pick(ask, count, dice)
+            self.pool.log.trouble(f"pool {self.pool.config.name}: {self.pool.config.policy}",
+                                  f"{type(bad).__name__}: {bad}; answering at random")
+            return super().pick(ask, count)
 
 
 POLICIES: dict[str, type[Policy]] = {
@@ -709,22 +714,12 @@ class Pool:
     def __init__(self, config: PoolConfig, scale: int, log: Log) -> None:
         self.config, self.scale, self.log = config, scale, log
         self.kind = POLICIES.get(config.policy, Custom)
-        self.function: Callable[..., Any] = lambda query, backends: random.choice(backends)
-        if self.kind is Custom:
-            try:
-                self.function = load_function(config.policy)
-            except BaseException as bad:
-                self.complain(f"{bad}; answering at random")
+        self.function = load_function(config.policy) if self.kind is Custom else None
         self.backends: list[Backend] = []
         self.stale, self.loaded = False, 0.0
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
         self.current: dict[int, tuple[Policy, bool]] = {}  # type -> (policy, last resort?)
         self.load(config.backends, False, 0.0)
-
-    def complain(self, text: str) -> None:
-        """Log trouble of this pool's policy, once a minute."""
-        self.log.error(f"pool {self.config.name}: policy {self.config.policy}: {text}",
-                       self.config.name + " policy")
 
     def load(self, rows: Iterable[Row], stale: bool, now: float) -> None:
         """Take over a snapshot; a backend that stays keeps its credit and its turn."""
@@ -763,9 +758,8 @@ class Pool:
             return kind, found or have, not found
         return LowestRatio, weighty, False
 
-    def pick(self, qtype: int, ask: Ask, reply: Reply,
-             dice: Callable[[], float]) -> wire.RRset | None:
-        """The records to answer a type with; None with reply.rcode set for SERVFAIL, else NODATA."""
+    def pick(self, qtype: int, ask: Ask, reply: Reply) -> wire.RRset | None:
+        """The records to answer a type with; None: NODATA, or SERVFAIL when reply.rcode says so."""
         rtype = wire.CNAME if wire.CNAME in self.current else qtype
         if qtype == wire.ANY:
             rtype = next(iter(self.current), wire.A)
@@ -778,10 +772,10 @@ class Pool:
         if resort:
             reply.explain(0, f"no backend is up; all_down = {self.config.all_down}")
             if self.config.all_down != "all":
-                return self.last_resort(rtype, reply)
+                return self.last_resort(qtype, reply)
         if self.stale:
             reply.explain(3, "the load of the backends is unknown")  # 3: Stale Answer
-        chosen = policy.pick(ask, self.config.answers, dice)
+        chosen = policy.pick(ask, self.config.answers)
         if not chosen:
             reply.rcode = wire.SERVFAIL
             return None
@@ -793,7 +787,7 @@ class Pool:
         ttl = min(self.config.ttl, TTL_RESORT) if resort else self.config.ttl
         return wire.RRset(rtype, ttl, [each.rdata[rtype] for each in chosen])
 
-    def last_resort(self, rtype: int, reply: Reply) -> wire.RRset | None:
+    def last_resort(self, qtype: int, reply: Reply) -> wire.RRset | None:
         """What all_down says, other than "all"."""
         if self.config.all_down == "servfail":
             reply.rcode = wire.SERVFAIL
@@ -801,7 +795,9 @@ class Pool:
             return None
         kind, rdata = address_rdata(self.config.all_down)
         reply.chosen = [self.config.all_down]
-        return wire.RRset(kind, min(self.config.ttl, TTL_RESORT), [rdata]) if kind == rtype else None
+        if kind != qtype:
+            return None
+        return wire.RRset(kind, min(self.config.ttl, TTL_RESORT), [rdata])
 
     def credit(self, backend: Backend) -> None:
         """Count an answer as load to come; who is full by that is out until the next snapshot."""
@@ -812,14 +808,19 @@ class Pool:
 
 
 def load_function(policy: str) -> Callable[..., Any]:
-    """The function behind "file.py:name"; raises whatever its file raises."""
+    """The function behind "file.py:name"; one that cannot be had fails at every call instead, so
+    that a file that went bad after it was checked costs the policy and not the pool."""
     path, _, name = policy.rpartition(":")
     space: dict[str, Any] = {"__name__": "lbdns_policy", "__file__": path}
-    exec(compile(pathlib.Path(path).read_bytes(), path, "exec"), space)
-    function = space.get(name)
-    if not callable(function):
-        raise TypeError(f"{path} has no function {name!r}")
-    return cast("Callable[..., Any]", function)
+    try:
+        exec(compile(pathlib.Path(path).read_bytes(), path, "exec"), space)
+        return cast("Callable[..., Any]", space[name])
+    except BaseException as bad:
+        trouble = bad
+
+    def fail(query: Ask, backends: list[Backend]) -> NoReturn:
+        raise trouble
+    return fail
 
 
 # ---- 6. UDP: one datagram in, one out ----------------------------------------------------------
@@ -841,10 +842,6 @@ class UdpListener:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
-    def fileno(self) -> int:
-        """For the selector."""
-        return self.sock.fileno()
-
     def serve(self, respond: Respond) -> int:
         """Answer what has come in, at most UDP_BATCH datagrams; returns how many came."""
         for count in range(UDP_BATCH):
@@ -857,11 +854,9 @@ class UdpListener:
             if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
                 continue
             reply = respond(packet, peer[0], False)
-            if reply is not None:
-                try:
+            if reply is not None:  # no route, no buffer, a filter: one reply is lost, others are not
+                with contextlib.suppress(OSError):
                     self.sock.sendmsg([reply], reply_from(control), 0, peer)
-                except OSError:  # no route, no buffer, a filter: this reply is lost, others are not
-                    pass
         return UDP_BATCH
 
 
@@ -893,10 +888,6 @@ class Connection:
         self.partial = 0.0               # since when a query is incomplete; 0 = none is
         self.closing = False             # it will send no more: RFC 7766 6.2.4's half-closed
         self.events = selectors.EVENT_READ
-
-    def fileno(self) -> int:
-        """For the selector."""
-        return self.sock.fileno()
 
     def has_query(self) -> bool:
         """Whether a whole query waits in the inbox (or a length that no query has)."""
@@ -931,26 +922,17 @@ class Connection:
         return idle or (now - self.born > TCP_LIFE and not self.outbox and not self.inbox)
 
 
-class TcpListener(NamedTuple):
-    """A listening TCP socket, told apart from connections by its type."""
-
-    sock: socket.socket
-
-    def fileno(self) -> int:
-        """For the selector."""
-        return self.sock.fileno()
-
-
 class Worker:
     """A process that answers: one loop over UDP sockets, TCP listeners and TCP clients.
 
-    No threads, no file access, no blocking call once `run` has begun.
+    No threads, no file access, no blocking call once `run` has begun. The selector keeps beside
+    every descriptor what to call when it is ready, with the events and the time.
     """
 
     def __init__(self, state: State, sockets: "Sockets", life: "Life", log: Log) -> None:
         self.state, self.life, self.log = state, life, log
         self.udp = [UdpListener(udp) for udp, _ in sockets.values()]
-        self.tcp = [TcpListener(tcp) for _, tcp in sockets.values()]
+        self.tcp = [tcp for _, tcp in sockets.values()]
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.room = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
@@ -964,8 +946,10 @@ class Worker:
     def run(self) -> None:
         """Serve until told to stop: SIGTERM ends within STOP_LIMIT, SIGUSR1 when clients are done."""
         for fd in self.life.fds:
-            self.selector.register(fd, selectors.EVENT_READ)
-        self.listen()
+            self.watch(fd, lambda events, now: self.life.on_wake())
+        for udp in self.udp:
+            self.watch(udp.sock, functools.partial(self.on_datagrams, udp))
+        self.listen(True)
         gc.freeze()  # the config is here to stay: the collector need not walk it again
         checked = now = self.life.beat()
         until = math.inf
@@ -976,45 +960,45 @@ class Worker:
             if snapshot is not None:
                 self.state.load(snapshot, now)
             for key, events in ready:
-                self.on_ready(key.data, events, now)
+                key.data(events, now)
             if now - checked > TICK:
                 checked = now
                 self.on_tick(now)
             if self.life.ended and until == math.inf:
                 until = now + ENDINGS[self.life.ended]
-                self.stop_listening()
+                self.stop_listening(now)
             self.log.flush()
 
-    def listen(self) -> None:
-        """Start taking datagrams and connections."""
-        for listener in (*self.udp, *self.tcp):
-            self.selector.register(listener.fileno(), selectors.EVENT_READ, listener)
+    def on_datagrams(self, udp: UdpListener, events: int, now: float) -> None:
+        """A UDP socket has something for us."""
+        udp.serve(self.respond)
 
-    def stop_listening(self) -> None:
-        """Answer what has arrived and take no more; a successor has the same sockets."""
+    def watch(self, what: "socket.socket | int", call: Callable[[int, float], Any]) -> None:
+        """Have `call` called whenever there is something to read."""
+        self.selector.register(what, selectors.EVENT_READ, call)
+
+    def listen(self, on: bool) -> None:
+        """Begin or cease to accept TCP connections."""
+        for tcp in self.tcp:
+            if on:
+                self.watch(tcp, functools.partial(self.on_accept, tcp))
+            else:
+                self.selector.unregister(tcp)
+
+    def stop_listening(self, now: float) -> None:
+        """Take no more. At a stop, first answer what has arrived; at a reload the next generation
+        does, which has the same sockets, and connections may go on until they are idle."""
+        if not self.paused:
+            self.listen(False)
         for udp in self.udp:
-            if self.life.ended == "stop":
+            self.selector.unregister(udp.sock)
+        if self.life.ended == "stop":
+            for udp in self.udp:
                 while udp.serve(self.respond) == UDP_BATCH:
                     self.life.beat()
-            self.selector.unregister(udp.fileno())
-        for tcp in self.tcp:
-            if not self.paused:
-                self.selector.unregister(tcp.fileno())
-        if self.life.ended == "stop":
             for client in list(self.clients.values()):
                 client.closing = True
-                self.on_client(client, 0, time.monotonic())
-
-    def on_ready(self, thing: Any, events: int, now: float) -> None:
-        """One socket has something for us."""
-        if isinstance(thing, UdpListener):
-            thing.serve(self.respond)
-        elif isinstance(thing, TcpListener):
-            self.on_accept(thing, now)
-        elif isinstance(thing, Connection):
-            self.on_client(thing, events, now)
-        else:
-            self.life.on_wake()
+                self.on_client(client, 0, now)
 
     def respond(self, packet: bytes, client: str, tcp: bool) -> bytes | None:
         """Call `answer`; should it fail by a mistake of ours, say SERVFAIL and go on."""
@@ -1024,8 +1008,8 @@ class Worker:
             return answer(packet, client, tcp, self.state, time.monotonic(), self.dice)
         except Exception as bug:
             where = traceback.extract_tb(bug.__traceback__)[-1]
-            self.log.error(f"internal error, please report: {bug!r} at line {where.lineno} for "
-                           f"{packet[:512].hex()}", f"bug {where.lineno}")
+            self.log.trouble(f"internal error, please report: line {where.lineno}",
+                             f"{bug!r} for {packet[:512].hex()}")
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
 
     def note(self, query: wire.Query, client: str, reply: Reply) -> None:
@@ -1038,11 +1022,11 @@ class Worker:
 
     # -- TCP clients --
 
-    def on_accept(self, listener: TcpListener, now: float) -> None:
+    def on_accept(self, listener: socket.socket, events: int, now: float) -> None:
         """Take new connections; when there is no room, the longest idle one makes some."""
         for _ in range(ACCEPT_TURN):
             try:
-                sock, peer = listener.sock.accept()
+                sock, peer = listener.accept()
             except BlockingIOError:
                 return
             except OSError as bad:
@@ -1054,52 +1038,52 @@ class Worker:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if len(self.clients) >= self.room:
                 self.close(next(iter(self.clients.values())))
-            client = Connection(sock, peer[0], now)
-            self.clients[client.fileno()] = client
-            self.selector.register(client, client.events, client)
+            client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
+            self.watch(sock, functools.partial(self.on_client, client))
 
     def pause(self, bad: OSError, now: float) -> None:
         """Out of descriptors or memory: free one, and let accept() rest instead of spinning."""
-        self.log.error(f"cannot accept TCP connections: {bad.strerror}", "accept")
+        self.log.trouble("accepting TCP connections", str(bad.strerror))
         if self.clients:
             self.close(next(iter(self.clients.values())))
         if not self.paused:
-            for tcp in self.tcp:
-                self.selector.unregister(tcp.fileno())
+            self.listen(False)
         self.paused = now + ACCEPT_PAUSE
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
         """Read, answer and write as far as this client goes along without waiting."""
+        before, alive = client.active, client.sock.fileno() >= 0
+        if not alive:  # evicted in this very turn
+            return
         try:
             if events & selectors.EVENT_READ and not client.closing:
                 octets = client.sock.recv(TCP_READ)
                 client.inbox += octets
                 client.closing = not octets
-            before = client.active
             alive = client.serve(self.respond, now)
             if client.outbox:
                 del client.outbox[:client.sock.send(client.outbox)]
                 client.active = now
         except BlockingIOError:
-            alive = True
+            pass
         except OSError:  # reset by the client
             alive = False
-        waiting = bool(client.outbox) or (alive and client.has_query())
+        waiting = bool(client.outbox) or client.has_query()
         if not alive or (client.closing and not waiting):
             self.close(client)
             return
         if client.active != before:  # to the end of the queue of idlers
-            self.clients[client.fileno()] = self.clients.pop(client.fileno())
+            self.clients[client.sock.fileno()] = self.clients.pop(client.sock.fileno())
         reading = not client.closing and len(client.outbox) < TCP_QUEUE and not client.has_query()
-        events = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if waiting else 0)
+        events = reading * selectors.EVENT_READ | waiting * selectors.EVENT_WRITE
         if events != client.events:
             client.events = events
-            self.selector.modify(client, events, client)
+            self.selector.modify(client.sock, events, functools.partial(self.on_client, client))
 
     def close(self, client: Connection) -> None:
         """Forget a client."""
-        self.selector.unregister(client)
-        del self.clients[client.fileno()]
+        self.selector.unregister(client.sock)
+        del self.clients[client.sock.fileno()]
         client.sock.close()
 
     def on_tick(self, now: float) -> None:
@@ -1110,8 +1094,7 @@ class Worker:
                 self.close(client)
         if self.paused and now > self.paused and not self.life.ended:
             self.paused = 0.0
-            for tcp in self.tcp:
-                self.selector.register(tcp.fileno(), selectors.EVENT_READ, tcp)
+            self.listen(True)
 
 
 # ---- 8. Sources and the monitor: what changes the state ----------------------------------------
@@ -1131,51 +1114,51 @@ class SourceError(Exception):
     """A source could not be read, or what it holds is no list of backends."""
 
 
-class Report(NamedTuple):
-    """One row of a source, checked."""
-
-    addresses: tuple[str, ...]
-    given: dict[str, Any]       # the fields of Row that the source fills in
-    at: float                   # monotonic seconds of the report
-
-
 def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
-    """One poll: rows as column name -> value, NULLs left out; raises SourceError."""
+    """One poll: records as column name -> value, NULLs left out; raises SourceError."""
     uri = f"file:{urllib.parse.quote(source.path)}?mode="
     try:
         if source.query is None and not os.path.exists(source.path):
             with contextlib.closing(sqlite3.connect(uri + "rwc", uri=True)) as database:
                 database.execute("PRAGMA journal_mode = WAL")  # so that reading blocks no writer
                 database.execute(SCHEMA)
-        with contextlib.closing(sqlite3.connect(uri + "ro", uri=True, timeout=POLL_LIMIT / 4)) as database:
+        database = sqlite3.connect(uri + "ro", uri=True, timeout=POLL_LIMIT / 4)
+        with contextlib.closing(database):
             limit = time.monotonic() + POLL_LIMIT
             database.set_progress_handler(lambda: time.monotonic() > limit, 10_000)
             cursor = database.execute(source.query or TABLE_QUERY, () if source.query else (pool,))
             columns = [each[0] for each in cursor.description or ()]
-            rows = cursor.fetchmany(ROWS_MAX + 1)
+            records = cursor.fetchmany(ROWS_MAX + 1)
     except (sqlite3.Error, sqlite3.Warning) as bad:
         raise SourceError(str(bad)) from None
-    if "address" not in columns or len(rows) > ROWS_MAX:
-        raise SourceError("no column 'address'" if len(rows) <= ROWS_MAX
+    if "address" not in columns or len(records) > ROWS_MAX:
+        raise SourceError("no column 'address'" if len(records) <= ROWS_MAX
                           else f"more than {ROWS_MAX} rows")
-    found = [{name: value for name, value in zip(columns, row, strict=True) if value is not None}
-             for row in rows]
-    return [row for row in found if row.pop("pool", pool) == pool]
+    found = [{name: value for name, value in zip(columns, record, strict=True) if value is not None}
+             for record in records]
+    return [record for record in found if record.pop("pool", pool) == pool]
 
 
-def check_row(row: dict[str, Any], pool: PoolConfig, now: float) -> Report:
-    """A source's row by the rules of inline backends; raises SourceError."""
+def check_record(record: dict[str, Any], pool: PoolConfig, now: float) -> tuple[Row, float]:
+    """The row that a source's record makes, by the rules of inline backends, and when it was true
+    (monotonic seconds); raises SourceError."""
     checker = Checker("")
-    given = checker.table("", row, ROW)
+    given = checker.table("", record, RECORD)
     addresses = given.pop("address", ())
-    if not checker.problems and not addresses:
-        checker.problems.append("address = NULL: must be an address")
-    if addresses and is_host(addresses) and not pool.backends:
-        checker.problems.append(f"address = {row['address']!r}: host names only as inline backends")
+    inline = [row for row in pool.backends if set(row.addresses) & set(addresses)]
+    if "address" not in record:
+        checker.problem("address", " = NULL: must be an address")
+    elif addresses and is_host(addresses) and not pool.backends:
+        checker.problem("address", f" = {record['address']!r}: host names only as inline backends")
     if checker.problems:
         raise SourceError(checker.problems[0])
+    if pool.backends and not inline:
+        raise SourceError(f"{addresses[0]} is none of the config's backends")
+    row = inline[0] if inline else Row(addresses)
     age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
-    return Report(addresses, given, now - max(0.0, age))
+    # Of two states the worse counts: a drain in the config is meant.
+    given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
+    return row._replace(**given), now - max(0.0, age)
 
 
 class Feed(threading.Thread):
@@ -1183,10 +1166,9 @@ class Feed(threading.Thread):
 
     def __init__(self, pool: PoolConfig, source: Source) -> None:
         super().__init__(daemon=True)
-        self.pool, self.source = pool, source
-        self.reports: dict[tuple[str, ...], Report] = {}
-        self.polls = 0
-        self.trouble = self.skipped = ""  # why the last poll failed; why rows of it were ignored
+        self.pool, self.source, self.polls = pool, source, 0
+        self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
+        self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
 
     def run(self) -> None:
         """Poll every `every` seconds, counted from start to start."""
@@ -1196,49 +1178,38 @@ class Feed(threading.Thread):
                 self.poll(begun)
                 self.trouble = ""
             except SourceError as bad:
-                self.trouble = str(bad)
+                self.trouble = f"{bad}; the last good rows stay"
             except Exception as bug:  # a poll must never end the polling
                 self.trouble = f"internal error, please report: {bug!r}"
             self.polls += 1
             time.sleep(max(0.05, begun + self.source.every - time.monotonic()))
 
     def poll(self, now: float) -> None:
-        """Read the source once; a bad row is passed over, and its backend's last good row stays."""
-        reports, bad_rows = {}, []
-        for row in read_sqlite(self.source, self.pool.name):
+        """Read the source once; a bad record is passed over, and its last good row stays."""
+        rows = {row.addresses: (row, -math.inf) for row in self.pool.backends}
+        wrong, good = [], 0
+        for record in read_sqlite(self.source, self.pool.name):
             try:
-                report = check_row(row, self.pool, now)
+                row, at = check_record(record, self.pool, now)
+                rows[row.addresses], good = (row, at), good + 1
             except SourceError as bad:
-                bad_rows.append(str(bad))
-                kept = self.reports.get(tuple(str(row.get("address")).split(",")))
-                if kept is None:
-                    continue
-                report = kept
-            reports[report.addresses] = report
-        self.skipped = f"{len(bad_rows)} rows ignored: {bad_rows[0]}" if bad_rows else ""
-        if not reports:
-            raise SourceError(self.skipped or "no rows")
-        self.reports = reports
+                wrong.append(str(bad))
+                kept = tuple(str(record.get("address")).split(","))
+                rows.update({kept: self.rows[kept]} if kept in self.rows else {})
+        self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
+        if not good:
+            raise SourceError("no rows" + (" that can be used" if wrong else ""))
+        self.rows = rows
 
-    def merge(self, now: float) -> tuple[list[Row], bool, list[str]]:
-        """The pool's rows now, whether its load is stale, and addresses nobody configured."""
-        inline = self.pool.backends
-        rows = {row.addresses: row for row in inline}
-        owners = {address: row.addresses for row in inline for address in row.addresses}
-        ages, unknown = [], []
-        for report in self.reports.values():
-            key = owners.get(report.addresses[0], ()) if inline else report.addresses
-            if inline and not key:
-                unknown.append(report.addresses[0])
-                continue
-            row, given = rows.get(key) or Row(key), dict(report.given)
-            if given.get("connections") is not None:
-                ages.append(now - report.at)
-                given["connections"] = given["connections"] if ages[-1] <= self.pool.stale else None
-            # Of two states the worse counts: a drain in the config is meant.
-            given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
-            rows[key] = row._replace(**given)
-        return list(rows.values()), bool(ages) and min(ages) > self.pool.stale, unknown
+    def merge(self, now: float) -> tuple[list[Row], bool]:
+        """The pool's rows now, connections too old forgotten; and whether all of them were."""
+        old = [row.connections is not None and now - at > self.pool.stale
+               for row, at in self.rows.values()]
+        known = [each for each, (row, _) in zip(old, self.rows.values(), strict=True)
+                 if row.connections is not None]
+        rows = [row._replace(connections=None) if forget else row
+                for forget, (row, _) in zip(old, self.rows.values(), strict=True)]
+        return rows, bool(known) and all(known)
 
 
 def is_host(addresses: Sequence[str]) -> bool:
@@ -1258,13 +1229,14 @@ class Monitor:
     def __init__(self, config: Config, life: "Life", log: Log) -> None:
         self.life, self.log = life, log
         self.feeds = [Feed(pool, pool.source) for pool in config.pools.values() if pool.source]
-        self.said: dict[str, str] = {}       # subject -> the trouble last logged
         self.known: dict[str, dict[tuple[str, ...], tuple[str, float]]] = {}
-        lines = map(read_line, life.board.read()[1].splitlines()[1:])
+        lines = map(read_line, life.board.read()[1].split("\n")[1:])
         seeds = {name: (at, rows) for name, _, at, rows in lines}  # a reload forgets no load
         for feed in self.feeds:
             at, rows = seeds.get(feed.pool.name, (0.0, []))
-            feed.reports = {row.addresses: Report(row.addresses, row._asdict(), at) for row in rows}
+            inline = feed.rows.keys()
+            feed.rows |= {row.addresses: (row, at) for row in rows
+                          if not inline or row.addresses in inline}
 
     def run(self) -> None:
         """Publish the first round when it is complete, then every change, until told to stop."""
@@ -1284,37 +1256,25 @@ class Monitor:
         """What workers load: a line of status for people, then a line for each pool."""
         status, lines = [], []
         for feed in self.feeds:
-            rows, stale, unknown = feed.merge(now)
-            self.log_changes(feed, rows, stale, unknown, now)
+            rows, stale = feed.merge(now)
+            self.log_changes(feed, rows, stale, now)
             status.append(f"{feed.pool.name} {sum(row.state == 'up' for row in rows)}/{len(rows)} up"
                           + (", load unknown" if stale else ""))
-            newest = max((each.at for each in feed.reports.values()), default=0.0)
-            lines.append(json.dumps([feed.pool.name, stale, round(newest, 3), rows]))
+            newest = max((at for _, at in feed.rows.values()), default=0.0)
+            lines.append(json.dumps([feed.pool.name, stale, round(max(0.0, newest), 3), rows]))
         return "\n".join(["; ".join(status), *lines])
 
-    def log_changes(self, feed: Feed, rows: Sequence[Row], stale: bool,
-                    unknown: Sequence[str], now: float) -> None:
+    def log_changes(self, feed: Feed, rows: Sequence[Row], stale: bool, now: float) -> None:
         """One line for each thing that is not as it was."""
-        pool, path = f"pool {feed.pool.name}", feed.source.path
-        self.trouble(f"{pool}: {path}", feed.trouble, "; the last good rows stay")
-        self.trouble(f"{pool}: rows of {path}", feed.skipped, "")
-        self.trouble(f"{pool}: unknown backends in {path}", ", ".join(unknown[:10]), "; ignored")
-        self.trouble(f"{pool}: load", f"no report is younger than {feed.pool.stale:g} s"
-                     if stale else "", "; least-connections becomes random")
+        pool, path, trouble = f"pool {feed.pool.name}", feed.source.path, self.log.trouble
+        trouble(f"{pool}: {path}", feed.trouble)
+        trouble(f"{pool}: rows of {path}", feed.skipped)
+        trouble(f"{pool}: load", f"no report is younger than {feed.pool.stale:g} s" if stale else "")
         up = [row for row in rows if row.state == "up" and row.weight]
         full = bool(up) and all((row.connections or 0) >= (row.max_connections or math.inf)
                                 for row in up)
-        self.trouble(f"{pool}: limits", f"all {len(up)} backends are at max_connections"
-                     if full else "", "; answering the least overfull")
+        trouble(f"{pool}: limits", f"all {len(up)} backends are at max_connections" if full else "")
         self.log_states(pool, {row.addresses: row.state for row in rows}, path, now)
-
-    def trouble(self, subject: str, text: str, then: str) -> None:
-        """Log trouble when it begins or turns into other trouble, and its end."""
-        before, self.said[subject] = self.said.get(subject, ""), text
-        if text and text != before:
-            self.log.error(f"{subject}: {text}{then}")
-        elif before and not text:
-            self.log.change(f"{subject}: well again")
 
     def log_states(self, pool: str, states: dict[tuple[str, ...], str], path: str,
                    now: float) -> None:
@@ -1338,6 +1298,7 @@ class Monitor:
 
 # ---- 9. Processes: board, life, sockets, supervisor --------------------------------------------
 
+STOPS = {signal.SIGTERM, signal.SIGINT}
 ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT, "orphan": 0.0}  # seconds a child has left
 
 
@@ -1466,22 +1427,19 @@ def close_all(sockets: Sockets, kept: Sockets) -> None:
 
 def bind_pair(host: str, port: int, log: Log) -> Pair:
     """A UDP and a listening TCP socket on one address; raises StartError."""
-    udp, tcp = None, None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        udp = socket.socket(family, socket.SOCK_DGRAM)
-        prepare(udp, host, log)
-        udp.bind((host, port))
-        tcp = socket.socket(family, socket.SOCK_STREAM)
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        prepare(tcp, host, log)
-        tcp.bind((host, udp.getsockname()[1]))  # with port 0 the kernel picked one
-        tcp.listen(TCP_BACKLOG)
-        return udp, tcp
+        with contextlib.ExitStack() as undo:
+            udp = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            tcp = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            prepare(udp, host, log)
+            prepare(tcp, host, log)
+            udp.bind((host, port))
+            tcp.bind((host, udp.getsockname()[1]))  # with port 0 the kernel picked one
+            tcp.listen(TCP_BACKLOG)
+            undo.pop_all()
+            return udp, tcp
     except OSError as bad:
-        for sock in (udp, tcp):
-            if sock is not None:
-                sock.close()
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             log.error(f"no IPv6 on this host: listening on 0.0.0.0:{port} only")
             return bind_pair("0.0.0.0", port, log)
@@ -1491,27 +1449,25 @@ def bind_pair(host: str, port: int, log: Log) -> Pair:
 def prepare(sock: socket.socket, host: str, log: Log) -> None:
     """Set options before bind."""
     sock.setblocking(False)
-    linux, level = sys.platform == "linux", socket.IPPROTO_IP
-    if sock.family == socket.AF_INET6:
-        level = socket.IPPROTO_IPV6
-        sock.setsockopt(level, socket.IPV6_V6ONLY, int(host != "::"))
+    v6, linux = sock.family == socket.AF_INET6, sys.platform == "linux"
+    if v6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
     if sock.type == socket.SOCK_STREAM:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return
-    for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF) if linux else (socket.SO_RCVBUF,):
-        with contextlib.suppress(OSError):  # the first needs root and goes beyond rmem_max
+    for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE)[:1 + linux]:
+        with contextlib.suppress(OSError):  # the second needs root and goes beyond rmem_max
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
-            break
     size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     if size < UDP_BUFFER_LOW:
         log.error(f"warning: a receive buffer of {size} octets loses queries in bursts; raise "
                   f"net.core.rmem_max to {UDP_BUFFER}")
     if host == "::":  # a reply must leave from the address that was asked
-        sock.setsockopt(level, socket.IPV6_RECVPKTINFO, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     elif host == "0.0.0.0" and linux:
-        sock.setsockopt(level, IP_PKTINFO, 1)
-    if linux:
-        for level, option in PMTUDISC[:1 + (sock.family == socket.AF_INET6)]:
-            sock.setsockopt(level, option, IP_PMTUDISC_OMIT)
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    for level, option in PMTUDISC[:1 + v6] if linux else ():
+        sock.setsockopt(level, option, IP_PMTUDISC_OMIT)
 
 
 def explain_bind(host: str, port: int, bad: OSError) -> str:
@@ -1658,13 +1614,9 @@ class Supervisor:
             self.log.change("ready")
             self.notify.send("READY=1", "STATUS=serving")
         checked = time.monotonic()
-        while not self.told_to_stop():
+        while not self.signals & STOPS:
             checked = self.turn(checked)
         return self.stop()
-
-    def told_to_stop(self) -> bool:
-        """Whether SIGTERM or SIGINT has come."""
-        return signal.SIGTERM in self.signals or signal.SIGINT in self.signals
 
     def turn(self, checked: float) -> float:
         """One pass: wait, then see to children, heartbeats, reloads and systemd."""
@@ -1760,7 +1712,7 @@ class Supervisor:
         """Start a generation; returns whether it serves before `limit` (monotonic seconds)."""
         while not generation.ready():
             now = time.monotonic()
-            if now > limit or self.told_to_stop():
+            if now > limit or self.signals & STOPS:
                 return False
             self.start_due(generation, now)
             self.notify.feed(now)
@@ -2028,7 +1980,7 @@ POOL = {
 BACKEND = {
     "address": Key(backend_address, ()), "weight": Key(number(0, 1e6), 1.0),
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
-ROW = {**BACKEND, "connections": Key(whole(0, 10**9), None), "updated_at": Key(number(0, 1e12), 0)}
+RECORD = {**BACKEND, "connections": Key(whole(0, 10**9), None), "updated_at": Key(number(0, 1e12), 0)}
 
 SOURCE = {"sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "every": Key(number(0.1, 3600), 1.0)}
 
@@ -2094,12 +2046,11 @@ class Checker:
             self.problem("user", f" = {top['user']!r}: no such user on this host")
         if self.problems:
             raise ConfigError("\n".join(self.problems))
-        # One worker where nobody has measured that sharing a socket works well.
-        cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-        return Config(tuple(dict.fromkeys(top["listen"])),
-                      top["workers"] or cpus if sys.platform == "linux" else 1, top["user"],
-                      top["log"], top["log_format"], top["nsid"], top["servers"], zones, pools,
-                      tuple(self.warnings))
+        if sys.platform != "linux":  # nobody has measured there that sharing a socket works well
+            top["workers"] = 1
+        top.update(listen=tuple(dict.fromkeys(top["listen"])), zones=zones, pools=pools,
+                   workers=top["workers"] or len(os.sched_getaffinity(0)))
+        return Config(**top, warnings=tuple(self.warnings))
 
     # -- zones --
 
@@ -2192,15 +2143,12 @@ class Checker:
         if len(hosts) > 1:
             self.problem(where, ".backends: addresses and host names do not mix")
         self.check_owner(where, owner, zone, True in hosts)
-        policy = keys["policy"]
-        if policy not in POLICIES:
-            policy = str(self.folder / policy)
-        anticache = keys["anticache"]
-        if anticache is None:
-            anticache = zone is None or owner != zone.apex
-        return PoolConfig(wire.show_name(owner)[:-1], owner, policy, keys["ttl"], keys["answers"],
-                          anticache, rows, self.source(where, keys["source"]), keys["stale"],
-                          keys["all_down"])
+        if keys["policy"] not in POLICIES:
+            keys["policy"] = str(self.folder / keys["policy"])
+        if keys["anticache"] is None:
+            keys["anticache"] = zone is None or owner != zone.apex
+        keys.update(backends=rows, source=self.source(where, keys["source"]))
+        return PoolConfig(**keys, name=wire.show_name(owner)[:-1], owner=owner)
 
     def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:
         """Note why a pool cannot stand at its name, if it cannot."""
@@ -2227,7 +2175,7 @@ class Checker:
                 self.problem(path, f" = {reprlib.repr(value)}: stands in the list twice")
             seen |= set(keys["address"])
             if keys["address"]:
-                yield Row(keys["address"], keys["weight"], keys["max_connections"], keys["state"])
+                yield Row(keys.pop("address"), **keys)
 
     def source(self, where: str, value: Any) -> Source | None:
         """Where rows come from."""
@@ -2236,7 +2184,7 @@ class Checker:
         keys = self.full(f"{where}.source", value, SOURCE)
         if "sqlite" not in value:
             self.problem(f"{where}.source", ': needs sqlite = "FILE"')
-        return Source(str(self.folder / keys["sqlite"]), keys["query"], keys["every"])
+        return Source(str(self.folder / keys.pop("sqlite")), **keys)
 
 
 def home(owner: bytes, zones: dict[bytes, Zone]) -> Zone | None:
@@ -2348,18 +2296,17 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Run a command; returns the exit code: 0, 1 (check found problems) or 2 (cannot start)."""
     found = parse_arguments(argv)
-    words, port, banner = found.words, 9000 if found.port is None else found.port, ""
-    if words[:1] == ["check"]:
+    words, port = found.words or DEMO, 9000 if found.port is None else found.port
+    if words[0] == "check":
         return check(words[1])
-    if words in (["example"], ["bundle"]):
-        sys.stdout.write(example() if words == ["example"] else bundle())
+    if words[0] in ("example", "bundle"):
+        sys.stdout.write(example() if words[0] == "example" else bundle())
         return 0
-    if words and "=" not in words[0]:
-        supervisor = Supervisor(lambda: read_config(words[0]), True)
+    if "=" in words[0]:
+        supervisor = Supervisor(lambda: inline_config(words, port), False)
+        banner = "try: dig @127.0.0.1 -p {port} " + words[0].partition("=")[0]
     else:
-        pools = words or DEMO
-        banner = "try: dig @127.0.0.1 -p {port} " + pools[0].partition("=")[0]
-        supervisor = Supervisor(lambda: inline_config(pools, port), False)
+        supervisor, banner = Supervisor(lambda: read_config(words[0]), True), ""
     try:
         return supervisor.run(banner)
     except (StartError, ConfigError) as bad:
