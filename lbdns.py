@@ -4,7 +4,7 @@
     python3 lbdns.py                    the demo: api.example.com on port 9000, every query logged
     python3 lbdns.py CONFIG             serve what a TOML file says; `lbdns.py example` prints one
 
-How a query travels: UdpListener.serve or Worker.on_stream (bytes in) -> answer -> wire.decode_query
+How a query travels: serve_datagrams or Worker.on_client (bytes in) -> answer -> wire.decode_query
 -> find -> Pool.pick -> wire.Writer.finish (bytes out). `answer` is a pure function of the packet,
 the client, the transport, the state, the clock and the dice; nothing on its way blocks.
 
@@ -17,8 +17,7 @@ answer; a monitor reads the sources and publishes what it learns on a Board that
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  # said before anything that an older one cannot import
-    sys.exit("lbdns needs Python 3.11 or newer; this one is %d.%d: %s"
-             % (sys.version_info[0], sys.version_info[1], sys.executable))
+    sys.exit(f"lbdns needs Python 3.11 or newer; this one is {sys.version.split()[0]}")
 
 import argparse
 import bisect
@@ -40,7 +39,6 @@ import pickle
 import pwd
 import random
 import re
-import reprlib
 import resource
 import selectors
 import signal
@@ -53,6 +51,7 @@ import threading
 import time
 import tomllib
 import traceback
+import types
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn, cast
@@ -80,12 +79,11 @@ TCP_READ = 16384          # octets taken from a connection per wake-up
 TCP_QUEUE = 65536         # octets of unread replies after which a client's queries must wait
 TCP_TURN = 64             # queries answered per connection and wake-up
 ACCEPT_TURN = 32          # connections accepted per wake-up
-ACCEPT_PAUSE = 0.5        # seconds without accept() when file descriptors have run out
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 TICK = 0.5                # seconds between two looks at timers and heartbeats
 HEARTBEAT = 3.0           # seconds without a sign of life before a child is killed and replaced
 START_LIMIT = 10.0        # seconds a child may take to get ready
-LOAD_LIMIT = 5.0          # seconds reading a config may take; below systemd's watchdog
+LOAD_LIMIT = 5            # seconds reading a config may take; below systemd's watchdog
 STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_WINDOW = 10.0       # a child that lived shorter than this waits before it is started again
@@ -93,7 +91,7 @@ CRASH_PAUSE = 1.0         # seconds of that wait
 CHAIN_MAX = 8             # CNAMEs followed in one answer
 TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
 CREDIT_FADE = 20.0        # seconds in which own answers stop counting as load not yet reported
-HASH_BITS = {4: 24, 6: 56}  # prefix that `hash` sees of a client: what resolvers send, RFC 7871 11.1
+HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
 POLL_LIMIT = 2.0          # seconds a source may take before its poll counts as failed
 FIRST_POLL = POLL_LIMIT + 1  # seconds the first answer waits for the first round of sources
 ROWS_MAX = 100_000        # rows a source may have
@@ -131,7 +129,7 @@ class Log:
 
     def error(self, text: str) -> None:
         """Something went wrong, once."""
-        self._line("error", text)
+        self._put(f"error: {text}", level="error", text=text)
 
     def trouble(self, subject: str, text: str) -> None:
         """Something is wrong, and may be so again and again: printed when it begins or becomes
@@ -149,32 +147,28 @@ class Log:
     def change(self, text: str) -> None:
         """Something is not as it was: a state, a config, a process."""
         if self.level >= 1:
-            self._line("change", text)
+            self._put(text, level="change", text=text)
 
-    def query(self, client: str, name: str, rtype: str, rcode: str,
-              chosen: Sequence[str], micros: int) -> None:
+    def query(self, query: wire.Query, client: str, reply: "Reply", micros: int) -> None:
         """One query and what was answered; strangers' names come escaped."""
-        if self.json:
-            self._put({"client": client, "name": name, "type": rtype, "rcode": rcode,
-                       "chosen": chosen, "us": micros})
-        else:
-            self._put(f"{client} {name} {rtype} {rcode} {','.join(chosen) or '-'} {micros}us")
+        name = wire.show_name(query.qname) if query.qname else "-"
+        told = {"client": plain_address(client), "name": name[:-1] or name,
+                "type": wire.show_type(query.qtype) if query.qname else "-",
+                "rcode": wire.RCODES[reply.rcode], "chosen": ",".join(reply.chosen) or "-"}
+        self._put(f"{' '.join(told.values())} {micros}us {query.why}".rstrip(),
+                  **{**told, "chosen": reply.chosen, "us": micros, "why": query.why})
 
-    def _line(self, level: str, text: str) -> None:
-        self._put({"level": level, "text": text.replace("\n", " ")} if self.json else
-                  ("error: " if level == "error" else "") + text.replace("\n", " "))
-
-    def _put(self, what: str | dict[str, Any]) -> None:
+    def _put(self, line: str, **told: Any) -> None:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{now % 1 * 1000:03.0f}Z"
-        text = f"{stamp} {what}" if isinstance(what, str) else json.dumps({"time": stamp, **what})
-        self.lines.append(text.encode("utf-8", "backslashreplace")[:LOG_LINE] + b"\n")
+        line = json.dumps({"time": stamp, **told}) if self.json else f"{stamp} {line}"
+        self.lines.append(line.replace("\n", " ").encode("utf-8", "replace")[:LOG_LINE] + b"\n")
 
     def flush(self) -> None:
         """Write what has gathered, as much as the reader takes now; count the rest as lost."""
         if self.lost and self.lines:
             lost, self.lost = self.lost, 0
-            self._line("error", f"{lost} log lines lost: their reader was too slow")
+            self.error(f"{lost} log lines lost: their reader was too slow")
         lines, self.lines = self.lines, []
         for at, line in enumerate(lines):
             try:
@@ -210,15 +204,10 @@ class Backend:
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
-        self.rdata = dict(map(address_rdata, addresses))  # type -> rdata
+        self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
         self.credit = 0.0               # connections this worker's answers will bring, unreported
         self.turns: dict[int, float] = {}  # type -> when it is next in the rotation
-        self.update(Row(addresses))
-
-    def update(self, row: Row) -> None:
-        """Take over what the newest snapshot says."""
-        self.weight, self.max_connections = row.weight, row.max_connections
-        self.state, self.connections = row.state, row.connections
+        _, self.weight, self.max_connections, self.state, self.connections = Row(addresses)
 
     @property
     def load(self) -> float:
@@ -229,16 +218,6 @@ class Backend:
         """At or above max_connections; never while its connections are unknown."""
         return (self.max_connections is not None and self.connections is not None
                 and self.load >= self.max_connections)
-
-
-def address_rdata(address: str) -> tuple[int, bytes]:
-    """The type and rdata that an address or host name is answered with."""
-    try:
-        if ":" in address:
-            return wire.AAAA, socket.inet_pton(socket.AF_INET6, address)
-        return wire.A, socket.inet_pton(socket.AF_INET, address)
-    except OSError:
-        return wire.CNAME, wire.parse_name(address)
 
 
 class PoolConfig(NamedTuple):
@@ -257,11 +236,11 @@ class PoolConfig(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a pool's rows come from: an SQLite file, and how often it is read."""
+    """Where a pool's rows come from: an SQLite file, read every so many seconds."""
 
     path: str
     query: str | None           # None = the table of SCHEMA
-    every: float                # seconds
+    every: float
 
 
 class Zone:
@@ -274,13 +253,6 @@ class Zone:
         self.cuts: set[bytes] = set()   # delegated names: NS below the apex
         self.endings: dict[bytes, dict[bytes, bytes]] = {}  # parent -> last label text -> pool
         self.lengths: dict[bytes, list[int]] = {}           # parent -> lengths of those, falling
-
-    def add_anticache(self, owner: bytes) -> None:
-        """Let names that end with the text of `owner` find its pool."""
-        parent, label = owner[1 + owner[0]:], owner[1:1 + owner[0]]
-        endings = self.endings.setdefault(parent, {})
-        endings[label] = owner
-        self.lengths[parent] = sorted({len(each) for each in endings}, reverse=True)
 
     def anticache(self, names: Sequence[bytes]) -> bytes | None:
         """The longest pool owner that the asked name's text ends with; `names` are its suffixes.
@@ -356,47 +328,35 @@ class Reply:
         self.options.append((wire.EDE, struct.pack("!H", code) + text.encode()))
 
 
-class Ask:
-    """What a policy may know of a query; a user's function gets it as `query`."""
+class Ask(NamedTuple):
+    """What a policy may know of a query."""
 
-    __slots__ = ("dice", "query", "sender")
+    query: wire.Query
+    sender: str                  # the peer's address
+    dice: Callable[[], float]    # gives floats in [0, 1)
 
-    def __init__(self, query: wire.Query, sender: str, dice: Callable[[], float]) -> None:
-        self.query, self.sender, self.dice = query, sender, dice
-
-    @property
-    def name(self) -> str:
-        """The name asked for, lower case, with its final dot."""
-        return wire.show_name(self.query.key)
-
-    @property
-    def type(self) -> str:
-        """The type asked for: "A", "AAAA"."""
-        return wire.show_type(self.query.qtype)
-
-    @property
-    def client(self) -> str:
-        """The address that asked, usually a resolver's."""
-        return plain_address(self.sender)
-
-    @property
-    def subnet(self) -> str | None:
-        """The network of the resolver's client, "192.0.2.0/24", when the resolver tells."""
-        subnet = self.query.subnet
-        if subnet is None:
-            return None
-        octets = subnet.address.ljust(wire.ECS_BITS[subnet.family] // 8, b"\0")
-        return f"{ipaddress.ip_address(octets)}/{subnet.prefix}"
+    def question(self) -> types.SimpleNamespace:
+        """The same for a user's function: name and type asked for, the client's address (usually a
+        resolver's), and the client subnet, "192.0.2.0/24", where the resolver tells it."""
+        query, subnet = self.query, None
+        if query.subnet is not None:
+            family, prefix, octets = query.subnet
+            octets = octets.ljust(wire.ECS_BITS[family] // 8, b"\0")
+            subnet = f"{ipaddress.ip_address(octets)}/{prefix}"
+        return types.SimpleNamespace(
+            name=wire.show_name(query.key), type=wire.show_type(query.qtype),
+            client=plain_address(self.sender), subnet=subnet)
 
     def network(self) -> tuple[bytes, int]:
         """What `hash` hashes: family and prefix of the client; and the bits of ECS it used."""
         if self.query.subnet is not None:
             family, _, octets = self.query.subnet
-            bits = HASH_BITS[4 if family == 1 else 6]
-            return bytes([family]) + octets[:bits // 8].ljust(bits // 8, b"\0"), bits
-        address = ipaddress.ip_address(self.client)
-        family = 1 if address.version == 4 else 2
-        return bytes([family]) + address.packed[:HASH_BITS[address.version] // 8], 0
+        else:
+            rtype, octets = wire.address_rdata(plain_address(self.sender))
+            family = 1 if rtype == wire.A else 2
+        size = HASH_BITS[family] // 8
+        return (bytes([family]) + octets[:size].ljust(size, b"\0"),
+                size * 8 if self.query.subnet is not None else 0)
 
 
 def plain_address(host: str) -> str:
@@ -436,7 +396,7 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
     options = query.options
     if wire.NSID in options and state.nsid:  # RFC 5001
         reply.options.append((wire.NSID, state.nsid))
-    if wire.ECS in options and reply.rcode != wire.FORMERR:  # RFC 7871 7.2.1: as sent, with our scope
+    if wire.ECS in options and reply.rcode != wire.FORMERR:  # RFC 7871 7.2.1: as sent, our scope
         echo = options[wire.ECS]
         reply.options.append((wire.ECS, echo[:3] + bytes([reply.scope]) + echo[4:]))
     if wire.KEEPALIVE in options and tcp:  # RFC 7828 3.2.2: in units of 100 ms
@@ -450,8 +410,8 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
         reply.options.append((wire.COOKIE, cookie + seal.digest()))
 
 
-# Types that ask for something other than records, and what they get: no transfers (RFC 5936 2.2.1),
-# and nothing for the two that were obsolete in 1987 (RFC 1035 3.2.3).
+# Types that ask for something other than records, and what they get: no transfers (RFC 5936
+# 2.2.1), and nothing for the two that were obsolete in 1987 (RFC 1035 3.2.3).
 NO_DATA_TYPES = {wire.IXFR: wire.REFUSED, wire.AXFR: wire.REFUSED,
                  wire.MAILA: wire.NOTIMP, wire.MAILB: wire.NOTIMP}
 
@@ -500,7 +460,7 @@ def look_up(name: bytes, ask: Ask, state: State, reply: Reply) -> bytes | None:
 
 
 def find_zone(names: Sequence[bytes], qtype: int, state: State) -> Zone | None:
-    """The zone with the longest apex; DS at an apex belongs to the zone above (RFC 4035 3.1.4.1)."""
+    """The zone with the longest apex; DS at an apex is the parent's (RFC 4035 3.1.4.1)."""
     zones = [state.zones[each] for each in names if each in state.zones]
     if len(zones) > 1 and qtype == wire.DS and zones[0].apex == names[0]:
         return zones[1]
@@ -551,8 +511,8 @@ def find(zone: Zone, names: Sequence[bytes],
 # ---- 5. Pools and policies: which backend ------------------------------------------------------
 
 class Policy:
-    """How a pool chooses. One object per pool and record type, so A and AAAA never disturb each
-    other. `plan` gets the eligible backends whenever they change; `pick` must be cheap."""
+    """How a pool chooses; this one is `failover`. One object per pool and record type, so that A
+    and AAAA never disturb each other. `plan` gets the eligible backends whenever they change."""
 
     def __init__(self, rtype: int, pool: "Pool") -> None:
         self.rtype, self.pool = rtype, pool
@@ -563,8 +523,8 @@ class Policy:
         self.backends = backends
 
     def pick(self, ask: Ask, count: int) -> list[Backend]:
-        """Up to `count` different backends, best first."""
-        raise NotImplementedError
+        """Up to `count` different backends, best first: here in the order they are listed."""
+        return self.backends[:count]
 
 
 def capacity(backend: Backend) -> float:
@@ -589,8 +549,21 @@ class Random(Policy):
                                key=lambda each: -math.log(1 - ask.dice()) / capacity(each))
 
 
-class Lowest(Policy):
-    """Each backend has a key; the smallest is picked and moves up by its step."""
+class RoundRobin(Policy):
+    """Smooth weighted rotation: each backend's key is its next turn, 1/weight after its last, and
+    the smallest key is picked. Who joins or comes back starts level with the earliest of the
+    others, so they notice nothing."""
+
+    heap: list[tuple[float, int, Backend]] = []
+
+    def plan(self, backends: list[Backend]) -> None:
+        """Go on with the turns of the last plan; equal turns are taken in the config's order."""
+        super().plan(backends)
+        for turn, _, backend in self.heap:
+            backend.turns[self.rtype] = turn
+        level = min((turn for turn, _, _ in self.heap), default=0.0)
+        self.arrange((max(level, each.turns.get(self.rtype, level)) for each in backends),
+                     itertools.count())
 
     def arrange(self, keys: Iterable[float], order: Iterable[int]) -> None:
         """Build the heap; (key, order) is never equal for two backends."""
@@ -609,23 +582,7 @@ class Lowest(Policy):
         return [backend for _, _, backend in taken]
 
 
-class RoundRobin(Lowest):
-    """Smooth weighted rotation: the key is a backend's next turn, 1/weight after its last. Who
-    joins or comes back starts level with the earliest of the others, so they notice nothing."""
-
-    heap: list[tuple[float, int, Backend]] = []
-
-    def plan(self, backends: list[Backend]) -> None:
-        """Go on with the turns of the last plan; equal turns are taken in the config's order."""
-        super().plan(backends)
-        for turn, _, backend in self.heap:
-            backend.turns[self.rtype] = turn
-        level = min((turn for turn, _, _ in self.heap), default=0.0)
-        self.arrange((max(level, each.turns.get(self.rtype, level)) for each in backends),
-                     itertools.count())
-
-
-class LeastConnections(Lowest):
+class LeastConnections(RoundRobin):
     """The smallest (reported connections + own answers not yet reported) / weight.
 
     The report is seconds old, so every own answer counts at once for the connections it will
@@ -636,7 +593,7 @@ class LeastConnections(Lowest):
 
     def plan(self, backends: list[Backend]) -> None:
         """Build the heap; equal loads stand in random order, lest all servers begin alike."""
-        super().plan(backends)
+        Policy.plan(self, backends)
         known = sorted(each.load / self.size(each) for each in backends
                        if each.connections is not None)
         middle = known[len(known) // 2] if known else 0.0
@@ -658,14 +615,6 @@ class LowestRatio(LeastConnections):
     def size(self, backend: Backend) -> float:
         """The limit; only full backends come here, so there is one."""
         return float(backend.max_connections or 1)
-
-
-class Failover(Policy):
-    """The first of the list that is eligible."""
-
-    def pick(self, ask: Ask, count: int) -> list[Backend]:
-        """The first ones in the order of the config or of the table."""
-        return self.backends[:count]
 
 
 class Hash(Policy):
@@ -690,7 +639,7 @@ class Custom(Random):
         """What pick(query, backends) returns: a backend, several of them, or None for SERVFAIL."""
         try:
             assert self.pool.function is not None
-            result = self.pool.function(ask, list(self.backends))
+            result = self.pool.function(ask.question(), list(self.backends))
             if result is None:
                 return []
             chosen = list(result) if isinstance(result, (list, tuple)) else [result]
@@ -705,7 +654,7 @@ class Custom(Random):
 
 POLICIES: dict[str, type[Policy]] = {
     "random": Random, "round-robin": RoundRobin, "least-connections": LeastConnections,
-    "failover": Failover, "hash": Hash}
+    "failover": Policy, "hash": Hash}
 
 
 class Pool:
@@ -728,7 +677,7 @@ class Pool:
         self.backends = []
         for row in rows:
             backend = known.get(row.addresses) or Backend(row.addresses)
-            backend.update(row)
+            _, backend.weight, backend.max_connections, backend.state, backend.connections = row
             backend.credit *= fade
             self.backends.append(backend)
         self.plan()
@@ -793,7 +742,7 @@ class Pool:
             reply.rcode = wire.SERVFAIL
         if self.config.all_down in ("servfail", "empty"):
             return None
-        kind, rdata = address_rdata(self.config.all_down)
+        kind, rdata = wire.address_rdata(self.config.all_down)
         reply.chosen = [self.config.all_down]
         if kind != qtype:
             return None
@@ -808,19 +757,11 @@ class Pool:
 
 
 def load_function(policy: str) -> Callable[..., Any]:
-    """The function behind "file.py:name"; one that cannot be had fails at every call instead, so
-    that a file that went bad after it was checked costs the policy and not the pool."""
+    """The function behind "file.py:name"; raises whatever its file raises."""
     path, _, name = policy.rpartition(":")
     space: dict[str, Any] = {"__name__": "lbdns_policy", "__file__": path}
-    try:
-        exec(compile(pathlib.Path(path).read_bytes(), path, "exec"), space)
-        return cast("Callable[..., Any]", space[name])
-    except BaseException as bad:
-        trouble = bad
-
-    def fail(query: Ask, backends: list[Backend]) -> NoReturn:
-        raise trouble
-    return fail
+    exec(compile(pathlib.Path(path).read_bytes(), path, "exec"), space)
+    return cast("Callable[..., Any]", space[name])
 
 
 # ---- 6. UDP: one datagram in, one out ----------------------------------------------------------
@@ -832,32 +773,25 @@ IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP:
 CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
 
 # What a transport calls with a query's octets, the peer's address and whether it came over TCP.
-Respond = Callable[[bytes, str, bool], "bytes | None"]
+Respond = Callable[[bytes, str, bool], bytes | None]
 
 
-class UdpListener:
-    """A bound UDP socket. `serve` is all a worker knows of it, so that another way to move
-    datagrams can take its place."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-
-    def serve(self, respond: Respond) -> int:
-        """Answer what has come in, at most UDP_BATCH datagrams; returns how many came."""
-        for count in range(UDP_BATCH):
-            try:
-                packet, control, flags, peer = self.sock.recvmsg(UDP_QUERY_MAX, CONTROL_SPACE)
-            except BlockingIOError:
-                return count
-            except OSError:  # an ICMP error of an earlier reply (RFC 1122 4.1.3.3): not ours to mind
-                continue
-            if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
-                continue
-            reply = respond(packet, peer[0], False)
-            if reply is not None:  # no route, no buffer, a filter: one reply is lost, others are not
-                with contextlib.suppress(OSError):
-                    self.sock.sendmsg([reply], reply_from(control), 0, peer)
-        return UDP_BATCH
+def serve_datagrams(sock: socket.socket, respond: Respond, *_: float) -> int:
+    """Answer what has come in, at most UDP_BATCH datagrams; returns how many came."""
+    for count in range(UDP_BATCH):
+        try:
+            packet, control, flags, peer = sock.recvmsg(UDP_QUERY_MAX, CONTROL_SPACE)
+        except BlockingIOError:
+            return count
+        except OSError:  # an ICMP error of an earlier reply (RFC 1122 4.1.3.3): not ours to mind
+            continue
+        if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
+            continue
+        reply = respond(packet, peer[0], False)
+        if reply is not None:  # no route, no buffer, a filter: one reply is lost, others are not
+            with contextlib.suppress(OSError):
+                sock.sendmsg([reply], reply_from(control), 0, peer)
+    return UDP_BATCH
 
 
 def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
@@ -876,10 +810,10 @@ def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, by
 
 # ---- 7. TCP: connections and the worker's loop -------------------------------------------------
 
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
 class Connection:
     """One TCP client: what it sent and is not answered, what it was answered and has not read."""
-
-    __slots__ = ("active", "born", "closing", "events", "host", "inbox", "outbox", "partial", "sock")
 
     def __init__(self, sock: socket.socket, host: str, now: float) -> None:
         self.sock, self.host = sock, host
@@ -887,7 +821,7 @@ class Connection:
         self.born = self.active = now    # when it was accepted; when it last asked or read
         self.partial = 0.0               # since when a query is incomplete; 0 = none is
         self.closing = False             # it will send no more: RFC 7766 6.2.4's half-closed
-        self.events = selectors.EVENT_READ
+        self.events = READ
 
     def has_query(self) -> bool:
         """Whether a whole query waits in the inbox (or a length that no query has)."""
@@ -914,12 +848,12 @@ class Connection:
             self.partial = now
         return True
 
-    def expired(self, now: float) -> bool:
+    def expired(self, now: float, leaving: bool) -> bool:
         """Whether a limit has passed: idle, a query or a reply too slow, or a life too long."""
-        if self.partial and now - self.partial > TCP_MESSAGE and not self.outbox:
-            return True
-        idle = now - self.active > TCP_IDLE
-        return idle or (now - self.born > TCP_LIFE and not self.outbox and not self.inbox)
+        idle, busy = now - self.active, bool(self.outbox or self.inbox)
+        slow = bool(self.partial) and now - self.partial > TCP_MESSAGE and not self.outbox
+        old = now - self.born > TCP_LIFE or (leaving and idle > TCP_IDLE / 2)
+        return slow or idle > TCP_IDLE or (old and not busy)
 
 
 class Worker:
@@ -931,24 +865,24 @@ class Worker:
 
     def __init__(self, state: State, sockets: "Sockets", life: "Life", log: Log) -> None:
         self.state, self.life, self.log = state, life, log
-        self.udp = [UdpListener(udp) for udp, _ in sockets.values()]
+        self.udp = [udp for udp, _ in sockets.values()]
         self.tcp = [tcp for _, tcp in sockets.values()]
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.room = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
         self.dice = random.random        # seeded anew in every process by the module itself
-        self.paused = 0.0                # until when accept() rests
-        self.begun = 0                   # when the query in hand arrived, ns; for the log
+        self.listening = False           # accepting; rests for a TICK when descriptors run out
+        self.begun = 0                   # when the query in hand arrived (ns); for the log
         self.selector = selectors.DefaultSelector()
         if log.level >= 2:
             state.note = self.note
 
     def run(self) -> None:
-        """Serve until told to stop: SIGTERM ends within STOP_LIMIT, SIGUSR1 when clients are done."""
+        """Serve until told to stop: SIGTERM ends within STOP_LIMIT, SIGUSR1 lets clients finish."""
         for fd in self.life.fds:
-            self.watch(fd, lambda events, now: self.life.on_wake())
+            self.selector.register(fd, READ, lambda events, now: self.life.on_wake())
         for udp in self.udp:
-            self.watch(udp.sock, functools.partial(self.on_datagrams, udp))
+            self.selector.register(udp, READ, functools.partial(serve_datagrams, udp, self.respond))
         self.listen(True)
         gc.freeze()  # the config is here to stay: the collector need not walk it again
         checked = now = self.life.beat()
@@ -969,32 +903,24 @@ class Worker:
                 self.stop_listening(now)
             self.log.flush()
 
-    def on_datagrams(self, udp: UdpListener, events: int, now: float) -> None:
-        """A UDP socket has something for us."""
-        udp.serve(self.respond)
-
-    def watch(self, what: "socket.socket | int", call: Callable[[int, float], Any]) -> None:
-        """Have `call` called whenever there is something to read."""
-        self.selector.register(what, selectors.EVENT_READ, call)
-
     def listen(self, on: bool) -> None:
         """Begin or cease to accept TCP connections."""
-        for tcp in self.tcp:
+        for tcp in self.tcp if on != self.listening else ():
             if on:
-                self.watch(tcp, functools.partial(self.on_accept, tcp))
+                self.selector.register(tcp, READ, functools.partial(self.on_accept, tcp))
             else:
                 self.selector.unregister(tcp)
+        self.listening = on
 
     def stop_listening(self, now: float) -> None:
         """Take no more. At a stop, first answer what has arrived; at a reload the next generation
         does, which has the same sockets, and connections may go on until they are idle."""
-        if not self.paused:
-            self.listen(False)
+        self.listen(False)
         for udp in self.udp:
-            self.selector.unregister(udp.sock)
+            self.selector.unregister(udp)
         if self.life.ended == "stop":
             for udp in self.udp:
-                while udp.serve(self.respond) == UDP_BATCH:
+                while serve_datagrams(udp, self.respond) == UDP_BATCH:
                     self.life.beat()
             for client in list(self.clients.values()):
                 client.closing = True
@@ -1014,13 +940,7 @@ class Worker:
 
     def note(self, query: wire.Query, client: str, reply: Reply) -> None:
         """Log one query."""
-        name = wire.show_name(query.qname).rstrip(".") or "." if query.qname else "-"
-        self.log.query(plain_address(client), name,
-                       wire.show_type(query.qtype) if query.qname else "-",
-                       wire.RCODES[reply.rcode], reply.chosen,
-                       (time.perf_counter_ns() - self.begun) // 1000)
-
-    # -- TCP clients --
+        self.log.query(query, client, reply, (time.perf_counter_ns() - self.begun) // 1000)
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> None:
         """Take new connections; when there is no room, the longest idle one makes some."""
@@ -1031,24 +951,21 @@ class Worker:
                 return
             except OSError as bad:
                 if bad.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self.pause(bad, now)
+                    self.log.trouble("accepting TCP connections", str(bad.strerror))
+                    self.evict(0)
+                    self.listen(False)  # rest instead of spinning
                     return
                 continue  # the client went away meanwhile (ECONNABORTED), or a filter said no
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(self.clients) >= self.room:
-                self.close(next(iter(self.clients.values())))
+            self.evict(self.room - 1)
             client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
-            self.watch(sock, functools.partial(self.on_client, client))
+            self.selector.register(sock, READ, functools.partial(self.on_client, client))
 
-    def pause(self, bad: OSError, now: float) -> None:
-        """Out of descriptors or memory: free one, and let accept() rest instead of spinning."""
-        self.log.trouble("accepting TCP connections", str(bad.strerror))
-        if self.clients:
+    def evict(self, room: int) -> None:
+        """Close the longest idle client when there are more than `room`."""
+        if len(self.clients) > room:
             self.close(next(iter(self.clients.values())))
-        if not self.paused:
-            self.listen(False)
-        self.paused = now + ACCEPT_PAUSE
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
         """Read, answer and write as far as this client goes along without waiting."""
@@ -1056,7 +973,7 @@ class Worker:
         if not alive:  # evicted in this very turn
             return
         try:
-            if events & selectors.EVENT_READ and not client.closing:
+            if events & READ and not client.closing:
                 octets = client.sock.recv(TCP_READ)
                 client.inbox += octets
                 client.closing = not octets
@@ -1075,7 +992,7 @@ class Worker:
         if client.active != before:  # to the end of the queue of idlers
             self.clients[client.sock.fileno()] = self.clients.pop(client.sock.fileno())
         reading = not client.closing and len(client.outbox) < TCP_QUEUE and not client.has_query()
-        events = reading * selectors.EVENT_READ | waiting * selectors.EVENT_WRITE
+        events = reading * READ | waiting * WRITE
         if events != client.events:
             client.events = events
             self.selector.modify(client.sock, events, functools.partial(self.on_client, client))
@@ -1089,33 +1006,30 @@ class Worker:
     def on_tick(self, now: float) -> None:
         """Hang up on clients that passed a limit; accept again after a pause."""
         for client in list(self.clients.values()):
-            if client.expired(now) or (self.life.ended and not client.inbox and not client.outbox
-                                       and now - client.active > TCP_IDLE / 2):
+            if client.expired(now, bool(self.life.ended)):
                 self.close(client)
-        if self.paused and now > self.paused and not self.life.ended:
-            self.paused = 0.0
-            self.listen(True)
+        self.listen(not self.life.ended)
 
 
 # ---- 8. Sources and the monitor: what changes the state ----------------------------------------
 
 SCHEMA = """CREATE TABLE backends (
-  pool TEXT NOT NULL, address TEXT NOT NULL,      -- several addresses of one server: comma-separated
-  connections INTEGER,                            -- established now; NULL = unknown, which is not 0
+  pool TEXT NOT NULL, address TEXT NOT NULL,   -- several addresses of one server: comma-separated
+  connections INTEGER,                         -- established now; NULL = unknown, which is not 0
   weight REAL NOT NULL DEFAULT 1, max_connections INTEGER,
   state TEXT NOT NULL DEFAULT 'up' CHECK (state IN ('up', 'drain', 'down')),
-  updated_at REAL,                                -- unix time of the report; NULL = as fresh as the poll
+  updated_at REAL,                             -- unix time of the report; NULL = as of the poll
   PRIMARY KEY (pool, address))"""
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
   FROM backends WHERE pool = ? ORDER BY rowid"""
 
 
-class SourceError(Exception):
-    """A source could not be read, or what it holds is no list of backends."""
+class Problem(Exception):
+    """A value breaks a rule, or a source cannot be read; the text says which and why."""
 
 
 def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
-    """One poll: records as column name -> value, NULLs left out; raises SourceError."""
+    """One poll: records as column name -> value, NULLs left out; raises Problem."""
     uri = f"file:{urllib.parse.quote(source.path)}?mode="
     try:
         if source.query is None and not os.path.exists(source.path):
@@ -1130,10 +1044,11 @@ def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
             columns = [each[0] for each in cursor.description or ()]
             records = cursor.fetchmany(ROWS_MAX + 1)
     except (sqlite3.Error, sqlite3.Warning) as bad:
-        raise SourceError(str(bad)) from None
-    if "address" not in columns or len(records) > ROWS_MAX:
-        raise SourceError("no column 'address'" if len(records) <= ROWS_MAX
-                          else f"more than {ROWS_MAX} rows")
+        raise Problem(str(bad)) from None
+    if "address" not in columns:
+        raise Problem("no column 'address'")
+    if len(records) > ROWS_MAX:
+        raise Problem(f"more than {ROWS_MAX} rows")
     found = [{name: value for name, value in zip(columns, record, strict=True) if value is not None}
              for record in records]
     return [record for record in found if record.pop("pool", pool) == pool]
@@ -1141,7 +1056,7 @@ def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
 
 def check_record(record: dict[str, Any], pool: PoolConfig, now: float) -> tuple[Row, float]:
     """The row that a source's record makes, by the rules of inline backends, and when it was true
-    (monotonic seconds); raises SourceError."""
+    (monotonic seconds); raises Problem."""
     checker = Checker("")
     given = checker.table("", record, RECORD)
     addresses = given.pop("address", ())
@@ -1151,9 +1066,9 @@ def check_record(record: dict[str, Any], pool: PoolConfig, now: float) -> tuple[
     elif addresses and is_host(addresses) and not pool.backends:
         checker.problem("address", f" = {record['address']!r}: host names only as inline backends")
     if checker.problems:
-        raise SourceError(checker.problems[0])
+        raise Problem(checker.problems[0])
     if pool.backends and not inline:
-        raise SourceError(f"{addresses[0]} is none of the config's backends")
+        raise Problem(f"{addresses[0]} is none of the config's backends")
     row = inline[0] if inline else Row(addresses)
     age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
     # Of two states the worse counts: a drain in the config is meant.
@@ -1166,7 +1081,8 @@ class Feed(threading.Thread):
 
     def __init__(self, pool: PoolConfig, source: Source) -> None:
         super().__init__(daemon=True)
-        self.pool, self.source, self.polls = pool, source, 0
+        self.pool, self.source = pool, source
+        self.polls = self.logged = 0  # polls made, and made when the monitor last looked
         self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
 
@@ -1177,7 +1093,7 @@ class Feed(threading.Thread):
             try:
                 self.poll(begun)
                 self.trouble = ""
-            except SourceError as bad:
+            except Problem as bad:
                 self.trouble = f"{bad}; the last good rows stay"
             except Exception as bug:  # a poll must never end the polling
                 self.trouble = f"internal error, please report: {bug!r}"
@@ -1192,29 +1108,27 @@ class Feed(threading.Thread):
             try:
                 row, at = check_record(record, self.pool, now)
                 rows[row.addresses], good = (row, at), good + 1
-            except SourceError as bad:
+            except Problem as bad:
                 wrong.append(str(bad))
                 kept = tuple(str(record.get("address")).split(","))
                 rows.update({kept: self.rows[kept]} if kept in self.rows else {})
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not good:
-            raise SourceError("no rows" + (" that can be used" if wrong else ""))
+            raise Problem("no rows" + (" that can be used" if wrong else ""))
         self.rows = rows
 
     def merge(self, now: float) -> tuple[list[Row], bool]:
         """The pool's rows now, connections too old forgotten; and whether all of them were."""
-        old = [row.connections is not None and now - at > self.pool.stale
-               for row, at in self.rows.values()]
-        known = [each for each, (row, _) in zip(old, self.rows.values(), strict=True)
-                 if row.connections is not None]
-        rows = [row._replace(connections=None) if forget else row
-                for forget, (row, _) in zip(old, self.rows.values(), strict=True)]
-        return rows, bool(known) and all(known)
+        oldest = now - self.pool.stale
+        known = [at for row, at in self.rows.values() if row.connections is not None]
+        rows = [row if at >= oldest else row._replace(connections=None)
+                for row, at in self.rows.values()]
+        return rows, bool(known) and max(known) < oldest
 
 
 def is_host(addresses: Sequence[str]) -> bool:
     """Whether a backend is a host name."""
-    return address_rdata(addresses[0])[0] == wire.CNAME
+    return wire.address_rdata(addresses[0])[0] == wire.CNAME
 
 
 def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
@@ -1257,11 +1171,14 @@ class Monitor:
         status, lines = [], []
         for feed in self.feeds:
             rows, stale = feed.merge(now)
-            self.log_changes(feed, rows, stale, now)
-            status.append(f"{feed.pool.name} {sum(row.state == 'up' for row in rows)}/{len(rows)} up"
+            if feed.logged != feed.polls:
+                feed.logged = feed.polls
+                self.log_changes(feed, rows, stale, now)
+            up = sum(row.state == "up" for row in rows)
+            status.append(f"{feed.pool.name} {up}/{len(rows)} up"
                           + (", load unknown" if stale else ""))
-            newest = max((at for _, at in feed.rows.values()), default=0.0)
-            lines.append(json.dumps([feed.pool.name, stale, round(max(0.0, newest), 3), rows]))
+            newest = max((0.0, *(at for _, at in feed.rows.values())))
+            lines.append(json.dumps([feed.pool.name, stale, newest, rows]))
         return "\n".join(["; ".join(status), *lines])
 
     def log_changes(self, feed: Feed, rows: Sequence[Row], stale: bool, now: float) -> None:
@@ -1269,7 +1186,7 @@ class Monitor:
         pool, path, trouble = f"pool {feed.pool.name}", feed.source.path, self.log.trouble
         trouble(f"{pool}: {path}", feed.trouble)
         trouble(f"{pool}: rows of {path}", feed.skipped)
-        trouble(f"{pool}: load", f"no report is younger than {feed.pool.stale:g} s" if stale else "")
+        trouble(f"{pool}: load", f"reports are over {feed.pool.stale:g} s old" if stale else "")
         up = [row for row in rows if row.state == "up" and row.weight]
         full = bool(up) and all((row.connections or 0) >= (row.max_connections or math.inf)
                                 for row in up)
@@ -1304,16 +1221,13 @@ ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT, "orphan": 0.0}  # seconds
 
 class Board:
     """Where the monitor publishes snapshots and everyone reads them: two files in memory, written
-    in turn, and a number in shared memory that says which holds the newest.
-
-    A worker looks at the number before it answers, so it needs no waking, no pipe can fill, and
-    whoever is started later finds the newest snapshot here.
-    """
+    in turn, and a number in shared memory that says which is newest. Workers look at the number
+    before they answer: nobody needs waking, no pipe can fill, and late starters find it here."""
 
     def __init__(self, shared: memoryview, seed: str) -> None:
         self.shared = shared  # [0] is the number: 0 = nothing published yet
-        self.files = [open(os.memfd_create("lbdns"), "w+b", 0) if hasattr(os, "memfd_create")
-                      else tempfile.TemporaryFile(buffering=0) for _ in range(2)]
+        create = getattr(os, "memfd_create", lambda name: os.dup(tempfile.TemporaryFile().fileno()))
+        self.files = [open(create("lbdns"), "w+b", buffering=0) for _ in range(2)]
         self.files[0].write(seed.encode())
 
     def publish(self, snapshot: str) -> None:
@@ -1372,11 +1286,8 @@ class Life:
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not through the end; returns whether it has come."""
-        with selectors.DefaultSelector() as selector:
-            for fd in self.fds:
-                selector.register(fd, selectors.EVENT_READ)
-            if selector.select(seconds):
-                self.on_wake()
+        time.sleep(seconds)
+        self.on_wake()
         return bool(self.ended)
 
 
@@ -1389,11 +1300,11 @@ def wake_on_signals() -> int:
     return wake
 
 
-class StartError(Exception):
-    """Something a start needs is not to be had; the text is a sentence with the remedy."""
+class ConfigError(Exception):
+    """A config cannot be used, or not on this host; each line of the text is a problem."""
 
 
-Pair = tuple[socket.socket, socket.socket]       # the UDP and the listening TCP socket of an address
+Pair = tuple[socket.socket, socket.socket]       # UDP and listening TCP socket of an address
 Sockets = dict[tuple[str, int], Pair]            # (host, port) of the config -> its sockets
 
 
@@ -1412,7 +1323,7 @@ def bind_all(addresses: Iterable[tuple[str, int]], bound: Sockets, log: Log) -> 
     try:
         for address in addresses:
             new[address] = bound.get(address) or bind_pair(*address, log)
-    except StartError:
+    except ConfigError:
         close_all(new, bound)
         raise
     return new
@@ -1426,7 +1337,7 @@ def close_all(sockets: Sockets, kept: Sockets) -> None:
 
 
 def bind_pair(host: str, port: int, log: Log) -> Pair:
-    """A UDP and a listening TCP socket on one address; raises StartError."""
+    """A UDP and a listening TCP socket on one address; raises ConfigError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with contextlib.ExitStack() as undo:
@@ -1443,7 +1354,7 @@ def bind_pair(host: str, port: int, log: Log) -> Pair:
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             log.error(f"no IPv6 on this host: listening on 0.0.0.0:{port} only")
             return bind_pair("0.0.0.0", port, log)
-        raise StartError(explain_bind(host, port, bad)) from None
+        raise ConfigError(explain_bind(host, port, bad)) from None
 
 
 def prepare(sock: socket.socket, host: str, log: Log) -> None:
@@ -1508,7 +1419,7 @@ def read_lines(path: str) -> list[str]:
 
 
 def drop_privileges(user: str) -> None:
-    """Become `user` for good, when started as root; raises StartError."""
+    """Become `user` for good, when started as root; raises ConfigError."""
     if os.geteuid() != 0 or user == "root":
         return
     try:
@@ -1517,7 +1428,7 @@ def drop_privileges(user: str) -> None:
         os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
         os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     except (KeyError, OSError) as bad:
-        raise StartError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
+        raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
 
 class Notify:
@@ -1595,28 +1506,37 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
 
     def run(self, banner: str) -> int:
-        """Serve until SIGTERM or SIGINT; returns the exit code. Raises StartError, ConfigError."""
-        config = self.load()
-        self.log.configure(config)
-        raise_descriptor_limit()
-        sockets = bind_all(config.listen, {}, self.log)
-        drop_privileges(config.user)
-        self.selector.register(wake_on_signals(), selectors.EVENT_READ)
+        """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError."""
+        self.selector.register(wake_on_signals(), READ)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, frame: self.signals.add(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop, which asks who ended
+        config = self.load()
+        self.log.configure(config)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        sockets = bind_all(config.listen, {}, self.log)
+        drop_privileges(config.user)
         self.current = Generation(config, sockets, "")
-        where = [udp.getsockname()[:2] for udp, _ in sockets.values()]
-        self.log.change(f"lbdns {VERSION}: {len(config.pools)} pools in {len(config.zones)} zones, "
-                        f"{config.workers} workers, on {', '.join(show_endpoint(*w) for w in where)}")
-        self.log.change(banner.format(port=where[0][1])) if banner else None
+        names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in sockets.values()]
+        self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}")
+        if banner:
+            self.log.change(banner.format(port=names[0].rpartition(":")[2]))
         if self.await_ready(self.current, math.inf):
-            self.log.change("ready")
-            self.notify.send("READY=1", "STATUS=serving")
+            self.announce("ready")
         checked = time.monotonic()
         while not self.signals & STOPS:
             checked = self.turn(checked)
         return self.stop()
+
+    def announce(self, what: str) -> None:
+        """Tell people and systemd that the current config is served."""
+        for warning in self.current.config.warnings:
+            self.log.error(f"warning: {warning}")
+        self.log.change(what)
+        self.notify.status = ""
+        self.notify.send("READY=1", f"STATUS={what}")
 
     def turn(self, checked: float) -> float:
         """One pass: wait, then see to children, heartbeats, reloads and systemd."""
@@ -1626,9 +1546,10 @@ class Supervisor:
             self.signals.discard(signal.SIGHUP)
             self.reload()
         self.start_due(self.current, now)
-        for old in self.retired:
-            old.send(signal.SIGKILL) if now > old.until else None
         self.retired = [old for old in self.retired if old.alive()]
+        for old in self.retired:
+            if now > old.until:
+                old.send(signal.SIGKILL)
         if now - checked < HEARTBEAT / 2:  # else it was we who slept: give the others time
             self.check_heartbeats(now)
         if self.current.ready():
@@ -1649,8 +1570,6 @@ class Supervisor:
             while pid:
                 self.on_death(pid, status)
                 pid, status = os.waitpid(-1, os.WNOHANG)
-
-    # -- children --
 
     def start_due(self, generation: Generation, now: float) -> None:
         """Start the children that should run and do not."""
@@ -1691,14 +1610,12 @@ class Supervisor:
         """A child has ended; note when it may be started again."""
         now, code = time.monotonic(), os.waitstatus_to_exitcode(status)
         for generation in (self.current, *self.retired):
-            for child in generation.alive():
-                if child.pid == pid:
-                    child.pid, lived = 0, now - child.born
-                    child.due = now + (CRASH_PAUSE if lived < CRASH_WINDOW else 0)
-                    if generation.until == math.inf:
-                        how = f"ended with code {code}" if code >= 0 else \
-                            f"was killed by {signal.Signals(-code).name}"
-                        self.log.error(f"{child.name} {how} after {lived:.1f} s; it is replaced")
+            for child in (each for each in generation.alive() if each.pid == pid):
+                child.pid, lived = 0, now - child.born
+                child.due = now + (CRASH_PAUSE if lived < CRASH_WINDOW else 0)
+                if generation.until == math.inf:
+                    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+                    self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
     def check_heartbeats(self, now: float) -> None:
         """Kill what shows no sign of life; the next pass starts another."""
@@ -1719,8 +1636,6 @@ class Supervisor:
             self.pause(TICK / 50)
         return True
 
-    # -- reload and stop --
-
     def load(self) -> Config:
         """Have a child read and check the config, as the user we become; raises ConfigError."""
         receive, send = os.pipe()
@@ -1729,21 +1644,11 @@ class Supervisor:
             os.close(self.lifeline[1])
             load_and_send(self.read, send)
         os.close(send)
-        octets, limit = b"", time.monotonic() + LOAD_LIMIT
-        with os.fdopen(receive, "rb", 0) as pipe, selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            while selector.select(max(0.0, limit - time.monotonic())):
-                piece = pipe.read(1 << 20)
-                octets += piece
-                if not piece:
-                    break
-            else:
-                os.kill(pid, signal.SIGKILL)
+        with os.fdopen(receive, "rb") as pipe:
+            octets = pipe.read()  # ends with the child, which gives itself LOAD_LIMIT
         os.waitpid(pid, 0)
-        try:
-            result = pickle.loads(octets)  # from our own child, which is this very program
-        except (EOFError, pickle.UnpicklingError):
-            result = [f"the process that reads the config died, or took over {LOAD_LIMIT:g} s"]
+        # What comes back is from our own child, which is this very program.
+        result = pickle.loads(octets) if octets else [f"it took over {LOAD_LIMIT} s to read"]
         if isinstance(result, list):
             raise ConfigError("\n".join(result))
         return cast(Config, result)
@@ -1764,19 +1669,17 @@ class Supervisor:
                 new.until, self.current = 0.0, old
                 self.retired[-1] = new
                 close_all(new.sockets, old.sockets)
-                raise StartError("the new processes did not get ready")
-        except (ConfigError, StartError) as bad:
+                raise ConfigError("the new processes did not get ready")
+        except ConfigError as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
-            self.log.error("reload: refused; the old config stays in force")
-            self.notify.send("READY=1", "STATUS=reload refused; the old config stays in force")
+            self.announce("reload: refused; the old config stays in force")
             return
         self.log.configure(config)
         old.until = time.monotonic() + RETIRE_LIMIT
         old.send(signal.SIGUSR1)
         close_all(old.sockets, new.sockets)
-        self.log.change(f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones")
-        self.notify.send("READY=1", "STATUS=serving")
+        self.announce(f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones")
 
     def stop(self) -> int:
         """End all children: politely first."""
@@ -1789,46 +1692,32 @@ class Supervisor:
             generation.send(signal.SIGTERM)
         while any(generation.alive() for generation in generations):
             self.pause(TICK / 5)
-            if time.monotonic() > limit or signal.SIGINT in self.signals:
-                for generation in generations:
-                    generation.send(signal.SIGKILL)
+            for generation in generations if time.monotonic() > limit or self.signals else ():
+                generation.send(signal.SIGKILL)  # at once when told twice
         self.log.change("stopped")
         self.log.flush()
         return 0
 
 
-def raise_descriptor_limit() -> None:
-    """As many descriptors as we may have; connections need them."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: then with what there is
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def load_and_send(read: Callable[[], Config], fd: int) -> NoReturn:
     """In a child: read the config and write it, or the list of what is wrong with it, to `fd`."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LOAD_LIMIT)
     result: Config | list[str]
     try:
         result = read()
         drop_privileges(result.user)  # a policy file is run, though not as root
         check_functions(result)
-    except (ConfigError, StartError) as bad:
+    except ConfigError as bad:
         result = str(bad).splitlines()
     except BaseException as bug:
         result = [f"internal error while reading the config: {bug!r}"]
     with os.fdopen(fd, "wb") as pipe:
-        pickle.dump(result, pipe)
+        pipe.write(pickle.dumps(result))
     os._exit(0)
 
 
 # ---- 10. Config: one table of keys, one checker for start, reload and `check` ------------------
-
-class ConfigError(Exception):
-    """The config cannot be used; every line of the text is a problem."""
-
-
-class Problem(Exception):
-    """A value breaks a rule; the text is the rule."""
-
 
 Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
 
@@ -1870,22 +1759,19 @@ def number(low: float, high: float) -> Check:
                 f"must be a number from {low:g} to {high:g}")
 
 
-def one_of(*words: str, other: Callable[[str], bool] = lambda value: False, says: str = "") -> Check:
+def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Check:
     """A check for one of a few words, or for text that `other` accepts."""
     def check(value: Any) -> Any:
         if isinstance(value, str) and (value in words or other(value)):
             return value
-        raise Problem(f"must be one of {', '.join(words)}{says}; {suggest(value, words)}")
+        raise Problem(f"must be one of {', '.join(words)} {says}".rstrip() + "; "
+                      + suggest(value, words))
     return check
 
 
 def some(check: Check) -> Check:
     """A check for a list of at least one of something."""
-    def check_items(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list) or not value:
-            raise Problem("must be a list with at least one item")
-        return tuple(map(check, value))
-    return check_items
+    return lambda value: tuple(map(check, LIST(value)))
 
 
 def endpoint(value: Any) -> tuple[str, int]:
@@ -1895,6 +1781,12 @@ def endpoint(value: Any) -> tuple[str, int]:
     if not match or not is_address(host) or int(match[3]) > 65535:
         raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
     return str(ipaddress.ip_address(host or "")), int(match[3])
+
+
+def contact(value: Any) -> bytes:
+    """A check for the SOA's contact, a domain name or a mail address (RFC 1035 8)."""
+    local, at, host = TEXT(value).partition("@")
+    return domain(local.replace(".", "\\.") + "." + host if at else value)
 
 
 def is_address(value: Any) -> bool:
@@ -1916,15 +1808,15 @@ def backend_address(value: Any) -> tuple[str, ...]:
     """A check for a backend: an address, one of each family (list or comma-separated), or a host
     name; canonical, so that the same server is the same key everywhere."""
     found = []
-    for each in value.split(",") if isinstance(value, str) else value if value else [None]:
+    for each in value.split(",") if isinstance(value, str) else LIST(value):
         each = TEXT(each).strip()
         if is_address(each):
             found.append(str(ipaddress.ip_address(each)))
-        elif each.rstrip(".").rpartition(".")[2].isdigit() or re.search("[:%]", each):
-            raise Problem("is no IPv4 or IPv6 address")
+        elif not re.fullmatch(r"[a-z0-9_.-]*[a-z_-][a-z0-9_-]*\.?", each.lower()):
+            raise Problem("is no IPv4 or IPv6 address, and no host name")
         else:
             found.append(wire.show_name(domain(each).lower()))
-    kinds = [address_rdata(each)[0] for each in found]
+    kinds = [wire.address_rdata(each)[0] for each in found]
     if len(set(kinds)) != len(kinds) or (wire.CNAME in kinds and len(kinds) > 1):
         raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
     return tuple(sorted(found, key=lambda each: ":" in each))
@@ -1932,25 +1824,24 @@ def backend_address(value: Any) -> tuple[str, ...]:
 
 TEXT = rule(lambda value: isinstance(value, str) and value != "", "must be text")
 TRUTH = rule(lambda value: isinstance(value, bool), "must be true or false")
+LIST = rule(lambda value: isinstance(value, list) and value != [],
+            "must be a list with at least one item")
 TABLE = rule(lambda value: isinstance(value, dict), "must be a table")
 SECONDS = whole(0, wire.TTL_MAX)
 
 TOP = {
-    "listen": Key(some(endpoint), (("::", 9000),), 'listen = ["[::]:9000"]',
-                  'UDP and TCP; "[::]" is IPv6 and IPv4'),
+    "listen": Key(some(endpoint), (("::", 9000),), 'listen = ["[::]:9000"]', "UDP and TCP"),
     "workers": Key(whole(0, 256), 0, "workers = 0", "processes that answer; 0 = one per CPU"),
     "user": Key(TEXT, "nobody", 'user = "nobody"', "become this user after binding, if root"),
     "log": Key(one_of(*Log.LEVELS), "changes", 'log = "changes"', "errors | changes | queries"),
     "log_format": Key(one_of("text", "json"), "text", 'log_format = "text"', "text | json"),
     "nsid": Key(TEXT, "", '# nsid = "ns1"', "what `dig +nsid` shows of this server"),
-    "servers": Key(whole(1, 1000), 1, "servers = 1",
-                   "name servers that answer for these pools; a hint for least-connections"),
+    "servers": Key(whole(1, 1000), 1, "servers = 1", "that answer for these pools; a hint"),
     "zones": Key(TABLE, {}), "pools": Key(TABLE, {})}
 
 ZONE = {
-    "ns": Key(some(domain), (), 'ns = ["ns1.example.com.", "ns2.example.com."]',
-              "as the parent zone delegates"),
-    "contact": Key(TEXT, "", '# contact = "hostmaster.example.com."', "or a mail address"),
+    "ns": Key(some(domain), (), 'ns = ["ns1.example.com.", "ns2.example.com."]', "the delegation"),
+    "contact": Key(contact, None, '# contact = "hostmaster.example.com."', "or a mail address"),
     "serial": Key(whole(0, 2**32 - 1), 1, "# serial = 1", "of the SOA"),
     "refresh": Key(SECONDS, 7200, "# refresh = 7200", "seconds, as the next four"),
     "retry": Key(SECONDS, 1800, "# retry = 1800"),
@@ -1962,25 +1853,25 @@ ZONE = {
                    '198.51.100.53\n@    300 IN MX  10 mail\nwww  300 IN A   192.0.2.80\n"""')}
 
 POOL = {
-    "policy": Key(one_of(*POLICIES, other=re.compile(r".+\.py:\w+").fullmatch,  # type: ignore[arg-type]
-                         says=' or "file.py:function"'), "random", 'policy = "least-connections"',
-                  'random | round-robin | failover | hash | least-connections | "file.py:function"'),
+    "policy": Key(one_of(*POLICIES, other=re.compile(r".+\.py:\w+").fullmatch,
+                         says='or "file.py:function"'), "random", 'policy = "least-connections"',
+                  ", ".join(POLICIES) + ', "file.py:function"'),
     "ttl": Key(SECONDS, 60, "ttl = 60", "seconds"),
     "answers": Key(whole(1, 13), 1, "answers = 1", "addresses per answer; one balances best"),
     "anticache": Key(TRUTH, None, "anticache = true", "also answer <anything>api.example.com"),
     "backends": Key(some(lambda value: value), (),
                     'backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, '
                     'max_connections = 1000, state = "up" }]'),
-    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }',
-                  "backends, or their load, from a table"),
+    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }', "or a `query`"),
     "stale": Key(number(1, 86400), 10.0, "stale = 10", "seconds a report of load is believed"),
-    "all_down": Key(one_of("all", "servfail", "empty", other=is_address, says=", or an address"),
-                    "all", 'all_down = "all"', 'or servfail, empty, "192.0.2.9": when nothing is up')}
+    "all_down": Key(one_of("all", "servfail", "empty", other=lambda text: is_address(text),
+                           says="or an address"), "all", 'all_down = "all"',
+                    'when nothing is up: all | servfail | empty | "192.0.2.9"')}
 
 BACKEND = {
     "address": Key(backend_address, ()), "weight": Key(number(0, 1e6), 1.0),
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
-RECORD = {**BACKEND, "connections": Key(whole(0, 10**9), None), "updated_at": Key(number(0, 1e12), 0)}
+RECORD = BACKEND | {"connections": Key(whole(0, 10**9), 0), "updated_at": Key(number(0, 1e12), 0)}
 
 SOURCE = {"sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "every": Key(number(0.1, 3600), 1.0)}
 
@@ -2008,9 +1899,9 @@ class Checker:
                 else:
                     found[name] = keys[name].check(each)
             except Problem as bad:
-                self.problem(where, f" = {reprlib.repr(each)}: {bad}")
+                self.problem(where, f" = {each!r:.80}: {bad}")
         if not isinstance(value, dict):
-            self.problem(path, f" = {reprlib.repr(value)}: must be a table")
+            self.problem(path, f" = {value!r:.80}: must be a table")
         return found
 
     def full(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
@@ -2041,57 +1932,42 @@ class Checker:
         if not top["zones"]:
             self.problem("zones", ': there is none; add [zones."example.com"]')
         for zone in zones.values():
-            self.finish(zone, [each for each in pools.values() if home(each.owner, zones) is zone])
-        if os.geteuid() == 0 and top["user"] not in (entry.pw_name for entry in pwd.getpwall()):
+            self.finish(zone, [each for each in pools.values() if home(each.owner, zones) is zone],
+                        [each for each in zones if zone.apex in wire.suffixes(each)])
+        if os.geteuid() == 0 and top["user"] not in [entry.pw_name for entry in pwd.getpwall()]:
             self.problem("user", f" = {top['user']!r}: no such user on this host")
         if self.problems:
             raise ConfigError("\n".join(self.problems))
-        if sys.platform != "linux":  # nobody has measured there that sharing a socket works well
-            top["workers"] = 1
         top.update(listen=tuple(dict.fromkeys(top["listen"])), zones=zones, pools=pools,
-                   workers=top["workers"] or len(os.sched_getaffinity(0)))
+                   workers=(top["workers"] or len(os.sched_getaffinity(0)))
+                   if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
         return Config(**top, warnings=tuple(self.warnings))
-
-    # -- zones --
 
     def zone(self, where: str, apex: bytes, value: Any) -> Zone:
         """One zone: its records, and SOA and NS from the keys where the records have none."""
         keys, zone = self.full(where, value, ZONE), Zone(apex)
-        for label, text in (("file", self.text_of(where, keys["file"])), ("records", keys["records"])):
+        texts = {"records": keys["records"]}
+        try:
+            texts["file"] = read_text(self.folder / keys["file"]) if keys["file"] else ""
+        except Problem as bad:
+            self.problem(where, f".file = {keys['file']!r}: {bad}")
+        for label, text in texts.items():
             parsed = wire.ZoneText(text, apex, keys["ttl"])
             for problem in parsed.problems:
                 self.problem(where, f".{label} {problem}")
             for record in parsed.records:
                 self.add(f"{where}.{label} line {record.line}", zone, record)
         node = zone.nodes.setdefault(apex, {})
-        for rtype, words in ((wire.NS, ["ns"]), (wire.SOA, ["contact", "serial"])):
-            for word in words:
-                if rtype in node and word in value:
-                    self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
+        for word, rtype in (("ns", wire.NS), ("contact", wire.SOA), ("serial", wire.SOA)):
+            if rtype in node and isinstance(value, dict) and word in value:
+                self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
         servers = tuple(dict.fromkeys(keys["ns"])) or (b"\x03ns1" + apex,)
         node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], servers))
-        contact = keys["contact"] or "hostmaster." + wire.show_name(apex)
-        local, at, host = contact.partition("@")
-        with self.noting(f"{where}.contact"):
-            rname = domain(local.replace(".", "\\.") + "." + host if at else contact)
-            timers = [keys[each] for each in ("serial", "refresh", "retry", "expire", "negative_ttl")]
-            soa = node[wire.NS].rdatas[0] + rname + struct.pack("!5I", *timers)
-            node.setdefault(wire.SOA, wire.RRset(wire.SOA, keys["ttl"], (soa,)))
+        timers = [keys[each] for each in ("serial", "refresh", "retry", "expire", "negative_ttl")]
+        soa = (node[wire.NS].rdatas[0] + (keys["contact"] or b"\x0ahostmaster" + apex)
+               + struct.pack("!5I", *timers))
+        node.setdefault(wire.SOA, wire.RRset(wire.SOA, keys["ttl"], (soa,)))
         return zone
-
-    @contextlib.contextmanager
-    def noting(self, path: str) -> Iterator[None]:
-        """Turn a broken rule, or a file that cannot be read, into a problem of `path`."""
-        try:
-            yield
-        except (Problem, OSError, UnicodeDecodeError) as bad:
-            self.problem(path, f": {getattr(bad, 'strerror', None) or bad}")
-
-    def text_of(self, where: str, file: str) -> str:
-        """The text of a zone file."""
-        with self.noting(f"{where}.file = {file!r}"):
-            return (self.folder / file).read_text(encoding="utf-8") if file else ""
-        return ""
 
     def add(self, where: str, zone: Zone, record: wire.Record) -> None:
         """Put a record into its zone; the smallest TTL of an RRset counts (RFC 2181 5.2)."""
@@ -2111,14 +1987,16 @@ class Checker:
         else:
             node[rtype] = wire.RRset(rtype, min(record.ttl, old.ttl), rdatas)
 
-    def finish(self, zone: Zone, pools: Sequence[PoolConfig]) -> None:
+    def finish(self, zone: Zone, pools: Sequence[PoolConfig], children: Sequence[bytes]) -> None:
         """What answers need besides the records; warn of name servers that nobody could reach."""
-        for owner in [*zone.nodes, *(pool.owner for pool in pools)]:
+        for owner in [*zone.nodes, *children, *(pool.owner for pool in pools)]:
             for name in wire.suffixes(owner)[:-len(wire.suffixes(zone.apex)) or None]:
                 zone.nodes.setdefault(name, {})  # an empty non-terminal, unless there is more
-        for pool in pools:
-            if pool.anticache:
-                zone.add_anticache(pool.owner)
+        for owner in (pool.owner for pool in pools if pool.anticache):
+            parent, label = owner[1 + owner[0]:], owner[1:1 + owner[0]]
+            endings = zone.endings.setdefault(parent, {})
+            endings[label] = owner
+            zone.lengths[parent] = sorted({len(each) for each in endings}, reverse=True)
         zone.cuts = {owner for owner, node in zone.nodes.items()
                      if wire.NS in node and owner != zone.apex}
         soa = zone.nodes[zone.apex].get(wire.SOA, wire.RRset(wire.SOA, 0, (bytes(4),)))
@@ -2126,12 +2004,9 @@ class Checker:
         zone.negative = soa._replace(ttl=min(soa.ttl, minimum))  # RFC 2308 3
         for server in zone.nodes[zone.apex][wire.NS].rdatas:
             node = zone.nodes.get(server.lower(), {})
-            if zone.apex in wire.suffixes(server.lower()) and not {wire.A, wire.AAAA} & node.keys() \
-                    and server.lower() not in (pool.owner for pool in pools):
+            if zone.apex in wire.suffixes(server.lower()) and not {wire.A, wire.AAAA} & node.keys():
                 self.warnings.append(f"{self.file}: name server {wire.show_name(server)} has no "
                                      "A or AAAA record in its zone")
-
-    # -- pools --
 
     def pool(self, where: str, owner: bytes, value: Any, zones: dict[bytes, Zone]) -> PoolConfig:
         """One pool."""
@@ -2160,7 +2035,7 @@ class Checker:
             self.problem(where, ": below a delegation of its zone, so others answer for it")
         for rtype in node if alias else node.keys() & {wire.A, wire.AAAA, wire.CNAME}:
             self.problem(where, f": its zone has {wire.show_type(rtype)} at this name"
-                         + (", and host names make it a CNAME, which stands alone" if alias else ""))
+                         + ", and host names make it a CNAME, which stands alone" * alias)
 
     def backends(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
         """The inline backends."""
@@ -2168,11 +2043,12 @@ class Checker:
         for at, value in enumerate(values):
             path = f"{where}.backends[{at}]"
             known = len(self.problems)
-            keys = self.full(path, value if isinstance(value, dict) else {"address": value}, BACKEND)
+            table = value if isinstance(value, dict) else {"address": value}
+            keys = self.full(path, table, BACKEND)
             if not keys["address"] and len(self.problems) == known:
                 self.problem(path, ": needs an address")
             if seen & set(keys["address"]):
-                self.problem(path, f" = {reprlib.repr(value)}: stands in the list twice")
+                self.problem(path, f" = {value!r:.80}: stands in the list twice")
             seen |= set(keys["address"])
             if keys["address"]:
                 yield Row(keys.pop("address"), **keys)
@@ -2203,29 +2079,36 @@ def check_functions(config: Config) -> None:
                                   f"{type(bad).__name__}: {bad}") from None
 
 
+def read_text(path: pathlib.Path) -> str:
+    """The text of a file; raises Problem."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as bad:
+        raise Problem(str(getattr(bad, "strerror", None) or bad)) from None
+
+
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
     try:
-        document = tomllib.loads(pathlib.Path(file).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as bad:
-        raise ConfigError(f"{file}: {getattr(bad, 'strerror', None) or bad}") from None
-    return Checker(file).config(document)
+        return Checker(file).config(tomllib.loads(read_text(pathlib.Path(file))))
+    except (Problem, tomllib.TOMLDecodeError) as bad:
+        raise ConfigError(f"{file}: {bad}") from None
 
 
 # ---- 11. Command line --------------------------------------------------------------------------
 
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
-USAGE = """lbdns.py                                the demo: api.example.com on port 9000
-       lbdns.py CONFIG                         serve what a TOML file says
-       lbdns.py NAME=ADDR,ADDR ... [-p PORT]   serve pools without a file
-       lbdns.py check CONFIG                   say what is wrong with it, or what it serves
-       lbdns.py example                        print a config with every word explained
-       lbdns.py bundle                         print this program as the one file to copy"""
+USAGE = """lbdns.py                               the demo: api.example.com on 9000
+       lbdns.py CONFIG                        serve what a TOML file says
+       lbdns.py NAME=ADDR,ADDR ... [-p PORT]  serve pools without a file
+       lbdns.py check CONFIG                  say what is wrong with it
+       lbdns.py example                       print a config with every word
+       lbdns.py bundle                        print lbdns as one file to copy"""
 
 
 def example() -> str:
     """A config with every word explained, made from the tables that check it."""
-    text = "# A config of lbdns: each word with its default or an example; paths are relative to it.\n"
+    text = "# A config of lbdns: each word with its default or an example.\n"
     for title, keys in (("", TOP), ('\n[zones."example.com"]\n', ZONE),
                         ('\n[pools."api.example.com"]\n', POOL)):
         text += title
@@ -2267,10 +2150,10 @@ def check(file: str) -> int:
     for warning in config.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for pool in config.pools.values():
-        rows = ", ".join("+".join(row.addresses) for row in pool.backends) or "backends"
-        print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, {rows}"
-              + (f" from {pool.source.path}" if pool.source else "")
-              + (", anti-cache" if pool.anticache else ""))
+        rows = ["+".join(row.addresses) for row in pool.backends]
+        origin = f"rows of {pool.source.path}" if pool.source else ""
+        print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, "
+              + ", ".join([*rows, origin]).rstrip(", ") + ", anti-cache" * pool.anticache)
     print(f"{file}: good; {len(config.zones)} zones, {len(config.pools)} pools")
     return 0
 
@@ -2309,7 +2192,7 @@ def main(argv: Sequence[str]) -> int:
         supervisor, banner = Supervisor(lambda: read_config(words[0]), True), ""
     try:
         return supervisor.run(banner)
-    except (StartError, ConfigError) as bad:
+    except ConfigError as bad:
         supervisor.log.flush()
         print(f"lbdns: {bad}", file=sys.stderr)
         return 2

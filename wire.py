@@ -15,6 +15,7 @@ at most 63 and so never look like letters. Rdata is held in wire form, names in 
 Left out on purpose: DNSSEC signing, dynamic update, TSIG, zone transfer, $INCLUDE and $GENERATE.
 """
 import binascii
+import contextlib
 import ipaddress
 import re
 import struct
@@ -214,26 +215,27 @@ def decode_query(packet: bytes) -> Query:
         if questions != 1:
             raise Malformed(f"{questions} questions", 4)
         reader = Reader(packet, HEADER)
-        _read_question(reader, query)
+        qclass = _read_question(reader, query)
         if answers or authority or additional:
             _read_records(reader, query, answers + authority, additional)
+        # Only now, so that these refusals keep OPT: RFC 6891 7.
+        if qclass != CLASS_IN:
+            raise Malformed(f"class {qclass}", reader.at, REFUSED)
+        # OPT and TSIG live in the additional section only; a question for TKEY needs one there.
+        if query.qtype in (OPT, TKEY, TSIG):
+            raise Malformed(f"type {query.qtype} as a question", reader.at)
     except Malformed as bad:
         query.rcode, query.why = bad.rcode, str(bad)
     return query  # octets behind the last record are ignored, and never repeated
 
 
-def _read_question(reader: Reader, query: Query) -> None:
-    """QNAME, QTYPE, QCLASS. No pointer can be right here: nothing but the header is before it."""
+def _read_question(reader: Reader, query: Query) -> int:
+    """QNAME and QTYPE; returns QCLASS. No pointer can be right here: only the header is before."""
     qname = reader.name()
-    qtype, qclass = reader.u16(), reader.u16()
-    query.qname, query.key, query.qtype = qname, qname.lower(), qtype
+    query.qname, query.key, query.qtype = qname, qname.lower(), reader.u16()
+    qclass = reader.u16()
     query.question = reader.wire[HEADER:reader.at]
-    # From here on a refusal repeats the question: whoever asked can tell what was refused.
-    if qclass != CLASS_IN:
-        raise Malformed(f"class {qclass}", reader.at - 2, REFUSED)
-    # OPT and TSIG live in the additional section only; a question for TKEY needs one there too.
-    if qtype in (OPT, TKEY, TSIG):
-        raise Malformed(f"type {qtype} as a question", reader.at - 4)
+    return qclass
 
 
 def _read_records(reader: Reader, query: Query, before: int, additional: int) -> None:
@@ -778,6 +780,14 @@ def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
     if reader.at != end:
         raise Malformed(f"rdata of {show_type(rtype)} is not {size} octets", start)
     return rdata
+
+
+def address_rdata(address: str) -> tuple[int, bytes]:
+    """The type and rdata that answer with an address or, as a CNAME, with a host name."""
+    for rtype in (A, AAAA):
+        with contextlib.suppress(BadText):
+            return rtype, parse_rdata(rtype, [address])
+    return CNAME, parse_name(address)
 
 
 def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> bytes:
