@@ -3,22 +3,36 @@
 Everything runs on loopback on ports the kernel picks. Tests that need other programs (dig, unbound,
 named, ...) say so and are skipped where these are missing; CI installs them and allows no skip.
 LBDNS_DIR names the folder with the lbdns.py to test (default: beside this file), so that the same
-tests run against the bundled single file. A test of a row of FEATURES carries its number: test_row_06.
+tests run against the bundled single file. A test of a row of FEATURES carries its number
+(test_row_06), one of a case of RELIABILITY too (case_19).
 """
+import ast
 import contextlib
 import importlib.util
+import io
+import ipaddress
+import itertools
+import json
+import math
 import os
 import pathlib
+import random
 import re
+import resource
+import select
 import shutil
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import tomllib
 import unittest
+from collections import Counter
 
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = pathlib.Path(os.environ.get("LBDNS_DIR", HERE)).resolve()
@@ -71,8 +85,8 @@ def query(name, rtype="A", ident=4711, flags=0, opt=None, payload=1232, opt_flag
           qclass=1):
     """A query's octets. `opt` None: OPT only when `options` or `opt_flags` ask for one."""
     with_opt = bool(options or opt_flags) if opt is None else opt
-    body = wire.parse_name(name) + wire.parse_type(rtype).to_bytes(2, "big") + qclass.to_bytes(2, "big")
-    header = b"".join(n.to_bytes(2, "big") for n in (ident, flags, 1, 0, 0, int(with_opt)))
+    body = wire.parse_name(name) + struct.pack("!2H", wire.parse_type(rtype), qclass)
+    header = struct.pack("!6H", ident, flags, 1, 0, 0, with_opt)
     tail = b"\0\0\x29" + payload.to_bytes(2, "big") + opt_flags.to_bytes(4, "big")
     tail += len(options).to_bytes(2, "big") + options
     return header + body + (tail if with_opt else b"")
@@ -99,6 +113,12 @@ class Answer:
             self.options[code] = self.opt.rdata[at + 4:at + 4 + size]
             at += 4 + size
 
+    @property
+    def ede(self):
+        """The Extended DNS Error as (code, text); None without one."""
+        data = self.options.get(wire.EDE)
+        return data and (int.from_bytes(data[:2], "big"), data[2:].decode())
+
     @staticmethod
     def show(record):
         """owner TTL TYPE rdata"""
@@ -124,24 +144,40 @@ class Server:
     """
 
     def __init__(self, config=None, words=(), workers=1, script=SCRIPT, env=None, files=(),
-                 wait=True, listen=None, log="queries", port=None):
+                 wait=True, listen=None, log="queries", port=None, constants=None, prelude="",
+                 **popen):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
         self.folder.chmod(0o777)
         self.port = port or free_port()
         self.config = self.folder / "lbdns.toml"
-        self.head = (f"listen = {listen or ['127.0.0.1:%d' % self.port]!r}\nworkers = {workers}\n"
+        self.head = (f"listen = {listen or [f'127.0.0.1:{self.port}']!r}\nworkers = {workers}\n"
                      f"log = {log!r}\n")
         for name, text in dict(files).items():
             (self.folder / name).write_text(text)
         if config is not None:
             self.write(config)
             words = [str(self.config)]
+        if constants or prelude:
+            script = self.wrapper(constants or {}, prelude)
         self.stderr = open(self.folder / "log", "w+b")
-        self.process = subprocess.Popen(
-            [*PYTHON, str(script), *words], cwd=self.folder, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=self.stderr, env={**os.environ, **(env or {})})
+        self.process = subprocess.Popen([*PYTHON, str(script), *words], **{
+            "cwd": self.folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL,
+            "stderr": self.stderr, "env": {**os.environ, **(env or {})}, **popen})
         if wait:
-            self.wait_for(r" ready$")
+            try:
+                self.wait_for(r'[ "]ready("})?$')
+            except AssertionError:
+                self.stop()
+                raise
+
+    def wrapper(self, constants, prelude):
+        """A script that runs lbdns with some of its limits changed, after some other lines."""
+        path = self.folder / "wrapper.py"
+        path.write_text("import os, sys, resource\n"
+                        f"sys.path.insert(0, {str(FOLDER)!r})\nimport lbdns\n{prelude}\n" +
+                        "".join(f"lbdns.{name} = {value}\n" for name, value in constants.items()) +
+                        "sys.exit(lbdns.main(sys.argv[1:]))\n")
+        return path
 
     def write(self, config):
         """(Re)write the config file; the listen address and the like stand before the text."""
@@ -151,6 +187,11 @@ class Server:
         return self
 
     def __exit__(self, *exc):
+        text = self.stop()
+        assert "internal error" not in text and "Traceback" not in text, text
+
+    def stop(self):
+        """End it, if it has not ended; returns its log."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -161,18 +202,20 @@ class Server:
         self.stderr.close()
         text = self.log()
         shutil.rmtree(self.folder, ignore_errors=True)
-        assert "internal error" not in text and "Traceback" not in text, text
+        return text
 
     def log(self):
         """All it has logged so far."""
         return (self.folder / "log").read_text(errors="replace") if self.folder.exists() else ""
 
     def wait_for(self, pattern, count=1):
-        """Wait until the log matches a pattern (MULTILINE) `count` times; returns the last match."""
+        """Wait until the log matches a pattern (MULTILINE) `count` times; returns the last."""
         def found():
-            matches = re.findall(pattern, self.log(), re.M)
-            return matches[count - 1:]
-        return until(found, lambda: f"no {pattern!r} in the log:\n{self.log()}")[-1]
+            ended = self.process.poll() is not None
+            matches = re.findall(pattern, self.log(), re.M)[count - 1:]
+            assert matches or not ended, f"it ended before {pattern!r}:\n{self.log()}"
+            return matches
+        return until(found, lambda: f"no {pattern!r} in the log:\n{self.log()[-3000:]}")[-1]
 
     def signal(self, number):
         """Send the supervisor a signal."""
@@ -204,16 +247,47 @@ class Server:
         assert octets is not None, f"no reply to {name} {rtype}\n{self.log()}"
         return Answer(octets)
 
+    def connect(self, host="127.0.0.1"):
+        """A TCP connection; what it waits for comes in time or fails the test."""
+        sock = socket.create_connection((host, self.port), 5)
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def ask_many(self, packets, host="127.0.0.1", window=50):
+        """Replies to queries over one UDP socket, `window` of them on their way at a time."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        replies = []
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            sock.connect((host, self.port))
+            packets = list(packets)
+            for at in range(0, len(packets), window):
+                for packet in packets[at:at + window]:
+                    sock.send(packet)
+                replies += [sock.recv(65535) for _ in packets[at:at + window]]
+        return replies
+
+    def count(self, number, name="api.example.com", rtype="A"):
+        """How often each address came in a number of answers over UDP."""
+        return Counter(Answer(reply).rdatas[0] for reply in self.ask_many(
+            query(name, rtype, ident=at & 0xFFFF) for at in range(number)))
+
     def ask_tcp(self, *octets, host="127.0.0.1"):
         """Queries pipelined over one TCP connection; returns the replies' octets."""
-        with socket.create_connection((host, self.port), 5) as sock:
-            sock.sendall(b"".join(len(each).to_bytes(2, "big") + each for each in octets))
+        with self.connect(host) as sock:
+            sock.sendall(b"".join(map(frame, octets)))
             return [read_frame(sock) for _ in octets]
 
     def pids(self):
         """Process ids of the children, by their order of start."""
         path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
         return [int(pid) for pid in pathlib.Path(path).read_text().split()]
+
+
+def frame(octets):
+    """A message as TCP carries it."""
+    return len(octets).to_bytes(2, "big") + octets
 
 
 def read_frame(sock):
@@ -241,19 +315,1670 @@ def until(condition, complaint=lambda: "waited in vain"):
     raise AssertionError(complaint())
 
 
+def status_of(pid, key):
+    """A line of /proc/PID/status; "" when the process is gone or a zombie."""
+    with contextlib.suppress(OSError):
+        text = pathlib.Path(f"/proc/{pid}/status").read_text()
+        found = re.search(rf"^{key}:\s*(.*)$", text, re.M)
+        return found[1] if found and "\nState:\tZ" not in text else ""
+    return ""
+
+
+def memory(pid):
+    """Octets of memory that a process holds."""
+    return int(status_of(pid, "VmRSS").split()[0]) * 1024
+
+
+def has_ipv6():
+    """Whether ::1 can be used here."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
 def needs(*programs):
     """Skip a test where programs are missing; CI has them all and allows no skip."""
     missing = [program for program in programs if not shutil.which(program)]
     return unittest.skipIf(missing, f"not installed: {', '.join(missing)}")
 
 
-class LiveSmoke(unittest.TestCase):
-    def test_smoke(self):
-        with Server(ZONE + POOL) as server:
-            self.assertIn(server.ask("api.example.com").rdatas[0], ("1.2.3.4", "8.8.4.4", "8.8.8.8"))
-            server.reload()
-            self.assertEqual(server.ask("nope.example.com").rcode, wire.NXDOMAIN)
-            print(server.log())
+class Desk:
+    """`answer` in this process: pure, with seeded dice, no sockets."""
+
+    def __init__(self, config=ZONE + POOL, seed=7):
+        document = {"workers": 1, **tomllib.loads(config)}
+        self.log = lbdns.Log()
+        self.state = lbdns.State(lbdns.Checker("test.toml").config(document), b"0" * 16, self.log)
+        self.dice, self.now = random.Random(seed).random, 0.0
+
+    def raw(self, octets, client="192.0.2.77", tcp=False):
+        """The octets of the reply, or None."""
+        return lbdns.answer(octets, client, tcp, self.state, self.now, self.dice)
+
+    def ask(self, name="api.example.com", rtype="A", client="192.0.2.77", tcp=False, **options):
+        """One query, decoded."""
+        return Answer(self.raw(query(name, rtype, **options), client, tcp))
+
+    def count(self, number, name="api.example.com", rtype="A", **options):
+        """How often each rdata came in a number of answers."""
+        return Counter(rdata for _ in range(number)
+                       for rdata in self.ask(name, rtype, **options).rdatas)
+
+    def load(self, *rows, pool="api.example.com", stale=False):
+        """A snapshot as the monitor publishes it: (address, {field: value}) or just the address."""
+        rows = [row if isinstance(row, tuple) else (row, {}) for row in rows]
+        made = [lbdns.Row(tuple(addresses.split(",")), **fields) for addresses, fields in rows]
+        self.state.load("status\n" + json.dumps([pool, stale, 0.0, made]), self.now)
+
+    def errors(self):
+        """The trouble it has logged."""
+        return [line.decode() for line in self.log.lines if b"error: " in line]
+
+
+def option(code, data=b""):
+    """An option of OPT."""
+    return code.to_bytes(2, "big") + len(data).to_bytes(2, "big") + data
+
+
+def subnet(text, scope=0):
+    """A client subnet option: "192.0.2.0/24"."""
+    net = ipaddress.ip_network(text)
+    octets = net.network_address.packed[:(net.prefixlen + 7) // 8]
+    return option(wire.ECS, bytes([0, 1 if net.version == 4 else 2, net.prefixlen, scope]) + octets)
+
+
+def sigma(number, share):
+    """Four standard deviations of how often something of this share comes in a number of draws."""
+    return 4 * math.sqrt(number * share * (1 - share))
+
+
+# ---- In this process: what a name means --------------------------------------------------------
+
+LOOKUP = """
+[zones."example.com"]
+ns = ["ns1.example.com.", "ns2.example.com."]
+records = '''
+$TTL 300
+ns1      A     127.0.0.1
+ns2      A     127.0.0.2
+@        MX    10 mail
+mail     A     192.0.2.25
+www      A     192.0.2.80
+www      AAAA  2001:db8::80
+a.ent    TXT   below
+*.wild   A     192.0.2.90
+host.wild   MX 10 mail
+x.sub.wild  A  192.0.2.91
+*.walias    CNAME www
+sub      NS    ns.sub
+sub      NS    ns.elsewhere.net.
+ns.sub   A     192.0.2.53
+ns.sub   AAAA  2001:db8::53
+sub      DS    1 8 1 0123456789012345678901234567890123456789
+del.api  NS    ns.elsewhere.net.
+child    NS    ns1
+alias    CNAME www
+alias2   CNAME alias
+tochild  CNAME www.child
+tonet    CNAME www.example.net.
+toorg    CNAME WWW.example.org.
+loop1    CNAME loop2
+loop2    CNAME loop1
+self     CNAME self
+dead     CNAME nothing
+deadorg  CNAME nothing.example.org.
+nodata   CNAME mail
+topool   CNAME Api
+tosub    CNAME www.sub
+api      HTTPS 1 . alpn=h2
+exact-api  A   192.0.2.42
+txt-api  TXT   exact
+below.ent-api TXT x
+c0 CNAME c1
+c1 CNAME c2
+c2 CNAME c3
+c3 CNAME c4
+c4 CNAME c5
+c5 CNAME c6
+c6 CNAME c7
+c7 CNAME c8
+c8 CNAME c9
+c9 CNAME c10
+c10 CNAME c11
+c11 CNAME www
+'''
+[zones."child.example.com"]
+records = "www 300 A 192.0.2.33"
+[zones."bare.example.com"]
+records = "www 300 A 192.0.2.34"
+[zones."example.org"]
+ttl = 30
+negative_ttl = 900
+records = "www 300 A 192.0.2.44"
+[pools."api.example.com"]
+backends = ["1.2.3.4"]
+[pools."eu-api.example.com"]
+backends = ["1.2.3.5"]
+[pools."v.api.example.com"]
+backends = ["1.2.3.6"]
+[pools."plain.example.com"]
+anticache = false
+backends = ["1.2.3.7"]
+[pools."a.b.example.com"]
+backends = ["1.2.3.8"]
+[pools."*.many.example.com"]
+backends = ["1.2.3.9"]
+anticache = false
+[pools."example.org"]
+backends = ["1.2.3.10"]
+"""
+
+
+def brief(answer):
+    """A reply on one line, .example.com. left out: RCODE flags | answers | authority types."""
+    lines = [re.sub(r"\.example\.com\.", "", line) for line in answer.answer]
+    return (f"{wire.RCODES[answer.rcode]} {answer.flags[3:]} | {', '.join(lines)} | "
+            f"{' '.join(answer.types)}").strip()
+
+
+class Lookup(unittest.TestCase):
+    """Which data answers a name (DESIGN.md section 4)."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.desk = Desk(LOOKUP)
+
+    def check(self, *table):
+        for name, rtype, expected in table:
+            with self.subTest(f"{name} {rtype}"):
+                full = name if name.endswith(".") else name + ".example.com"
+                self.assertEqual(brief(self.desk.ask(full, rtype)), expected)
+
+    def test_exact_name_and_type(self):
+        self.check(("www", "A", "NOERROR aa | www 300 A 192.0.2.80 |"),
+                   ("www", "AAAA", "NOERROR aa | www 300 AAAA 2001:db8::80 |"),
+                   ("mail", "A", "NOERROR aa | mail 300 A 192.0.2.25 |"),
+                   ("example.com.", "MX", "NOERROR aa | example.com. 300 MX 10 mail |"))
+
+    def test_row_04_apex_answers_soa_and_ns_with_aa(self):
+        soa = "ns1.example.com. hostmaster.example.com. 1 7200 1800 1209600 60"
+        self.assertEqual(self.desk.ask("example.com", "SOA").answer,
+                         [f"example.com. 3600 SOA {soa}"])
+        self.check(("example.com.", "NS", "NOERROR aa | example.com. 3600 NS ns1, "
+                                          "example.com. 3600 NS ns2 |"))
+
+    def test_row_03_negative_answers_hold_the_soa_with_the_smaller_ttl(self):
+        self.check(("api", "AAAA", "NOERROR aa |  | SOA"), ("www", "MX", "NOERROR aa |  | SOA"),
+                   ("x-api", "AAAA", "NOERROR aa |  | SOA"), ("nope", "A", "NXDOMAIN aa |  | SOA"),
+                   ("deep.below.www", "A", "NXDOMAIN aa |  | SOA"))
+        for name, ttl in (("nope.example.com", "60"), ("nope.www.example.org", "30")):
+            self.assertEqual(self.desk.ask(name).authority[0].split()[1], ttl)
+
+    def test_row_04_out_of_zone_is_refused(self):
+        for name in ("example.net", "com", ".", "localhost", "example.com.net", "xexample.com",
+                     r"api\.example.com", r"a\003api\007example.com"):
+            with self.subTest(name):
+                answer = self.desk.ask(name, opt=True)
+                self.assertEqual(brief(answer), "REFUSED  |  |")
+                self.assertIsNotNone(answer.opt)
+                self.assertEqual(answer.additional, [])
+
+    def test_row_05_empty_non_terminals_are_no_data(self):
+        self.check(("ent", "A", "NOERROR aa |  | SOA"), ("b", "A", "NOERROR aa |  | SOA"),
+                   ("b", "NS", "NOERROR aa |  | SOA"), ("many", "A", "NOERROR aa |  | SOA"),
+                   ("a.b", "A", "NOERROR aa | a.b 60 A 1.2.3.8 |"))
+
+    def test_wildcards_match_only_what_does_not_exist(self):
+        self.check(("foo.wild", "A", "NOERROR aa | foo.wild 300 A 192.0.2.90 |"),
+                   ("foo.bar.wild", "A", "NOERROR aa | foo.bar.wild 300 A 192.0.2.90 |"),
+                   ("*.wild", "A", r"NOERROR aa | *.wild 300 A 192.0.2.90 |"),
+                   ("foo.wild", "MX", "NOERROR aa |  | SOA"),
+                   ("wild", "A", "NOERROR aa |  | SOA"),
+                   ("host.wild", "A", "NOERROR aa |  | SOA"),
+                   ("below.host.wild", "A", "NXDOMAIN aa |  | SOA"),
+                   ("sub.wild", "A", "NOERROR aa |  | SOA"),
+                   ("y.sub.wild", "A", "NXDOMAIN aa |  | SOA"),
+                   ("foo.walias", "A", "NOERROR aa | foo.walias 300 CNAME www, "
+                                       "www 300 A 192.0.2.80 |"),
+                   ("foo.walias", "CNAME", "NOERROR aa | foo.walias 300 CNAME www |"),
+                   ("x.many", "A", "NOERROR aa | x.many 60 A 1.2.3.9 |"))
+
+    def test_delegations_are_referrals_with_glue(self):
+        self.check(*((name, rtype, "NOERROR  |  | NS NS") for name, rtype in (
+            ("sub", "A"), ("sub", "NS"), ("sub", "ANY"), ("www.sub", "A"), ("ns.sub", "A"),
+            ("sub.sub", "DS"), ("api.sub", "A"))))
+        self.assertEqual(self.desk.ask("www.sub.example.com").additional,
+                         ["ns.sub.example.com. 300 A 192.0.2.53",
+                          "ns.sub.example.com. 300 AAAA 2001:db8::53"])
+        self.check(("sub", "DS", "NOERROR aa | sub 300 DS 1 8 1 "
+                                 "0123456789012345678901234567890123456789 |"),
+                   ("del.api", "A", "NOERROR  |  | NS"), ("x.del.api", "A", "NOERROR  |  | NS"),
+                   ("1-del.api", "A", "NOERROR aa | 1-del.api 60 A 1.2.3.4 |"))
+
+    def test_nested_zones_and_ds_at_a_childs_apex(self):
+        self.check(("www.child", "A", "NOERROR aa | www.child 300 A 192.0.2.33 |"),
+                   ("child", "NS", "NOERROR aa | child 3600 NS ns1.child |"),
+                   ("nope.child", "A", "NXDOMAIN aa |  | SOA"),
+                   ("child", "DS", "NOERROR aa |  | SOA"), ("bare", "DS", "NOERROR aa |  | SOA"))
+        for name in ("child", "bare"):
+            soa, = self.desk.ask(f"{name}.example.com", "DS").authority
+            self.assertTrue(soa.startswith("example.com. "), "DS belongs to the parent")
+            soa, = self.desk.ask(f"{name}.example.com", "MX").authority
+            self.assertTrue(soa.startswith(f"{name}.example.com. "))
+
+    def test_cname_chains(self):
+        www = "www 300 A 192.0.2.80"
+        self.check(("alias", "A", f"NOERROR aa | alias 300 CNAME www, {www} |"),
+                   ("alias2", "A",
+                    f"NOERROR aa | alias2 300 CNAME alias, alias 300 CNAME www, {www} |"),
+                   ("alias2", "CNAME", "NOERROR aa | alias2 300 CNAME alias |"),
+                   ("alias2", "ANY", "NOERROR aa | alias2 300 CNAME alias |"),
+                   ("tochild", "A", "NOERROR aa | tochild 300 CNAME www.child, "
+                                    "www.child 300 A 192.0.2.33 |"),
+                   ("toorg", "A", "NOERROR aa | toorg 300 CNAME WWW.example.org., "
+                                  "WWW.example.org. 300 A 192.0.2.44 |"),
+                   ("tonet", "A", "NOERROR aa | tonet 300 CNAME www.example.net. |"),
+                   ("dead", "A", "NXDOMAIN aa | dead 300 CNAME nothing | SOA"),
+                   ("deadorg", "A",
+                    "NXDOMAIN aa | deadorg 300 CNAME nothing.example.org. | SOA"),
+                   ("nodata", "AAAA", "NOERROR aa | nodata 300 CNAME mail | SOA"),
+                   ("topool", "A", "NOERROR aa | topool 300 CNAME Api, Api 60 A 1.2.3.4 |"),
+                   ("tosub", "A", "NOERROR aa | tosub 300 CNAME www.sub | NS NS"))
+
+    def test_cname_loops_end(self):
+        self.check(("self", "A", "NOERROR aa | self 300 CNAME self |"),
+                   ("loop1", "A", "NOERROR aa | loop1 300 CNAME loop2, loop2 300 CNAME loop1 |"))
+        self.assertLessEqual(len(self.desk.ask("c0.example.com").answer), lbdns.CHAIN_MAX + 1)
+
+    def test_any_gives_one_rrset(self):
+        for name in ("www", "api", "1-api", "ns1", "mail"):
+            self.assertEqual(len(self.desk.ask(name + ".example.com", "ANY").answer), 1, name)
+
+    def test_case_10_types_that_are_not_data(self):
+        rcodes = {0: 0, 41: 1, 249: 1, 250: 1, 251: 5, 252: 5, 253: 4, 254: 4, 65535: 0}
+        for name in ("api.example.com", "www.example.com", "1-api.example.com"):
+            got = {qtype: self.desk.ask(name, f"TYPE{qtype}").rcode for qtype in rcodes}
+            self.assertEqual(got, rcodes, name)
+        self.check(("www", "TYPE0", "NOERROR aa |  | SOA"), ("www", "AXFR", "REFUSED  |  |"),
+                   ("www", "TYPE65535", "NOERROR aa |  | SOA"), ("example.com.", "IXFR",
+                                                                 "REFUSED  |  |"))
+
+    def test_case_10_classes_other_than_in_are_refused(self):
+        for qclass in (0, 2, 3, 4, 254, 255, 65535):
+            answer = self.desk.ask("api.example.com", qclass=qclass, opt=True)
+            self.assertEqual(brief(answer), "REFUSED  |  |", qclass)
+            self.assertIsNotNone(answer.opt)
+
+    def test_case_13_other_opcodes_are_not_implemented(self):
+        for opcode in range(1, 16):
+            reply = self.desk.raw(query("api.example.com", flags=opcode << 11 | 0x100))
+            self.assertEqual((reply[:2], reply[2] >> 3 & 15, reply[2] >> 7, Answer(reply).rcode),
+                             (b"\x12\x67", opcode, 1, wire.NOTIMP))
+            self.assertEqual(reply[6:12], bytes(6))
+
+    def test_case_15_row_02_only_rd_is_copied(self):
+        for bits in itertools.product((0, 1), repeat=7):
+            flags = sum(bit << at for bit, at in zip(bits, (10, 9, 8, 7, 6, 5, 4), strict=True))
+            answer = self.desk.ask("www.example.com", flags=flags)
+            self.assertEqual(answer.flags, "qr aa rd" if flags & 0x100 else "qr aa", hex(flags))
+            self.assertEqual(answer.rdatas, ["192.0.2.80"])
+
+    def test_case_03_replies_and_scraps_are_met_with_silence(self):
+        whole = query("api.example.com")
+        for packet in (b"", whole[:11], *(bytes(n) for n in range(12)), *(b"\xff" * n for n in
+                       range(18)), query("api.example.com", flags=0x8000)):
+            self.assertIsNone(self.desk.raw(packet), packet)
+        self.assertEqual(Answer(self.desk.raw(whole[:12])).rcode, wire.FORMERR)
+
+    def test_case_11_question_counts(self):
+        whole = bytearray(query("api.example.com"))
+        for at, count in ((4, 0), (4, 2), (4, 65535), (6, 65535), (8, 65535), (10, 65535), (10, 1)):
+            packet = whole[:at] + count.to_bytes(2, "big") + whole[at + 2:]
+            reply = self.desk.raw(bytes(packet))
+            self.assertEqual(Answer(reply).rcode, wire.FORMERR, (at, count))
+            self.assertLessEqual(len(reply), len(packet))
+
+    def test_case_16_octets_behind_the_message_change_nothing(self):
+        whole = query("www.example.com", opt=True)
+        self.assertEqual(self.desk.raw(whole + b"trailing" * 9), self.desk.raw(whole))
+
+    def test_row_06_0x20_comes_back_byte_for_byte(self):
+        for name in ("aPi.ExAmple.com", "42aPI.eXAMPLE.COM", "WWW.Example.Com", "ALIAS.example.COM",
+                     "NoPe.Example.com"):
+            octets = query(name)
+            reply = self.desk.raw(octets)
+            self.assertEqual(reply[12:len(octets)], octets[12:], name)
+            answer = Answer(reply)
+            self.assertTrue(not answer.answer or answer.answer[0].startswith(name + ". "), name)
+            self.assertEqual(answer.rcode, wire.NXDOMAIN if "NoPe" in name else wire.NOERROR)
+
+    def test_case_08_odd_labels_never_pass_for_two(self):
+        self.check(*((name, "A", "NXDOMAIN aa |  | SOA") for name in (
+            r"api\000", r"api\255", r"api\\", r"api\010", r"xa\.b", r"x\001a\001b", r"a\.b",
+            r"a\003api\007example\003com", r"www\046", r"api\046", r"\.api\.x")))
+
+    def test_row_23_anticache_names_answer_as_the_pool(self):
+        self.check(*((name, "A", f"NOERROR aa | {name} 60 A {address} |") for name, address in (
+            ("1596207957-api", "1.2.3.4"), ("x.api", "1.2.3.4"), ("42api", "1.2.3.4"),
+            ("y.x.api", "1.2.3.4"), ("y.42api", "1.2.3.4"), ("-api", "1.2.3.4"),
+            ("1-eu-api", "1.2.3.5"), ("x.eu-api", "1.2.3.5"), ("eu-api", "1.2.3.5"),
+            ("v.api", "1.2.3.6"), ("1v.api", "1.2.3.6"), ("x.1v.api", "1.2.3.6"),
+            ("w.api", "1.2.3.4"), ("xa.b", "1.2.3.8"), ("ent-api", "1.2.3.4"))))
+
+    def test_row_23_exact_names_and_anticache_false_win(self):
+        self.check(("exact-api", "A", "NOERROR aa | exact-api 300 A 192.0.2.42 |"),
+                   ("txt-api", "A", "NOERROR aa |  | SOA"),
+                   ("plain", "A", "NOERROR aa | plain 60 A 1.2.3.7 |"),
+                   *((name, "A", "NXDOMAIN aa |  | SOA") for name in (
+                       "1-plain", "x.plain", "pi", "apix", "1-api.www")),
+                   ("1-api", "MX", "NOERROR aa |  | SOA"),
+                   ("1-api", "HTTPS", "NOERROR aa |  | SOA"))
+
+    def test_row_23_a_pool_at_the_apex_takes_no_other_names_unless_told(self):
+        self.check(("example.org.", "A", "NOERROR aa | example.org. 60 A 1.2.3.10 |"),
+                   ("x.example.org.", "A", "NXDOMAIN aa |  | SOA"))
+        desk = Desk("""[zones."example.org"]\nrecords = "www 300 A 192.0.2.44"
+                       [pools."example.org"]\nanticache = true\nbackends = ["1.2.3.10"]""")
+        self.assertEqual(desk.ask("x.y.example.org").rdatas, ["1.2.3.10"])
+        self.assertEqual(desk.ask("www.example.org").rdatas, ["192.0.2.44"])
+        self.assertEqual(desk.ask("xexample.org").rcode, wire.REFUSED)
+
+    def test_https_beside_a_pool(self):
+        self.check(("api", "HTTPS", 'NOERROR aa | api 300 HTTPS 1 . alpn="h2" |'),
+                   ("api", "A", "NOERROR aa | api 60 A 1.2.3.4 |"),
+                   ("api", "TXT", "NOERROR aa |  | SOA"))
+
+    def test_zone_keys_make_soa_and_ns_and_records_override_them(self):
+        desk = Desk("""
+            [zones."a.test"]
+            ns = ["n1.a.test"]
+            contact = "dns.admin@a.test"
+            serial = 7
+            negative_ttl = 11
+            [zones."b.test"]
+            [zones."c.test"]
+            records = "@ 99 SOA n.c.test. h.c.test. 1 2 3 4 5\\n@ 98 NS n.c.test."
+            """)
+        for zone, soa, servers in (
+                ("a.test", r"3600 SOA n1.a.test. dns\.admin.a.test. 7 7200 1800 1209600 11",
+                 ["n1.a.test."]),
+                ("b.test", "3600 SOA ns1.b.test. hostmaster.b.test. 1 7200 1800 1209600 60",
+                 ["ns1.b.test."]),
+                ("c.test", "99 SOA n.c.test. h.c.test. 1 2 3 4 5", ["n.c.test."])):
+            self.assertEqual(desk.ask(zone, "SOA").answer, [f"{zone}. {soa}"])
+            self.assertEqual(desk.ask(zone, "NS").rdatas, servers)
+        self.assertEqual(desk.ask("x.c.test").authority[0].split()[1], "5")
+
+    def test_case_19_mixes_of_transport_edns_and_case_equal_their_cold_answers(self):
+        mixes = [(query(name, rtype, flags=flags, opt=opt), tcp)
+                 for name in ("api.example.com", "aLIas2.example.com") for rtype in ("A", "AAAA")
+                 for flags in (0, 0x100) for opt in (False, True) for tcp in (False, True)]
+        mixes += [(query("1-api.example.com", opt=True, payload=size, opt_flags=do), False)
+                  for size in (0, 512, 1232, 65535) for do in (0, 0x8000)]
+        mixes += [(query(name), False) for name in (
+            "x.nope.example.com", "sub.example.com", "com", "X.sub.example.com", "example.org",
+            *(f"{n}-api.example.com" for n in range(19)))]
+        self.assertEqual(len(mixes), 64)
+        cold = [Desk(LOOKUP).raw(octets, tcp=tcp) for octets, tcp in mixes]
+        order = list(range(64)) * 3
+        random.Random(5).shuffle(order)
+        for at in order:
+            octets, tcp = mixes[at]
+            self.assertEqual(self.desk.raw(octets, tcp=tcp), cold[at])
+
+
+# ---- In this process: EDNS and sizes -----------------------------------------------------------
+
+class Edns(unittest.TestCase):
+    """OPT, its options, and how much fits."""
+
+    @classmethod
+    def setUpClass(cls):
+        many = "\n".join(f"big 300 A 10.0.0.{n}\nhuge 300 A 10.1.0.{n}" for n in range(100))
+        some = "\n".join(f"some 300 A 10.2.0.{n}" for n in range(40))
+        pools = 'nsid = "ns1"\n' + ZONE.replace("www ", f"{many}\n{some}\n"
+                                                "tobig 300 CNAME big\nwww ", 1)
+        cls.desk = Desk(pools + POOL + """
+            [pools."hash.example.com"]
+            policy = "hash"
+            backends = ["1.2.3.4", "8.8.4.4", "8.8.8.8"]""")
+
+    def test_row_07_opt_in_the_reply_iff_in_the_query(self):
+        for name in ("api.example.com", "nope.example.com", "example.net"):
+            self.assertIsNone(self.desk.ask(name).opt)
+            opt = self.desk.ask(name, opt=True, payload=4096).opt
+            self.assertEqual((opt.owner, opt.rclass, opt.ttl, opt.rdata), (b"\0", 1232, 0, b""))
+
+    def test_row_07_do_is_copied_and_other_flags_are_not(self):
+        self.assertEqual(self.desk.ask(opt=True, opt_flags=0xFFFF).opt.ttl, 0x8000)
+
+    def test_row_07_version_1_is_badvers_without_records(self):
+        for version in (1, 2, 255):
+            answer = self.desk.ask(opt_flags=version << 16)
+            self.assertEqual((answer.rcode, answer.answer, answer.authority),
+                             (wire.BADVERS, [], []))
+
+    def test_case_14_broken_opt_is_formerr(self):
+        plain, opt = query("api.example.com"), b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
+        for what, count, tail in (
+                ("two", 2, opt * 2), ("owner", 1, b"\1a" + opt), ("overrun", 1, opt[:-1] + b"\1"),
+                ("option cut", 1, opt[:-1] + b"\3abc"),
+                ("option overrun", 1, opt[:-1] + b"\5\0\3\0\2a"),
+                *((f"cookie {n}", 1, opt[:-1] + bytes([n + 4]) + option(10, bytes(n)))
+                  for n in (0, 1, 7, 9, 15, 41)),
+                ("subnet", 1, opt[:-1] + b"\x0b" + option(8, b"\0\1\x20\0abc"))):
+            answer = Answer(self.desk.raw(plain[:10] + bytes([0, count]) + plain[12:] + tail))
+            self.assertEqual((answer.rcode, answer.answer), (wire.FORMERR, []), what)
+
+    def test_row_07_unknown_options_are_not_echoed(self):
+        answer = self.desk.ask(options=option(65001, b"x") + option(14) + option(100, bytes(99)))
+        self.assertEqual((answer.rcode, answer.options), (wire.NOERROR, {}))
+
+    def test_cookie_comes_back_with_a_server_cookie_of_16_octets(self):
+        for sent in (b"12345678", b"12345678" + bytes(16), b"12345678" + bytes(32)):
+            cookie = self.desk.ask(options=option(10, sent)).options[10]
+            self.assertEqual((cookie[:8], len(cookie)), (b"12345678", 24))
+        other = self.desk.ask(client="192.0.2.78", options=option(10, sent)).options[10]
+        self.assertNotEqual(other, cookie, "the cookie is bound to the client's address")
+
+    def test_nsid_when_asked(self):
+        self.assertEqual(self.desk.ask(options=option(3)).options, {3: b"ns1"})
+        self.assertEqual(Desk().ask(options=option(3)).options, {})
+
+    def test_keepalive_only_over_tcp(self):
+        self.assertEqual(self.desk.ask(options=option(11)).options, {})
+        value = self.desk.ask(options=option(11), tcp=True).options[11]
+        self.assertEqual(int.from_bytes(value, "big"), lbdns.TCP_IDLE * 10)
+
+    def test_client_subnet_is_echoed_with_scope_0_except_by_hash(self):
+        for net, scope in (("198.51.100.0/24", 24), ("198.51.0.0/16", 24), ("2001:db8::/56", 56),
+                           ("2001:db8::/48", 56), ("0.0.0.0/0", 0)):
+            sent = subnet(net)
+            for name, bits in (("api", 0), ("hash", scope), ("www", 0), ("nope", 0)):
+                got = self.desk.ask(name + ".example.com", options=sent).options[8]
+                self.assertEqual(got, sent[4:7] + bytes([bits]) + sent[8:], (net, name))
+
+    def test_row_08_truncation_keeps_question_and_opt_and_whole_rrsets(self):
+        for name, options, size, records, cut in (
+                ("some", {}, 512, 0, True), ("some", {"opt": True, "payload": 0}, 512, 0, True),
+                ("some", {"opt": True, "payload": 1232}, 1232, 40, False),
+                ("big", {"opt": True, "payload": 65535}, 1232, 0, True),
+                ("tobig", {"opt": True}, 1232, 1, True), ("api", {}, 512, 1, False)):
+            octets = query(name + ".example.com", **options)
+            reply = self.desk.raw(octets)
+            answer = Answer(reply)
+            with self.subTest(name=name, **options):
+                self.assertLessEqual(len(reply), size)
+                self.assertEqual(("tc" in answer.flags, len(answer.answer)), (cut, records))
+                self.assertEqual(bool(answer.opt), "opt" in options)
+                self.assertEqual(len(answer.questions), 1)
+
+    def test_row_08_tcp_gives_all(self):
+        for name, records in (("some", 40), ("big", 100), ("tobig", 101)):
+            answer = self.desk.ask(name + ".example.com", tcp=True)
+            self.assertEqual((answer.flags, len(answer.answer)), ("qr aa", records))
+
+
+# ---- In this process: pools and policies -------------------------------------------------------
+
+def pool(policy="random", backends='["1.2.3.4", "8.8.4.4", "8.8.8.8"]', more="", top=""):
+    """A config with one pool."""
+    return f"""{top}\n{ZONE}
+[pools."api.example.com"]
+policy = "{policy}"
+backends = {backends}
+{more}
+"""
+
+
+def weighted(*weights):
+    """Backends 10.0.0.1, 10.0.0.2, ... of these weights, as a config has them."""
+    return "[" + ", ".join(f'{{ address = "10.0.0.{at}", weight = {weight} }}'
+                           for at, weight in enumerate(weights, 1)) + "]"
+
+
+class Policies(unittest.TestCase):
+    """Who is picked."""
+
+    def assertShares(self, counts, expected):
+        """Counts within four sigma of what each should get."""
+        number = sum(expected.values())
+        self.assertEqual(counts.keys() - expected.keys(), set())
+        for key, share in expected.items():
+            self.assertAlmostEqual(counts[key], share, delta=sigma(number, share / number) or 0.1,
+                                   msg=f"{key} in {counts}")
+
+    def test_row_13_random_is_even(self):
+        self.assertShares(Desk().count(3000), {"1.2.3.4": 1000, "8.8.4.4": 1000, "8.8.8.8": 1000})
+
+    def test_row_15_random_follows_weights(self):
+        shares = {"10.0.0.1": 1000, "10.0.0.2": 1000, "10.0.0.3": 2000}
+        self.assertShares(Desk(pool(backends=weighted(1, 1, 2))).count(4000), shares)
+        desk = Desk(pool(backends=weighted(1, 1, 2, 0)))
+        self.assertShares(desk.count(4000), shares)
+
+    def test_row_15_weight_0_is_answered_when_nothing_else_can_be(self):
+        for policy in ("random", "round-robin", "least-connections", "failover", "hash"):
+            desk = Desk(pool(policy, backends=weighted(0, 1)))
+            self.assertEqual(desk.count(50), {"10.0.0.2": 50}, policy)
+            desk.load(("10.0.0.1", {"weight": 0}), ("10.0.0.2", {"state": "down"}))
+            self.assertEqual(desk.count(50), {"10.0.0.1": 50}, policy)
+
+    def test_row_14_round_robin_is_exact_for_a_and_aaaa_apart(self):
+        desk = Desk(pool("round-robin", '[["10.0.0.1", "fd00::1"], ["10.0.0.2", "fd00::2"], '
+                                        '["10.0.0.3", "fd00::3"]]'))
+        a, aaaa = [], []
+        for turn in range(9):
+            a += desk.ask().rdatas
+            aaaa += desk.ask(rtype="AAAA").rdatas if turn % 2 else []
+        aaaa += [desk.ask(rtype="AAAA").rdatas[0] for _ in range(5)]
+        self.assertEqual(a, ["10.0.0.1", "10.0.0.2", "10.0.0.3"] * 3)
+        self.assertEqual(aaaa, ["fd00::1", "fd00::2", "fd00::3"] * 3)
+
+    def test_row_14_round_robin_follows_weights_exactly(self):
+        desk = Desk(pool("round-robin", weighted(1, 1, 2)))
+        for _ in range(5):
+            self.assertEqual(desk.count(4), {"10.0.0.1": 1, "10.0.0.2": 1, "10.0.0.3": 2})
+
+    def test_row_14_round_robin_is_unmoved_by_one_that_flaps(self):
+        desk = Desk(pool("round-robin", weighted(1, 1, 1, 1)))
+        counts = Counter()
+        for turn in range(40):
+            desk.load("10.0.0.1", ("10.0.0.2", {"state": ("up", "down")[turn % 2]}), "10.0.0.3",
+                      "10.0.0.4")
+            counts += desk.count(1)
+        steady = [counts[f"10.0.0.{n}"] for n in (1, 3, 4)]
+        self.assertLessEqual(max(steady) - min(steady), 1, counts)
+        self.assertLessEqual(counts["10.0.0.2"], max(steady))
+
+    def test_row_14_round_robin_newcomers_start_level(self):
+        desk = Desk(pool("round-robin", weighted(1, 1)))
+        desk.count(30)
+        desk.load("10.0.0.1", "10.0.0.2", "10.0.0.3")
+        self.assertEqual(set(desk.count(9).values()), {3})
+
+    def test_row_16_failover_is_the_first_that_can(self):
+        desk = Desk(pool("failover", weighted(1, 1, 1)))
+        for states, first in (("up up up", 1), ("down up up", 2), ("down drain up", 3),
+                              ("down drain down", 2), ("up up up", 1)):
+            desk.load(*((f"10.0.0.{at}", {"state": state})
+                        for at, state in enumerate(states.split(), 1)))
+            self.assertEqual(desk.count(100), {f"10.0.0.{first}": 100})
+
+    def test_row_19_hash_is_stable_for_a_network(self):
+        desk, twin = (Desk(pool("hash", weighted(*[1] * 10))) for _ in range(2))
+        seen = set()
+        for net in range(50):
+            got = {each.ask(client=client).rdatas[0] for each in (desk, twin) for client in (
+                f"10.1.{net}.1", f"10.1.{net}.254", f"::ffff:10.1.{net}.9")}
+            got |= set(desk.ask(options=subnet(f"10.1.{net}.0/24")).rdatas)
+            self.assertEqual(len(got), 1)
+            got |= {desk.ask(client=f"2001:db8:0:{net}00::{n}").rdatas[0] for n in (1, 2)}
+            seen |= got
+        self.assertEqual(len(seen), 10)
+        six = {desk.ask(client="fd00::1", options=subnet("2001:db8:0:100::/56")).rdatas[0],
+               desk.ask(client="2001:db8:0:1ff::1").rdatas[0]}
+        self.assertEqual(len(six), 1)
+
+    def test_row_19_hash_moves_only_the_clients_of_the_one_removed(self):
+        desk = Desk(pool("hash", weighted(*[1] * 10)))
+        clients = [f"10.{n // 256}.{n % 256}.7" for n in range(1000)]
+        before = [desk.ask(client=client).rdatas[0] for client in clients]
+        desk.load(*(f"10.0.0.{n}" for n in range(1, 10)))
+        after = [desk.ask(client=client).rdatas[0] for client in clients]
+        moved = [old for old, new in zip(before, after, strict=True) if old != new]
+        self.assertEqual(set(moved), {"10.0.0.10"})
+        self.assertAlmostEqual(len(moved), 100, delta=30)
+
+    def test_row_19_hash_follows_weights(self):
+        desk = Desk(pool("hash", weighted(1, 1, 2)))
+        got = Counter(desk.ask(client=f"10.{n // 256}.{n % 256}.7").rdatas[0] for n in range(2000))
+        self.assertShares(got, {"10.0.0.1": 500, "10.0.0.2": 500, "10.0.0.3": 1000})
+
+    def test_row_19_hash_gives_both_families_of_one_server(self):
+        desk = Desk(pool("hash", '[["10.0.0.1", "fd00::1"], ["10.0.0.2", "fd00::2"]]'))
+        for net in range(40):
+            a, aaaa = (desk.ask(rtype=rtype, client=f"10.1.{net}.1").rdatas[0][-1]
+                       for rtype in ("A", "AAAA"))
+            self.assertEqual(a, aaaa)
+
+    def load_least(self, *loads, **options):
+        desk = Desk(pool("least-connections", weighted(*[1] * len(loads)), **options))
+        desk.load(*((f"10.0.0.{at}", {"connections": load}) for at, load in enumerate(loads, 1)))
+        return desk
+
+    def test_row_17_least_connections_fills_up_the_emptiest(self):
+        desk = self.load_least(20, 0, 20)
+        self.assertEqual(desk.count(19), {"10.0.0.2": 19})
+        counts = desk.count(30)
+        self.assertLessEqual(max(counts.values()) - min(counts.values()), 2, counts)
+
+    def test_row_17_least_connections_measures_against_weight(self):
+        desk = Desk(pool("least-connections", weighted(1, 2)))
+        desk.load(("10.0.0.1", {"connections": 10}),
+                  ("10.0.0.2", {"connections": 14, "weight": 2}))
+        self.assertEqual(desk.count(5), {"10.0.0.2": 5})
+
+    def test_row_17_unknown_load_counts_as_the_median(self):
+        desk = self.load_least(0, None, 10, 20, 5)
+        self.assertEqual(desk.count(5), {"10.0.0.1": 5})
+        desk = self.load_least(30, None, 10, 20, 25)
+        self.assertEqual(desk.count(5), {"10.0.0.3": 5})
+        desk = self.load_least(None, None, None)
+        self.assertEqual(set(desk.count(9).values()), {3})
+
+    def test_row_17_own_answers_count_for_all_servers_until_reports_hold_them(self):
+        desk = self.load_least(0, 8, top="servers = 4")
+        self.assertEqual(desk.count(2), {"10.0.0.1": 2})
+        desk.load(("10.0.0.1", {"connections": 1}), ("10.0.0.2", {"connections": 8}))
+        self.assertNotEqual(desk.ask().rdatas, [], "credit 8 + 1 stays over a new report")
+        desk = self.load_least(0, 6)
+        self.assertEqual(desk.count(5), {"10.0.0.1": 5})
+        desk.load(("10.0.0.1", {"connections": 2}), ("10.0.0.2", {"connections": 6}))
+        self.assertEqual(desk.ask().rdatas, ["10.0.0.2"], "2 reported + 5 credited")
+        desk.now += 1000
+        desk.load(("10.0.0.1", {"connections": 3}), ("10.0.0.2", {"connections": 6}))
+        self.assertEqual(desk.count(3), {"10.0.0.1": 3}, "the credit has faded")
+
+    def test_row_18_a_full_backend_gets_nothing_while_another_has_room(self):
+        for policy in ("random", "round-robin", "least-connections", "failover", "hash"):
+            desk = Desk(pool(policy, weighted(1, 1)))
+            desk.load(("10.0.0.1", {"connections": 10, "max_connections": 10}),
+                      ("10.0.0.2", {"connections": 500, "max_connections": 9000}))
+            self.assertEqual(desk.count(200), {"10.0.0.2": 200}, policy)
+
+    def test_row_18_credited_connections_count_towards_the_limit(self):
+        desk = Desk(pool("failover", weighted(1, 1)))
+        desk.load(("10.0.0.1", {"connections": 6, "max_connections": 10}), "10.0.0.2")
+        self.assertEqual(desk.count(50), {"10.0.0.1": 4, "10.0.0.2": 46})
+
+    def test_row_18_when_all_are_full_the_lowest_ratio_is_answered(self):
+        desk = Desk(pool("random", weighted(1, 1, 1)))
+        desk.load(("10.0.0.1", {"connections": 30, "max_connections": 10}),
+                  ("10.0.0.2", {"connections": 120, "max_connections": 100}),
+                  ("10.0.0.3", {"connections": 26, "max_connections": 20}))
+        self.assertEqual(desk.count(9), {"10.0.0.2": 9})
+        desk.load(("10.0.0.1", {"connections": 9, "max_connections": 10}),
+                  ("10.0.0.2", {"connections": 120, "max_connections": 100}),
+                  ("10.0.0.3", {"connections": 26, "max_connections": 20}))
+        self.assertEqual(desk.ask().rdatas, ["10.0.0.1"])
+
+    def test_row_35_drain_and_down_are_spared_in_this_order(self):
+        desk = Desk(pool(backends="""[{ address = "10.0.0.1", state = "drain" }, "10.0.0.2",
+                                      { address = "10.0.0.3", state = "down" }]"""))
+        self.assertEqual(desk.count(100), {"10.0.0.2": 100})
+        desk.load(("10.0.0.1", {"state": "drain"}), ("10.0.0.2", {"state": "down"}),
+                  ("10.0.0.3", {"state": "down"}))
+        answer = desk.ask(opt=True)
+        self.assertEqual((answer.rdatas, answer.ede), (["10.0.0.1"], None))
+
+    def test_row_26_all_down_is_a_choice(self):
+        down = ", ".join(f'{{ address = "10.0.0.{n}", state = "down" }}' for n in (1, 2))
+        for word, rcode, rdatas, types in (
+                ("all", 0, {"10.0.0.1", "10.0.0.2"}, []), ("servfail", 2, set(), []),
+                ("empty", 0, set(), ["SOA"]), ("192.0.2.9", 0, {"192.0.2.9"}, []),
+                ("2001:db8::9", 0, set(), ["SOA"])):
+            desk = Desk(pool(backends=f"[{down}]", more=f'all_down = "{word}"'))
+            with self.subTest(word):
+                answers = [desk.ask(opt=True) for _ in range(40)]
+                self.assertEqual({rdata for each in answers for rdata in each.rdatas}, rdatas)
+                self.assertEqual((answers[0].rcode, answers[0].types), (rcode, types))
+                self.assertEqual(answers[0].ede, (0, f"no backend is up; all_down = {word}"))
+                self.assertEqual({line.split()[1] for each in answers for line in each.answer},
+                                 {"5"} if rdatas else set())
+                self.assertIsNone(desk.ask().opt)
+        desk = Desk(pool(backends=f"[{down}]", more='all_down = "all"\nttl = 2'))
+        self.assertEqual(desk.ask().answer[0].split()[1], "2")
+
+    def test_an_empty_pool_is_servfail_so_that_others_are_asked(self):
+        desk = Desk(f'{ZONE}\n[pools."api.example.com"]\nsource = {{ sqlite = "x.db" }}')
+        for rtype in ("A", "AAAA"):
+            answer = desk.ask(rtype=rtype, opt=True)
+            self.assertEqual((answer.rcode, answer.flags, answer.ede), (
+                wire.SERVFAIL, "qr", (0, "pool api.example.com has no backends")))
+        self.assertEqual(brief(desk.ask(rtype="MX")), "NOERROR aa |  | SOA")
+        desk.load("1.2.3.4")
+        self.assertEqual(desk.ask().rdatas, ["1.2.3.4"])
+        desk.load()
+        self.assertEqual(desk.ask().rcode, wire.SERVFAIL)
+
+    def test_row_22_stale_load_makes_it_weighted_random_and_says_so(self):
+        desk = Desk(pool("least-connections", weighted(1, 3)))
+        desk.load("10.0.0.1", ("10.0.0.2", {"weight": 3}), stale=True)
+        self.assertEqual(desk.ask(opt=True).ede, (3, "the load of the backends is unknown"))
+        self.assertShares(desk.count(2000), {"10.0.0.1": 500, "10.0.0.2": 1500})
+        desk.load(("10.0.0.1", {"connections": 50}), ("10.0.0.2", {"connections": 0}))
+        self.assertIsNone(desk.ask(opt=True).ede)
+        desk.now += 1000  # by when the credit of those answers has faded
+        desk.load(("10.0.0.1", {"connections": 50}), ("10.0.0.2", {"connections": 1}))
+        self.assertEqual(desk.count(9), {"10.0.0.2": 9})
+
+    def test_answers_gives_that_many_different_ones(self):
+        for policy in ("random", "round-robin", "least-connections", "failover", "hash"):
+            desk = Desk(pool(policy, more="answers = 2"))
+            for _ in range(20):
+                self.assertEqual(len(set(desk.ask().rdatas)), 2, policy)
+        desk = Desk(pool(more="answers = 9"))
+        self.assertEqual(len(set(desk.ask().rdatas)), 3)
+
+    def test_host_name_backends_are_a_cname_followed_into_our_zones(self):
+        desk = Desk(pool(backends='["www.example.com", "www.example.com.cdn.test"]'))
+        texts = {", ".join(desk.ask().answer) for _ in range(60)}
+        self.assertEqual(texts, {
+            "api.example.com. 60 CNAME www.example.com., www.example.com. 300 A 192.0.2.80",
+            "api.example.com. 60 CNAME www.example.com.cdn.test."})
+        self.assertEqual(desk.ask("1-api.example.com", "MX").answer[0].split()[2], "CNAME")
+
+    def test_row_30_each_family_is_chosen_on_its_own(self):
+        desk = Desk(pool(backends='["10.0.0.1", "fd00::2", ["10.0.0.3", "fd00::3"]]'))
+        self.assertEqual(set(desk.count(60)), {"10.0.0.1", "10.0.0.3"})
+        self.assertEqual(set(desk.count(60, rtype="AAAA")), {"fd00::2", "fd00::3"})
+        desk.load(("10.0.0.1", {"state": "down"}), "fd00::2", ("10.0.0.3,fd00::3",
+                                                              {"state": "down"}))
+        self.assertEqual(desk.ask(opt=True).ede[0], 0, "the last resort for IPv4 only")
+        answer = desk.ask(rtype="AAAA", opt=True)
+        self.assertEqual((answer.rdatas, answer.ede), (["fd00::2"], None))
+        desk = Desk(pool(backends='["fd00::2"]'))
+        self.assertEqual(brief(desk.ask()), "NOERROR aa |  | SOA")
+
+    def test_snapshots_keep_rotation(self):
+        desk = Desk(pool("round-robin"))
+        got = []
+        for weight in range(1, 7):
+            got += desk.ask().rdatas
+            desk.load("1.2.3.4", "8.8.4.4", ("8.8.8.8", {"connections": weight}))
+        self.assertEqual(got, ["1.2.3.4", "8.8.4.4", "8.8.8.8"] * 2)
+
+
+class CustomPolicies(unittest.TestCase):
+    """A user's function picks, and whatever it does wrong, the query is answered (case 41)."""
+
+    def desk(self, body, more=""):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "my.py").write_text(f"def pick(query, backends):\n    {body}\n")
+        return Desk(pool(f"{folder}/my.py:pick", more=more))
+
+    def test_row_20_it_picks_one_several_or_none(self):
+        self.assertEqual(self.desk("return backends[1]").count(20), {"8.8.4.4": 20})
+        self.assertEqual(self.desk("return backends[:0:-1]", "answers = 3").ask().rdatas,
+                         ["8.8.8.8", "8.8.4.4"])
+        self.assertEqual(self.desk("return tuple(backends)").ask().rdatas, ["1.2.3.4"])
+        answer = self.desk("return None").ask()
+        self.assertEqual((answer.rcode, answer.answer, answer.flags), (wire.SERVFAIL, [], "qr"))
+
+    def test_row_20_it_sees_the_query(self):
+        desk = self.desk("return backends[(query.name, query.type, query.client, query.subnet) == "
+                         "('42-api.example.com.', 'A', '192.0.2.77', '198.51.100.0/24')]")
+        ask = {"name": "42-API.example.com", "options": subnet("198.51.100.0/24")}
+        self.assertEqual(desk.ask(**ask, client="::ffff:192.0.2.77").rdatas, ["8.8.4.4"])
+        self.assertEqual(desk.ask().rdatas, ["1.2.3.4"])
+
+    def test_row_20_case_41_mistakes_are_logged_once_and_answered_at_random(self):
+        for body in ("raise ValueError('oops')", "return 'junk'", "return []", "return 42",
+                     "return backends[0].addresses", "return [backends[0], None]",
+                     "raise SystemExit(1)", "return pick(query, backends)", "raise MemoryError",
+                     "raise KeyboardInterrupt", "backends.clear(); return 1", "return backends * 0",
+                     "return [None] * 10000"):
+            with self.subTest(body):
+                desk = self.desk(body)
+                self.assertEqual(len(desk.count(60)), 3)
+                self.assertEqual(len(desk.errors()), 1, desk.errors())
+                self.assertIn("answering at random", desk.errors()[0])
+
+
+# ---- The config checker and the commands -------------------------------------------------------
+
+WHOLE = "must be ~whole ~"
+ADDRESS_AND_PORT = "must be ~address ~port~127.0.0.1:53"
+POLICY_WORDS = "random, round-robin, least-connections, failover, hash"
+POLICY_RULE = f'must be one of {POLICY_WORDS}~"file.py:function"~'
+DOWN_RULE = "must be ~all, servfail, empty~address"
+POOL_KEYS = "policy, ttl, answers, anticache, backends, source, stale, all_down"
+API = 'pools."api.example.com"'
+ZED = 'zones."example.com"'
+
+# What stands in the file, and what the one line says behind "test.toml: ": word for word up to the
+# first ~, then each of the pieces between them somewhere. TOP is at the top of a good file, IN_ZONE
+# and IN_POOL in its zone and pool, BACKENDS is the value of `backends`.
+TOP = (
+    ('lisen = ["[::]:53"]', "lisen: unknown key; did you mean listen?"),
+    ('status = "127.0.0.1:9053"', "status: unknown key; known: listen, workers, user, log, "
+                                  "log_format, nsid, servers, zones, pools"),
+    ("workers = true", f"workers = True: {WHOLE}0 to 256"),
+    ("workers = -1", f"workers = -1: {WHOLE}0 to 256"),
+    ("workers = 1.0", f"workers = 1.0: {WHOLE}0 to 256"),
+    ('workers = "2"', f"workers = '2': {WHOLE}0 to 256"),
+    ("servers = 0", f"servers = 0: {WHOLE}1 to 1000"),
+    ("user = 7", "user = 7: must be text"),
+    ('user = ""', "user = '': must be text"),
+    ("nsid = 1", "nsid = 1: must be text"),
+    ('log = "change"',
+     "log = 'change': must be one of errors, changes, queries; did you mean changes?"),
+    ('log_format = "xml"', "log_format = 'xml': must be one of text, json; known: text, json"),
+    ('listen = "127.0.0.1:53"',
+     "listen = '127.0.0.1:53': must be ~list"),
+    ("listen = []", "listen = []: must be ~list"),
+    *((f"listen = [{item!r}]", f"listen = [{item!r}]: {ADDRESS_AND_PORT}") for item in (
+        "127.0.0.1", "::1:53", "localhost:53", "127.0.0.1:65536", "300.0.0.1:53", "[::1%lo]:53",
+        "127.0.0.1:5x", ":53", "[127.0.0.1:53", 53)),
+    ('[zones."bad..name"]', """zones."bad..name": 'bad..name': ~63 octets"""),
+    ('[zones."EXAMPLE.com."]\n', f'{ZED}: the same name as zones."EXAMPLE.com."'))
+IN_ZONE = (
+    ('nss = ["a"]', "nss: unknown key; did you mean ns?"),
+    ("ttl = -1", f"ttl = -1: {WHOLE}0 to 2147483647"),
+    ("ttl = true", f"ttl = True: {WHOLE}0 to 2147483647"),
+    ("serial = 4294967296", f"serial = 4294967296: {WHOLE}0 to 4294967295"),
+    ("records = 7", "records = 7: must be text"),
+    ("file = 7", "file = 7: must be text"),
+    ('file = "/nowhere.zone"', "file = '/nowhere.zone': No such file or directory"),
+    ('ns = "ns1"', "ns = 'ns1': must be ~list"),
+    ('ns = ["bad..name"]', "ns = ['bad..name']: 'bad..name': ~63 octets"),
+    *((f"records = '''{text}'''", f"records {says}") for text, says in (
+        ("www CNAME a\nwww A 1.2.3.4",
+         "line 2: www.example.com. ~CNAME~alone"),
+        ("www A 1.2.3.4\nwww CNAME a",
+         "line 2: www.example.com. ~CNAME~alone"),
+        ("w CNAME a\nw CNAME b", "line 2: a second CNAME of w.example.com."),
+        ("@ SOA a b 1 2 3 4 5\n@ SOA a b 2 2 3 4 5", "line 2: a second SOA of example.com."),
+        ("www SOA a b 1 2 3 4 5", "line 1: a SOA stands at the apex only"),
+        ("\n\nwww.example.net. A 1.2.3.4", "line 2: www.example.net. ~outside"),
+        ("w A 1.2.3.4\n\nm MX x y", "line 3: ~'x'~number"),
+        ("$INCLUDE x", "line 1: $INCLUDE~"),
+        ('w TXT ("a"', "line 1: ~parenthesis"))),
+    ('ns = ["n.test"]\nrecords = "@ NS a"', "ns: the records have NS already"),
+    ('serial = 3\nrecords = "@ SOA a b 1 2 3 4 5"', "serial: the records have SOA already"))
+IN_POOL = (
+    ('polcy = "random"', "polcy: unknown key; did you mean policy?"),
+    ('check = "tcp://:443"', f"check: unknown key; known: {POOL_KEYS}"),
+    ("min_up = 1", f"min_up: unknown key; known: {POOL_KEYS}"),
+    ('policy = "randm"', f"policy = 'randm': {POLICY_RULE}; did you mean random?"),
+    ('policy = "x.py"', f"policy = 'x.py': {POLICY_RULE}; known: {POLICY_WORDS}"),
+    ("policy = 7", f"policy = 7: {POLICY_RULE}; known: {POLICY_WORDS}"),
+    ("answers = 0", f"answers = 0: {WHOLE}1 to 13"),
+    ("answers = 14", f"answers = 14: {WHOLE}1 to 13"),
+    ("anticache = 1", "anticache = 1: must be true or false"),
+    ("stale = 0", "stale = 0: must be ~number ~1 to 86400"),
+    ("ttl = 2147483648", f"ttl = 2147483648: {WHOLE}0 to 2147483647"),
+    ('all_down = "non"', f"all_down = 'non': {DOWN_RULE}"),
+    ('all_down = "1.2.3"', f"all_down = '1.2.3': {DOWN_RULE}"),
+    ("source = 7", "source = 7: must be a table"),
+    ("source = {}", 'source: needs sqlite = "FILE"'),
+    ('source = { sqlite = "x", evry = 1 }', "source.evry: unknown key; did you mean every?"),
+    ('source = { sqlite = "x", every = 0 }',
+     "source.every = 0: must be ~number ~0.1 to 3600"),
+    ('source = { sqlite = "x", every = "1s" }',
+     "source.every = '1s': must be ~number ~0.1 to 3600"),
+    ('source = { sqlite = "x", command = ["y"] }',
+     "source.command: unknown key; known: sqlite, query, every"))
+BACKENDS = (
+    ('["1.2.3.4", "www.example.net"]', ": addresses and host names do not mix"),
+    ('["1.2.3.4", "1.2.3.4"]', "[1] = '1.2.3.4': ~twice"),
+    ('["fd00::1", "FD00:0::1"]', "[1] = 'FD00:0::1': ~twice"),
+    *((f"[{item!r}]", f"[0].address = {item!r}: ~IPv4 or IPv6") for item in (
+        "1.2.3", "1.2.3.456", "fe80::1%eth0", "1.2.3.4:80", "[fd00::1]", "1.2.3.4/24")),
+    ('[["1.2.3.4", "1.2.3.5"]]', "[0].address = ['1.2.3.4', '1.2.3.5']: must be ~one IPv4 "
+                                 "~one IPv6 ~host name"),
+    ("[7]", "[0].address = 7: must be "), ("[true]", "[0].address = True: must be "),
+    ("[[7]]", "[0].address = [7]: must be "), ('[""]', "[0].address = '': must be "),
+    ("[{ weight = 2 }]", "[0]: needs an address"),
+    *((f'[{{ address = "1.2.3.4", {item} }}]', f"[0].{says}") for item, says in (
+        ("wieght = 2", "wieght: unknown key; did you mean weight?"),
+        ("weight = -1", "weight = -1: must be ~number ~0 to 1e+06"),
+        ("weight = true", "weight = True: must be ~number ~0 to 1e+06"),
+        ("weight = nan", "weight = nan: must be ~number ~0 to 1e+06"),
+        ('state = "drian"',
+         "state = 'drian': must be one of up, drain, down; did you mean drain?"),
+        ("max_connections = 0", f"max_connections = 0: {WHOLE}1 to 1000000000"))))
+WHERE = (  # zone text, pool name, backends -> what stands against the pool's place
+    ("www A 1.2.3.4", "api.example.net", "", ": ~none of the zones"),
+    ("sub NS x", "sub.example.com", "", ": ~below a delegation"),
+    ("sub NS x", "a.sub.example.com", "",
+     ": ~below a delegation"),
+    ("api A 1.2.3.9", "api.example.com", "", ": ~A at this name"),
+    ("api AAAA fd00::9", "api.example.com", "", ": ~AAAA at this name"),
+    ("api CNAME www", "api.example.com", "", ": ~CNAME at this name"),
+    ("api TXT x", "api.example.com", "www.example.net",
+     ": ~TXT~CNAME"))
+
+
+class ConfigCheck(unittest.TestCase):
+    """Every mistake is one line that says where it is and what the rule is."""
+
+    def problems(self, text):
+        try:
+            lbdns.Checker("test.toml").config(tomllib.loads(text))
+        except Exception as bad:  # of whatever class: the lines are what counts
+            return str(bad).splitlines()
+        return []
+
+    def check(self, text, says):
+        with self.subTest(text):
+            line, *more = self.problems(text) or [""]
+            first, *pieces = says.split("~")
+            self.assertEqual(line[:11 + len(first)], "test.toml: " + first)
+            self.assertEqual([each for each in pieces if each not in line], [], line)
+            self.assertEqual(more, [], "one mistake, one line")
+
+    def test_row_31_mistakes_at_the_top(self):
+        for text, says in TOP:
+            self.check(f'{text}\n[{ZED}]\n[{API}]\nbackends = ["1.2.3.4"]', says)
+
+    def test_row_31_mistakes_in_a_zone(self):
+        for text, says in IN_ZONE:
+            self.check(f"[{ZED}]\n{text}\n", f"{ZED}.{says}")
+
+    def test_row_31_mistakes_in_a_pool(self):
+        for text, says in IN_POOL:
+            self.check(f'[{ZED}]\n[{API}]\nbackends = ["1.2.3.4"]\n{text}', f"{API}.{says}")
+
+    def test_row_31_mistakes_in_backends(self):
+        for text, says in BACKENDS:
+            self.check(f"[{ZED}]\n[{API}]\nbackends = {text}", f"{API}.backends{says}")
+
+    def test_row_31_pools_at_a_wrong_place(self):
+        for records, name, address, says in WHERE:
+            self.check(f"[{ZED}]\nrecords = '''\n{records}'''\n[pools.\"{name}\"]\n"
+                       f'backends = ["{address or "1.2.3.4"}"]', f'pools."{name}"{says}')
+        self.check(f'[{ZED}]\n[{API}]\nbackends = ["1.2.3.4"]\n[pools."API.Example.com."]\n'
+                   'backends = ["1.2.3.4"]', f'pools."API.Example.com.": the same name as {API}')
+        self.check(f"[{ZED}]\n[{API}]\nttl = 5",
+                   f"{API}: needs backends, or a source that names them")
+        self.check("", 'zones: there is none; add [zones."example.com"]')
+
+    def test_row_31_all_mistakes_in_one_run(self):
+        found = self.problems(f"workers = -1\nlgo = 3\n[{ZED}]\nttl = 'x'\nrecords = 'a A b\nb A c'"
+                              .replace("'a A b\nb A c'", "'''a A b\nb A c'''") +
+                              f"\n[{API}]\nttl = -1\nbackends = ['1.2.3', {{ weight = 'x' }}]")
+        self.assertEqual(len(found), 8, found)
+        for each in ("workers", "lgo", "ttl", "records line 1", "records line 2", f"{API}.ttl",
+                     "backends[0].address", "backends[1].weight"):
+            self.assertTrue(any(each in line for line in found), each)
+
+    def test_row_31_zones_pools_and_their_entries_must_be_tables(self):
+        for text in ("zones = 7", "[zones]\n'example.com' = 7", f"pools = 7\n[{ZED}]",
+                     f"[{ZED}]\n[pools]\n'api.example.com' = 7"):
+            self.assertIn("= 7: must be a table", self.problems(text)[0])
+
+    def test_contact_may_be_a_mail_address(self):
+        for contact, rname in (("dns.admin@example.com", r"dns\.admin.example.com."),
+                               ("hostmaster.example.com.", "hostmaster.example.com.")):
+            soa = Desk(f"[{ZED}]\ncontact = '{contact}'").ask("example.com", "SOA").rdatas[0]
+            self.assertEqual(soa.split()[1], rname)
+        self.assertIn(".contact", self.problems(f"[{ZED}]\ncontact = 'a b'")[0])
+
+    def test_name_servers_without_an_address_are_warned_of(self):
+        def warnings(text):
+            return lbdns.Checker("test.toml").config(tomllib.loads(text)).warnings
+        says = "test.toml: name server ns1.example.com. has no A or AAAA record in its zone"
+        self.assertEqual(warnings(f"[{ZED}]"), (says,))
+        self.assertEqual(warnings(f"[{ZED}]\nns = ['ns1.example.net', 'NS1.example.com']"),
+                         (says.replace("ns1", "NS1"),))
+        self.assertEqual(warnings(f"[{ZED}]\nrecords = 'ns1 AAAA fd00::1'"), ())
+
+    def test_the_smallest_ttl_of_an_rrset_counts(self):
+        desk = Desk(f"[{ZED}]\nrecords = '''\nwww 300 A 192.0.2.1\nwww 30 A 192.0.2.2'''")
+        self.assertEqual({line.split()[1] for line in desk.ask("www.example.com").answer}, {"30"})
+
+
+class Commands(unittest.TestCase):
+    """The command line: forms, output, exit codes."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
+        self.folder.chmod(0o777)
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def run_it(self, *words, script=SCRIPT, code=None, env=None):
+        """Exit code, output and errors of a command that ends by itself."""
+        done = subprocess.run([*PYTHON, str(script), *map(str, words)], capture_output=True,
+                              text=True, cwd=self.folder, timeout=60, stdin=subprocess.DEVNULL,
+                              env={**os.environ, "COLUMNS": "80", **(env or {})})
+        self.assertNotIn("Traceback", done.stderr)
+        if code is not None:
+            self.assertEqual(done.returncode, code, done.stderr)
+        return done.returncode, done.stdout, done.stderr
+
+    def call(self, *words, code):
+        """The same in this process, which is faster: for what starts no server."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                got = lbdns.main(list(map(str, words)))
+            except SystemExit as end:
+                got = end.code
+        self.assertEqual(got, code, err.getvalue())
+        return out.getvalue(), err.getvalue()
+
+    def file(self, text, name="test.toml"):
+        path = self.folder / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.chmod(0o644)
+        return path
+
+    def test_row_31_check_of_a_good_config_prints_the_pools(self):
+        path = self.file(ZONE + POOL)
+        _, out, err = self.run_it("check", path, code=0)
+        self.assertEqual(out, "api.example.com: random, TTL 60, 1.2.3.4, 8.8.4.4, 8.8.8.8, "
+                              f"anti-cache\n{path}: good; 1 zones, 1 pools\n")
+        self.assertEqual(err, "")
+
+    def test_row_31_check_of_a_bad_config_says_why_and_exits_1(self):
+        for text, says in (
+                (ZONE + POOL + "ttl = 'x'\nstail = 1",
+                 (f"{API}.ttl = 'x': must be", f"{API}.stail: unknown key; did you mean stale?")),
+                ("a = [1\nb = 2\n", ("test.toml: ", "line 2")), (b"\xff\xfe", ("test.toml: ",)),
+                (f"[{ZED}]\nfile = 'bad.zone'", (f"{ZED}.file = 'bad.zone': ", "utf-8")),
+                (f"[{ZED}]\nfile = 'gone.zone'", (": No such file or directory",)),
+                (f"[{ZED}]\nfile = 'typo.zone'", (f"{ZED}.file line 2: ",)),
+                (pool("gone.py:pick"), (f"{API}.policy = ", "gone.py", "No such file")),
+                (pool("bad.py:pick"), (f"{API}.policy = ", "bad.py", "SyntaxError")),
+                (pool("good.py:pik"), (f"{API}.policy = ", "'pik'")),
+                (pool("raises.py:pick"), (f"{API}.policy = ", "ZeroDivisionError")),
+                (pool("exits.py:pick"), (f"{API}.policy = ", "SystemExit"))):
+            path = self.file(text)
+            self.file(b"\xff\xfe", "bad.zone")
+            self.file("www A 192.0.2.1\nwww A nonsense\n", "typo.zone")
+            self.file("def pick(:", "bad.py")
+            self.file("def pick(query, backends): return None", "good.py")
+            self.file("1 / 0", "raises.py")
+            self.file("raise SystemExit(0)", "exits.py")
+            with self.subTest(text):
+                out, err = self.call("check", path, code=1)
+                self.assertEqual(out, "")
+                for each in says:
+                    self.assertIn(each, err)
+        self.assertIn("No such file", self.run_it("check", "gone.toml", code=1)[2])
+        self.assertIn(f"{API}.ttl", self.run_it("check", self.file(POOL + "ttl = 1.5"), code=1)[2])
+
+    def test_a_zone_file_is_read_beside_the_config(self):
+        self.file("www A 192.0.2.1\n", "good.zone")
+        path = self.file(f"[{ZED}]\nns = ['n.test']\nfile = 'good.zone'\nrecords = 'm A 192.0.2.2'")
+        self.assertEqual(self.call("check", path, code=0)[1], "")
+
+    def test_row_31_start_with_a_bad_config_exits_2(self):
+        _, _, err = self.run_it(self.file("workers = -1\nlgo = 1\n"), code=2)
+        self.assertIn("workers = -1", err)
+        self.assertIn("lgo: unknown key", err)
+        self.assertIn("No such file", self.run_it("gone.toml", code=2)[2])
+
+    def test_the_example_passes_its_own_check(self):
+        _, example, _ = self.run_it("example", code=0)
+        self.assertIn("good;", self.run_it("check", self.file(example), code=0)[1])
+        for word in (*lbdns.TOP, *lbdns.ZONE, *lbdns.POOL, *lbdns.BACKEND, *lbdns.SOURCE):
+            self.assertTrue(word in example or word == "query", f"{word} is not in the example")
+        plain = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", example)
+        plain = re.sub(r"(?m)^file = .*", "", plain)
+        self.assertIn("good;", self.call("check", self.file(plain), code=0)[0])
+
+    def test_wrong_command_lines_exit_2_without_a_traceback(self):
+        for words in (["check"], ["check", "a", "b"], ["a.toml", "b.toml"], ["-p"], ["-p", "x"],
+                      ["-p", "65536"], ["-p", "-1"], ["a.toml", "-p", "9"], ["--wat"],
+                      ["a=1.2.3.4", "x.toml"]):
+            with self.subTest(words):
+                out, err = self.call(*words, code=2)
+                self.assertEqual(out, "")
+                self.assertGreater(len(err), 10)
+        for words in (["api.example.com=1.2.3", "-p", "0"], ["=1.2.3.4", "-p", "0"],
+                      ["api.example.com=", "-p", "0"],
+                      ["a..b=1.2.3.4", "-p", "0"], [""]):
+            with self.subTest(words):
+                _, out, err = self.run_it(*words, code=2)
+                self.assertEqual(out, "")
+                self.assertGreater(len(err), 10)
+
+    def test_help_fits_a_screen_and_version_is_a_line(self):
+        for word in ("--help", "-h"):
+            _, out, _ = self.run_it(word, code=0)
+            lines = out.splitlines()
+            self.assertLessEqual(len(lines), 24)
+            self.assertLessEqual(max(map(len, lines)), 80)
+            for command in ("check CONFIG", "example", "bundle", "--port"):
+                self.assertIn(command, out)
+        for word in ("--version", "-V"):
+            self.assertEqual(self.run_it(word, code=0)[1], f"lbdns {lbdns.VERSION}\n")
+
+    def test_an_unknown_user_is_a_mistake_when_root(self):
+        if os.geteuid():
+            self.skipTest("only root changes its user")
+        path = self.file(f"user = 'nobodyy'\nlisten = ['127.0.0.1:0']\n[{ZED}]")
+        for words, code in ((["check", path], 1), ([path], 2)):
+            self.assertIn("user = 'nobodyy': no such user", self.run_it(*words, code=code)[2])
+
+    def test_row_12_port_taken_names_address_port_and_holder(self):
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            with self.subTest(kind), socket.socket(type=kind) as other:
+                other.bind(("127.0.0.1", free_port()))
+                if kind == socket.SOCK_STREAM:
+                    other.listen()
+                port = other.getsockname()[1]
+                path = self.file(f"listen = ['127.0.0.1:{port}']\n{ZONE}")
+                _, out, err = self.run_it(path, code=2)
+                self.assertEqual((out, err.count("\n")), ("", 1))
+                self.assertIn(f"cannot listen on 127.0.0.1:{port}: in use by 127.0.0.1:{port}", err)
+                self.assertIn(f"pid {os.getpid()})", err)
+                self.assertEqual(other.getsockname()[1], port)
+
+    def test_row_12_case_58_an_address_that_this_host_has_not(self):
+        path = self.file(f"listen = ['192.0.2.1:{free_port()}']\n{ZONE}")
+        _, _, err = self.run_it(path, code=2)
+        self.assertIn("cannot listen on 192.0.2.1:", err)
+        self.assertIn("no interface of this host has that address", err)
+
+    def test_a_lone_lbdns_names_the_bundle_command(self):
+        if not (FOLDER / "wire.py").exists():
+            self.skipTest("the bundle needs no wire.py")
+        lone = self.file(SCRIPT.read_bytes(), "lbdns.py")
+        _, out, err = self.run_it(script=lone, code=1)
+        self.assertEqual((out, err.count("\n")), ("", 1))
+        self.assertIn("bundle", err)
+
+    def test_the_bundle_prints_itself_and_serves(self):
+        _, text, _ = self.run_it("bundle", code=0)
+        self.assertLess(text.count("\n"), 3500)
+        copy = self.file(text, "lbdns.py")
+        _, again, _ = self.run_it("bundle", script=copy, code=0)
+        self.assertEqual(again, text)
+        compile(text, "bundle", "exec")
+        with Server(ZONE + POOL, script=copy) as server:
+            self.assertEqual(server.ask("www.example.com").rdatas, ["192.0.2.80"])
+
+    def test_names_of_the_two_files_do_not_collide(self):
+        if not (FOLDER / "wire.py").exists():
+            self.skipTest("it is one file already")
+        main, codec = (self.names(ast.parse((FOLDER / name).read_text()))
+                       for name in ("lbdns.py", "wire.py"))
+        for name in main.keys() & codec.keys():
+            self.assertEqual((main[name], name), (codec[name], name))
+            self.assertNotEqual(main[name], "own", name)
+
+    @staticmethod
+    def names(tree):
+        """Names a module binds at its top level -> what is imported there, or "own"."""
+        found = {}
+        for node in tree.body:
+            module = getattr(node, "module", "")
+            for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+                found[alias.asname or alias.name] = f"{module} {alias.name}"
+            for target in getattr(node, "targets", [getattr(node, "target", None)]):
+                found |= {each.id: "own" for each in ast.walk(target or ast.Pass())
+                          if isinstance(each, ast.Name)}
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                found[node.name] = "own"
+        return found
+
+    def test_row_01_only_the_standard_library_is_imported(self):
+        for path in FOLDER.glob("*.py"):
+            if path.name in ("lbdns.py", "wire.py"):
+                for node in ast.walk(ast.parse(path.read_text())):
+                    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) \
+                        else [node.module] if isinstance(node, ast.ImportFrom) else []
+                    for name in names:
+                        self.assertIn(name.partition(".")[0], {*sys.stdlib_module_names, "wire"})
+
+    def test_an_old_python_says_one_sentence(self):
+        for path in FOLDER.glob("*.py"):
+            if path.name in ("lbdns.py", "wire.py"):
+                ast.parse(path.read_text(), feature_version=(3, 6))
+        wrapper = self.file("import sys, runpy\nsys.version_info = (3, 8, 10, 'final', 0)\n"
+                            f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n", "old.py")
+        _, out, err = self.run_it(script=wrapper, code=1)
+        self.assertEqual((out, err.count("\n")), ("", 1))
+        self.assertIn("3.11", err)
+
+
+# ---- Over real sockets -------------------------------------------------------------------------
+
+LIVE = ZONE.replace("www ", "\n".join(f"big 300 A 10.0.0.{n}" for n in range(100)) + "\nwww ", 1) \
+    + POOL + """
+[pools."rr.example.com"]
+policy = "round-robin"
+backends = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+[pools."a.b.example.com"]
+backends = ["10.0.0.4"]
+"""
+ANY_HOST = "[::]" if has_ipv6() else "0.0.0.0"
+HOSTS = ["127.0.0.1", "127.0.0.2", *(["::1"] if has_ipv6() else [])]
+
+
+class Live(unittest.TestCase):
+    """One server on all addresses, every query logged."""
+
+    @classmethod
+    def setUpClass(cls):
+        port = free_port()
+        cls.server = Server(LIVE, port=port, listen=[f"{ANY_HOST}:{port}"])
+        cls.addClassCleanup(cls.server.__exit__)
+
+    def assertEven(self, counts):
+        """Each of three got a third, within four sigma."""
+        number = sum(counts.values())
+        self.assertEqual(counts.keys(), {"1.2.3.4", "8.8.4.4", "8.8.8.8"})
+        for times in counts.values():
+            self.assertAlmostEqual(times, number / 3, delta=sigma(number, 1 / 3), msg=str(counts))
+
+    def test_row_01_runs_bare(self):
+        words, port = (), 9000
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET6 if has_ipv6() else
+                                                         socket.AF_INET) as sock:
+            sock.bind(("", 9000))
+            port = 0
+        if port:  # taken: by whom is not our business
+            words, port = ("-p", str(free_port())), 0
+        with Server(words=words, port=int(words[1]) if words else 9000, wait=False) as server:
+            server.wait_for(" ready$")
+            self.assertIn(f"try: dig @127.0.0.1 -p {server.port} api.example.com", server.log())
+            answer = server.ask("api.example.com")
+            self.assertIn(answer.answer[0].split(" ", 1)[1], {
+                f"60 A {address}" for address in ("1.2.3.4", "8.8.4.4", "8.8.8.8")})
+            self.assertEqual(server.ask("1596207957-api.example.com").flags, "qr aa")
+            server.wait_for(r" 127\.0\.0\.1 api\.example\.com A NOERROR ")
+
+    def test_pools_without_a_file(self):
+        port = free_port()
+        with Server(words=("a.example.com=10.0.0.1,fd00::1", "api.example.org=www.example.net",
+                           "-p", str(port)), port=port) as server:
+            self.assertEqual(server.ask("a.example.com").rdatas, ["10.0.0.1"])
+            self.assertEqual(server.ask("x-a.example.com", "AAAA").rdatas, ["fd00::1"])
+            self.assertEqual(server.ask("api.example.org").rdatas, ["www.example.net."])
+            for zone in ("example.com", "example.org"):
+                self.assertEqual(server.ask(zone, "SOA").flags, "qr aa")
+
+    def test_row_02_one_a_with_aa_and_without_ra(self):
+        for flags, words in ((0, "qr aa"), (0x100, "qr aa rd"), (0x1B0, "qr aa rd")):
+            answer = self.server.ask("api.example.com", flags=flags)
+            self.assertEqual((answer.flags, len(answer.answer), answer.rcode), (words, 1, 0))
+
+    def test_row_03_row_04_row_05_negative_answers(self):
+        for name, rtype, expected in (
+                ("api.example.com", "AAAA", "NOERROR aa |  | SOA"),
+                ("nope.example.com", "A", "NXDOMAIN aa |  | SOA"),
+                ("b.example.com", "A", "NOERROR aa |  | SOA"),
+                ("example.net", "A", "REFUSED  |  |")):
+            self.assertEqual(brief(self.server.ask(name, rtype)), expected)
+
+    def test_row_06_0x20(self):
+        octets = query("aPi.ExAmple.com")
+        for reply in (self.server.exchange(octets), *self.server.ask_tcp(octets)):
+            self.assertEqual(reply[12:len(octets)], octets[12:])
+            self.assertTrue(Answer(reply).answer[0].startswith("aPi.ExAmple.com. "))
+
+    def test_row_07_edns(self):
+        self.assertEqual(self.server.ask("api.example.com", opt=True).opt.rclass, 1232)
+        self.assertIsNone(self.server.ask("api.example.com").opt)
+        self.assertEqual(self.server.ask("api.example.com", opt_flags=1 << 16).rcode, wire.BADVERS)
+
+    def test_row_08_truncation_and_then_tcp(self):
+        octets = query("big.example.com", opt=True)
+        cut, (whole,) = Answer(self.server.exchange(octets)), self.server.ask_tcp(octets)
+        self.assertEqual((cut.flags, len(cut.answer), bool(cut.opt)), ("qr aa tc", 0, True))
+        self.assertEqual((Answer(whole).flags, len(Answer(whole).answer)), ("qr aa", 100))
+
+    def test_row_11_case_25_each_address_answers_from_itself(self):
+        for host in HOSTS:
+            reply = self.server.exchange(query(f"{host.replace(':', 'x')}.example.com"), host)
+            self.assertEqual(Answer(reply).rcode, wire.NXDOMAIN, host)
+        self.server.wait_for(r"Z 127\.0\.0\.1 127\\.0\\.0\\.1\.|Z 127\.0\.0\.\d 127\.0\.0\.2\.")
+
+    def test_row_11_wildcard_of_ipv4_answers_from_the_asked_address(self):
+        port = free_port()
+        with Server(LIVE, port=port, listen=[f"0.0.0.0:{port}"]) as server:
+            for host in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+                self.assertIsNotNone(server.exchange(query("www.example.com"), host), host)
+
+    def test_row_13_random_over_udp(self):
+        self.assertEven(self.server.count(3000))
+
+    def test_row_13_random_over_tcp(self):
+        replies = [reply for _ in range(3) for reply in self.server.ask_tcp(
+            *(query("api.example.com", ident=at) for at in range(1000)))]
+        self.assertEven(Counter(Answer(reply).rdatas[0] for reply in replies))
+
+    def test_row_14_round_robin_over_udp_and_tcp(self):
+        self.assertEqual(set(self.server.count(9, "rr.example.com").values()), {3})
+        got = Counter(Answer(reply).rdatas[0] for reply in self.server.ask_tcp(
+            *[query("rr.example.com")] * 9))
+        self.assertEqual(set(got.values()), {3})
+
+    def test_row_23_anticache_names(self):
+        for at, reply in enumerate(self.server.ask_many(
+                query(f"{at}-api.example.com") for at in range(200))):
+            answer = Answer(reply)
+            self.assertTrue(answer.answer[0].startswith(f"{at}-api.example.com. 60 A "))
+
+    def test_udp_and_tcp_give_the_same(self):
+        packets = [query(name, rtype, opt=opt) for opt in (False, True) for name, rtype in (
+            ("www.example.com", "A"), ("www.example.com", "MX"), ("example.com", "NS"),
+            ("nope.example.com", "A"), ("a.b.example.com", "A"), ("example.net", "A"))]
+        self.assertEqual(self.server.ask_many(packets), self.server.ask_tcp(*packets))
+
+    # -- TCP --
+
+    def test_row_09_case_33_pipelined_in_one_write(self):
+        for number in (20, 100):
+            replies = self.server.ask_tcp(*(query("www.example.com", ident=at)
+                                            for at in range(number)))
+            self.assertEqual([Answer(reply).id for reply in replies], list(range(number)))
+
+    def test_row_09_case_33_byte_by_byte(self):
+        with self.server.connect() as sock:
+            for octet in frame(query("www.example.com")) * 2:
+                sock.sendall(bytes([octet]))
+            for _ in range(2):
+                self.assertEqual(Answer(read_frame(sock)).rdatas, ["192.0.2.80"])
+
+    def test_case_33_every_split_of_two_messages(self):
+        both = frame(query("www.example.com", ident=1)) + frame(query("ns1.example.com", ident=2))
+        expected = self.server.ask_tcp(query("www.example.com", ident=1),
+                                       query("ns1.example.com", ident=2))
+        for at in range(1, len(both)):
+            with self.server.connect() as sock:
+                sock.sendall(both[:at])
+                self.server.exchange(query("www.example.com"))  # by now the first part is read
+                sock.sendall(both[at:])
+                self.assertEqual([read_frame(sock), read_frame(sock)], expected, at)
+
+    def test_case_34_half_close_gets_its_answers(self):
+        with self.server.connect() as sock:
+            sock.sendall(frame(query("big.example.com")) * 300)
+            sock.shutdown(socket.SHUT_WR)
+            for _ in range(300):
+                self.assertEqual(len(Answer(read_frame(sock)).answer), 100)
+            self.assertEqual(read_frame(sock), b"")
+
+    def test_case_35_what_is_no_query_closes_the_connection_and_no_other(self):
+        with self.server.connect() as other:
+            for octets in (b"\0\0", frame(bytes(11)), frame(query("www.example.com", flags=0x8000)),
+                           b"\0\1x"):
+                with self.server.connect() as sock:
+                    sock.sendall(octets)
+                    self.assertEqual(read_frame(sock), b"", octets)
+            other.sendall(frame(query("www.example.com")))
+            self.assertEqual(Answer(read_frame(other)).rdatas, ["192.0.2.80"])
+
+    def test_case_35_a_bad_question_is_formerr_over_tcp(self):
+        reply, after = self.server.ask_tcp(query("www.example.com")[:-3], query("www.example.com"))
+        self.assertEqual((Answer(reply).rcode, Answer(after).rcode), (wire.FORMERR, wire.NOERROR))
+
+    def test_case_06_a_message_of_64_kib_full_of_pointers(self):
+        many = b"".join(b"\xc0" + bytes([12 + at % 16]) for at in range(32000))
+        packet = query("www.example.com") + many
+        replies = self.server.ask_tcp(packet, packet[:10] + b"\xff\xff" + packet[12:])
+        self.assertEqual([Answer(reply).rcode for reply in replies], [wire.NOERROR, wire.FORMERR])
+
+    def test_keepalive_over_tcp_only(self):
+        octets = query("www.example.com", options=option(11))
+        self.assertIn(11, Answer(self.server.ask_tcp(octets)[0]).options)
+        self.assertNotIn(11, Answer(self.server.exchange(octets)).options)
+
+    def test_case_36_clients_that_vanish_leave_nothing_behind(self):
+        worker, = self.server.pids()
+        before = len(os.listdir(f"/proc/{worker}/fd"))
+        for at in range(300):
+            sock = self.server.connect()
+            sock.sendall(frame(query("big.example.com")) * (at % 3))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.close()  # with a reset
+        until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= before + 1)
+        self.assertEqual(self.server.ask("www.example.com").rcode, 0)
+
+    def test_case_23_clients_that_closed_their_socket_do_no_harm(self):
+        for at in range(500):
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.sendto(query("www.example.com", ident=at), ("127.0.0.1", self.server.port))
+        self.assertEqual(len(self.server.ask_many([query("www.example.com")] * 50)), 50)
+
+    def test_too_long_a_datagram_is_dropped(self):
+        self.assertIsNone(self.server.exchange(query("www.example.com") + bytes(5000), timeout=0.3))
+        self.assertEqual(self.server.ask("www.example.com").rcode, 0)
+
+    # -- the log --
+
+    def test_row_38_a_line_for_each_query_with_escaped_names(self):
+        for name, shown in ((r"Odd\010\000\255\092\"<x>.example.com",
+                             r"Odd\010\000\255\092\034\060x\062.example.com"), (".", ".")):
+            self.server.ask(name)
+            self.server.wait_for(rf"^[-0-9]{{10}}T[:0-9]{{8}}\.\d{{3}}Z 127\.0\.0\.1 "
+                                 rf"{re.escape(shown)} A (NXDOMAIN|REFUSED) - \d+us( .*)?$")
+        self.server.ask("log-api.example.com", "AAAA")
+        self.server.wait_for(r" log-api\.example\.com AAAA NOERROR - \d+us$")
+        self.server.ask("log-rr.example.com")
+        self.server.wait_for(r" log-rr\.example\.com A NOERROR 10\.0\.0\.[123] \d+us$")
+        self.server.exchange(query("www.example.com", flags=0x2800))
+        self.server.wait_for(r" - - NOTIMP - \d+us( .*)?$")
+
+
+class Logs(unittest.TestCase):
+    """Levels, forms, and readers that do not read."""
+
+    def test_row_38_json(self):
+        with Server('log_format = "json"\n' + ZONE + POOL) as server:
+            server.ask(r"a\"b\000-api.example.com")
+            server.wait_for('"name"')
+            lines = [json.loads(line) for line in server.log().splitlines()]
+        self.assertEqual({"time", "level", "text"}, lines[0].keys())
+        asked = next(line for line in lines if "name" in line)
+        self.assertEqual({key: asked[key] for key in ("client", "name", "type", "rcode")}, {
+            "client": "127.0.0.1", "name": r"a\034b\000-api.example.com", "type": "A",
+            "rcode": "NOERROR"})
+        self.assertIn(asked["chosen"], ([each] for each in ("1.2.3.4", "8.8.4.4", "8.8.8.8")))
+        self.assertIsInstance(asked["us"], int)
+
+    def test_row_38_levels(self):
+        for level, present, absent in (("errors", "^", "ready|NOERROR"),
+                                       ("changes", "ready", "NOERROR")):
+            with Server(ZONE + POOL, log=level, wait=False) as server:
+                until(lambda at=server: self.answers(at))
+                server.process.terminate()
+                self.assertEqual(server.process.wait(PATIENCE), 0)
+                self.assertRegex(server.log(), present)
+                self.assertNotRegex(server.log(), absent)
+
+    @staticmethod
+    def answers(server):
+        """Whether it answers yet."""
+        with contextlib.suppress(ConnectionError):
+            return server.exchange(query("api.example.com"), timeout=0.2)
+
+    def test_row_38_case_54_a_full_pipe_or_none_costs_lines_and_no_answers(self):
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        closed = {"stderr": subprocess.DEVNULL, "preexec_fn": lambda: os.close(2)}
+        for popen in ({"stderr": writing}, closed):
+            with Server(ZONE + POOL, wait=False, **popen) as server:
+                until(lambda at=server: self.answers(at))
+                self.assertEqual(len(server.ask_many([query("api.example.com")] * 3000)), 3000)
+        os.close(writing)
+        text = os.read(reading, 1 << 20).decode()
+        self.assertGreater(text.count("\n"), 100)
+        self.assertTrue(all(line.endswith("us") for line in text.splitlines() if " api." in line))
+
+    def test_case_54_a_pipe_whose_reader_is_gone(self):
+        reading, writing = os.pipe()
+        with Server(ZONE + POOL, wait=False, stderr=writing) as server:
+            os.close(writing)
+            until(lambda: self.answers(server))
+            os.close(reading)
+            self.assertEqual(len(server.ask_many([query("api.example.com")] * 200)), 200)
+            self.assertIsNone(server.process.poll())
+
+
+class TcpLimits(unittest.TestCase):
+    """Time and room that TCP clients get, with shortened limits."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(LIVE, log="errors", wait=False, constants={
+            "TCP_IDLE": 1.5, "TCP_MESSAGE": 0.7, "TICK": 0.1})
+        cls.addClassCleanup(cls.server.__exit__)
+        until(lambda: Logs.answers(cls.server))
+
+    def test_row_09_case_31_idle_connections_are_closed(self):
+        with self.server.connect() as silent, self.server.connect() as served:
+            served.sendall(frame(query("www.example.com", options=option(11))))
+            self.assertEqual(Answer(read_frame(served)).options, {11: b"\0\x0f"})
+            self.assertEqual((read_frame(silent), read_frame(served)), (b"", b""))
+
+    def test_case_30_a_query_that_never_gets_whole_is_closed(self):
+        socks = [self.server.connect() for _ in range(4)]
+        for sock, octets in zip(socks, (b"\0", b"\xff\xffabc", frame(query("www.example.com"))[:-1],
+                                        frame(query("www.example.com")) + b"\0"), strict=True):
+            sock.sendall(octets)
+        self.assertEqual(len(Answer(read_frame(socks[3])).answer), 1)
+        for sock in socks:
+            with sock:
+                self.assertEqual(sock.recv(1), b"")
+        self.assertEqual(self.server.ask("www.example.com").rcode, 0)
+
+    def test_case_30_dripping_octets_do_not_help(self):
+        with self.server.connect() as sock, self.assertRaises(OSError):
+            for octet in itertools.cycle(b"\xff"):
+                sock.sendall(bytes([octet]))
+                time.sleep(0.05)
+                if select.select([sock], [], [], 0)[0]:
+                    raise OSError(sock.recv(1))
+
+    def test_case_32_a_client_that_never_reads_is_bounded_and_closed(self):
+        worker, = self.server.pids()
+        self.server.ask_tcp(*[query("big.example.com")] * 100)
+        before, sent = memory(worker), 0
+        with self.server.connect() as sock:
+            sock.setblocking(False)
+            packets = frame(query("big.example.com")) * 1000
+            with self.assertRaises(ConnectionError):
+                for _ in range(2000):
+                    with contextlib.suppress(BlockingIOError):
+                        sent += sock.send(packets)
+                    self.assertLess(sent, 64 << 20)
+                    self.assertLess(memory(worker), before + (2 << 20))
+                    time.sleep(0.01)
+                    self.assertEqual(self.server.ask("www.example.com").rcode, 0)
+
+
+class TcpRoom(unittest.TestCase):
+    """More clients than descriptors, and many idle ones."""
+
+    def test_case_28_the_longest_idle_make_room(self):
+        with Server(LIVE, log="changes", constants={"ACCEPT_PAUSE": 0.1, "TICK": 0.1},
+                    prelude="resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))") as server:
+            socks = []
+            for _ in range(100):
+                socks.append(server.connect())
+                socks[-1].sendall(frame(query("www.example.com")))
+            served = 0
+            for sock in socks:
+                with contextlib.suppress(ConnectionError):
+                    served += bool(read_frame(sock))
+            self.assertGreaterEqual(served, 60)
+            self.assertEqual(server.ask("www.example.com").rcode, 0)
+            self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+            for sock in socks:
+                sock.close()
+            self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+
+    def test_row_09_case_29_udp_answers_while_1000_idle_tcp_connections_are_held(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < 2200:
+            self.skipTest(f"{hard} descriptors are too few")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2200), hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with Server(LIVE, log="changes", constants={"TCP_IDLE": 60.0}) as server, \
+                contextlib.ExitStack() as stack:
+            worker, = server.pids()
+            server.ask_tcp(query("www.example.com"))
+            before = memory(worker)
+            socks = [stack.enter_context(server.connect()) for _ in range(1000)]
+            self.assertEqual(len(server.ask_many([query("www.example.com")] * 200)), 200)
+            self.assertLess(memory(worker), before + (10 << 20))
+            for sock in socks[::100]:
+                sock.sendall(frame(query("www.example.com")))
+                self.assertEqual(len(Answer(read_frame(sock)).answer), 1)
+
+
+class Hostile(unittest.TestCase):
+    """No packet stops it (row 10, cases 1, 18, 38)."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(LIVE, log="changes")
+        cls.addClassCleanup(cls.server.__exit__)
+
+    @staticmethod
+    def mutated(number, seed):
+        """Packets that were queries before somebody sat on them."""
+        dice = random.Random(seed)
+        corpus = [query("api.example.com"), query("1596-api.example.com", opt=True),
+                  query("big.example.com", "ANY", opt=True, options=option(10, b"12345678")),
+                  query("nope.example.com", "AAAA", options=subnet("192.0.2.0/24") + option(3)),
+                  query("x." * 100 + "com", "TYPE65535"), query(".", "NS"), query("b.example.com")]
+        for _ in range(number):
+            packet = bytearray(dice.choice(corpus))
+            for _ in range(dice.choice((1, 1, 2, 5))):
+                at, kind = dice.randrange(len(packet) or 1), dice.randrange(6)
+                if kind < 3 and packet:
+                    packet[at] = dice.choice((0, 1, 63, 64, 0x80, 0xC0, 0xFF, dice.randrange(256)))
+                elif kind == 3:
+                    del packet[at:]
+                elif kind == 4:
+                    packet[at:at] = dice.randbytes(dice.randrange(40))
+                else:
+                    packet[at:at] = packet[at // 2:at]
+            yield bytes(packet[:1400])
+
+    def check(self, packet, reply):
+        """What holds for every reply."""
+        answer = Answer(reply)
+        self.assertTrue(answer.flags.startswith("qr"), packet)
+        self.assertFalse(packet[2] & 0x80, packet)
+        self.assertLessEqual(len(reply), 1232, packet)
+        if answer.rcode == wire.FORMERR:
+            self.assertLessEqual(len(reply), len(packet) + 11, packet)
+
+    def storm(self, number, seed):
+        """Send packets, 64 at a time with a query behind them that says when they are through."""
+        replies = 0
+        last = query("through.example.com", ident=0xFFFF)
+        packets = list(self.mutated(number, seed))
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(("127.0.0.1", self.server.port))
+            for at in range(0, number, 64):
+                batch = [ident.to_bytes(2, "big") + packet[2:] if len(packet) > 1 else packet
+                         for ident, packet in enumerate(packets[at:at + 64])]
+                for packet in (*batch, last):
+                    sock.send(packet)
+                reply = sock.recv(65535)
+                while reply[:2] != b"\xff\xff":
+                    self.check(batch[int.from_bytes(reply[:2], "big")], reply)
+                    replies += 1
+                    reply = sock.recv(65535)
+        return replies
+
+    def test_row_10_case_01_20000_mutated_packets(self):
+        worker, = self.server.pids()
+        self.storm(1000, 1)
+        before = memory(worker)
+        self.assertGreater(self.storm(19000, 2), 5000)
+        self.assertLess(memory(worker), before + (2 << 20))
+        self.assertEqual(self.server.pids(), [worker])
+        self.assertEqual(self.server.ask("www.example.com").rdatas, ["192.0.2.80"])
+        self.assertLess(self.server.log().count("\n"), 50)
+
+    def test_case_38_mutated_packets_over_tcp(self):
+        replies = 0
+        for packet in self.mutated(1000, 3):
+            with self.server.connect() as sock:
+                sock.sendall(frame(packet))
+                sock.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionError):
+                    reply = read_frame(sock)
+                    replies += bool(reply)
+                    if reply:
+                        Answer(reply)
+                        self.assertFalse(packet[2] & 0x80)
+        self.assertGreater(replies, 300)
+        self.assertEqual(self.server.ask("www.example.com").rdatas, ["192.0.2.80"])
 
 
 if __name__ == "__main__":
