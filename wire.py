@@ -66,6 +66,7 @@ ECS_BITS = {1: 32, 2: 128}  # address family -> bits of its addresses: RFC 7871 
 ANSWER, AUTHORITY, ADDITIONAL = 0, 1, 2
 
 _HEADER = struct.Struct("!6H")
+_QUESTION = struct.Struct("!HH")  # type, class
 _RECORD = struct.Struct("!HHIH")  # type, class, TTL, rdlength: all of a record but owner and rdata
 _U16 = struct.Struct("!H")
 
@@ -116,25 +117,28 @@ class Reader:
         The work is bounded three ways: pointers only lead back, a name follows at most NAME_HOPS
         of them, and all names of a message together at most MESSAGE_HOPS.
         """
-        labels, size, floor, hops, resume = [], 0, self.at, 0, -1
+        wire, end = self.wire, len(self.wire)
+        pieces, size, hops, resume = [], 0, 0, -1
+        at = begin = floor = self.at
         while True:
-            start, length = self.at, self.u8()
+            if at >= end:
+                raise Malformed("the data ends inside a name", at)
+            length = wire[at]
             if length > LABEL_MAX:
-                target = self._pointer(length, floor, start)
-                hops, self.hops = hops + 1, self.hops + 1
+                pieces.append(wire[begin:at])
+                self.at, hops, self.hops = at + 1, hops + 1, self.hops + 1
                 if hops > NAME_HOPS or self.hops > MESSAGE_HOPS:
-                    raise Malformed("too many compression pointers", start)
+                    raise Malformed("too many compression pointers", at)
+                # The next pointer must lead further back than this one.
+                at = begin = floor = self._pointer(length, floor, at)
                 resume = self.at if resume < 0 else resume  # the name ends behind its first pointer
-                self.at = floor = target  # the next one must lead further back than this one
                 continue
-            size += length + 1
+            at, size = at + 1 + length, size + 1 + length
             if size > NAME_MAX:  # counted as it would be written without compression
-                raise Malformed(f"a name longer than {NAME_MAX} octets", start)
-            self.at = start
-            labels.append(self.take(length + 1))
+                raise Malformed(f"a name longer than {NAME_MAX} octets", at)
             if not length:
-                self.at = self.at if resume < 0 else resume
-                return b"".join(labels)
+                self.at = at if resume < 0 else resume
+                return b"".join((*pieces, wire[begin:at]))
 
     def _pointer(self, length: int, floor: int, start: int) -> int:
         """Where a pointer leads: strictly back ("a prior occurance"), so there is no loop.
@@ -232,10 +236,10 @@ def decode_query(packet: bytes) -> Query:
 def _read_question(reader: Reader, query: Query) -> int:
     """QNAME and QTYPE; returns QCLASS. No pointer can be right here: only the header is before."""
     qname = reader.name()
-    query.qname, query.key, query.qtype = qname, qname.lower(), reader.u16()
-    qclass = reader.u16()
+    qtype, qclass = _QUESTION.unpack(reader.take(4))
+    query.qname, query.key, query.qtype = qname, qname.lower(), qtype
     query.question = reader.wire[HEADER:reader.at]
-    return qclass
+    return int(qclass)
 
 
 def _read_records(reader: Reader, query: Query, before: int, additional: int) -> None:
