@@ -1054,37 +1054,16 @@ def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
     return [record for record in found if record.pop("pool", pool) == pool]
 
 
-def check_record(record: dict[str, Any], pool: PoolConfig, now: float) -> tuple[Row, float]:
-    """The row that a source's record makes, by the rules of inline backends, and when it was true
-    (monotonic seconds); raises Problem."""
-    checker = Checker("")
-    given = checker.table("", record, RECORD)
-    addresses = given.pop("address", ())
-    inline = [row for row in pool.backends if set(row.addresses) & set(addresses)]
-    if "address" not in record:
-        checker.problem("address", " = NULL: must be an address")
-    elif addresses and is_host(addresses) and not pool.backends:
-        checker.problem("address", f" = {record['address']!r}: host names only as inline backends")
-    if checker.problems:
-        raise Problem(checker.problems[0])
-    if pool.backends and not inline:
-        raise Problem(f"{addresses[0]} is none of the config's backends")
-    row = inline[0] if inline else Row(addresses)
-    age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
-    # Of two states the worse counts: a drain in the config is meant.
-    given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
-    return row._replace(**given), now - max(0.0, age)
-
-
 class Feed(threading.Thread):
     """Polls one pool's source, again and again; keeps the last good rows."""
 
     def __init__(self, pool: PoolConfig, source: Source) -> None:
         super().__init__(daemon=True)
-        self.pool, self.source = pool, source
-        self.polls = self.logged = 0  # polls made, and made when the monitor last looked
+        self.pool, self.source, self.polls = pool, source, 0
         self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
+        self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
+        self.seen, self.status, self.line = (0, 0), "", ""  # what the monitor made of it, and when
 
     def run(self) -> None:
         """Poll every `every` seconds, counted from start to start."""
@@ -1103,10 +1082,10 @@ class Feed(threading.Thread):
     def poll(self, now: float) -> None:
         """Read the source once; a bad record is passed over, and its last good row stays."""
         rows = {row.addresses: (row, -math.inf) for row in self.pool.backends}
-        wrong, good = [], 0
+        wrong, good, checker = [], 0, Checker("")
         for record in read_sqlite(self.source, self.pool.name):
             try:
-                row, at = check_record(record, self.pool, now)
+                row, at = self.check(record, checker, now)
                 rows[row.addresses], good = (row, at), good + 1
             except Problem as bad:
                 wrong.append(str(bad))
@@ -1116,6 +1095,27 @@ class Feed(threading.Thread):
         if not good:
             raise Problem("no rows" + (" that can be used" if wrong else ""))
         self.rows = rows
+
+    def check(self, record: dict[str, Any], checker: "Checker", now: float) -> tuple[Row, float]:
+        """The row that a record makes, by the rules of inline backends, and when it was true
+        (monotonic seconds); raises Problem."""
+        checker.problems = []
+        given = checker.table("", record, RECORD)
+        addresses = given.pop("address", ())
+        row = next((self.inline[each] for each in addresses if each in self.inline), None)
+        if "address" not in record:
+            checker.problem("address", " = NULL: must be an address")
+        elif self.inline and addresses and row is None:
+            checker.problem(addresses[0], " is none of the config's backends")
+        elif addresses and row is None and is_host(addresses):
+            checker.problem(addresses[0], ": host names are possible only as inline backends")
+        if checker.problems:
+            raise Problem(checker.problems[0])
+        row = row or Row(addresses)
+        age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
+        # Of two states the worse counts: a drain in the config is meant.
+        given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
+        return row._replace(**given), now - max(0.0, age)
 
     def merge(self, now: float) -> tuple[list[Row], bool]:
         """The pool's rows now, connections too old forgotten; and whether all of them were."""
@@ -1168,29 +1168,28 @@ class Monitor:
 
     def snapshot(self, now: float) -> str:
         """What workers load: a line of status for people, then a line for each pool."""
-        status, lines = [], []
         for feed in self.feeds:
-            rows, stale = feed.merge(now)
-            if feed.logged != feed.polls:
-                feed.logged = feed.polls
-                self.log_changes(feed, rows, stale, now)
-            up = sum(row.state == "up" for row in rows)
-            status.append(f"{feed.pool.name} {up}/{len(rows)} up"
-                          + (", load unknown" if stale else ""))
-            newest = max((0.0, *(at for _, at in feed.rows.values())))
-            lines.append(json.dumps([feed.pool.name, stale, newest, rows]))
-        return "\n".join(["; ".join(status), *lines])
+            if feed.seen != (feed.polls, int(now)):  # reports grow stale between polls, too
+                feed.seen = (feed.polls, int(now))
+                self.look_at(feed, now)
+        return "\n".join(["; ".join(feed.status for feed in self.feeds),
+                          *(feed.line for feed in self.feeds)])
 
-    def log_changes(self, feed: Feed, rows: Sequence[Row], stale: bool, now: float) -> None:
-        """One line for each thing that is not as it was."""
+    def look_at(self, feed: Feed, now: float) -> None:
+        """Make a pool's line, and log each thing that is not as it was."""
+        rows, stale = feed.merge(now)
         pool, path, trouble = f"pool {feed.pool.name}", feed.source.path, self.log.trouble
+        up = [row for row in rows if row.state == "up"]
+        feed.status = f"{feed.pool.name} {len(up)}/{len(rows)} up" + ", load unknown" * stale
+        newest = max((0.0, *(at for _, at in feed.rows.values())))
+        feed.line = json.dumps([feed.pool.name, stale, newest, rows])
         trouble(f"{pool}: {path}", feed.trouble)
         trouble(f"{pool}: rows of {path}", feed.skipped)
         trouble(f"{pool}: load", f"reports are over {feed.pool.stale:g} s old" if stale else "")
-        up = [row for row in rows if row.state == "up" and row.weight]
-        full = bool(up) and all((row.connections or 0) >= (row.max_connections or math.inf)
-                                for row in up)
-        trouble(f"{pool}: limits", f"all {len(up)} backends are at max_connections" if full else "")
+        full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
+                if row.weight]
+        trouble(f"{pool}: limits",
+                "all backends are at max_connections" * (bool(full) and all(full)))
         self.log_states(pool, {row.addresses: row.state for row in rows}, path, now)
 
     def log_states(self, pool: str, states: dict[tuple[str, ...], str], path: str,
@@ -1201,16 +1200,14 @@ class Monitor:
         if first:
             self.log.change(f"{pool}: {len(states)} backends, and {path} is read for changes")
         for addresses in states.keys() | known.keys():
-            old, since = known.get(addresses, ("", now))
-            new = states.get(addresses, "")
-            if old == new:
-                continue
-            known[addresses] = new, now
-            if not new:
-                del known[addresses]
-            if not first:
-                self.log.change(f"{pool}: backend {addresses[0]}: {old or 'absent'} -> "
-                                f"{new or 'absent'}, says {path}; was so for {now - since:.0f} s")
+            old, since = known.get(addresses, ("absent", now))
+            new = states.get(addresses, "absent")
+            if old != new:
+                known.pop(addresses, None)
+                known.update({addresses: (new, now)} if addresses in states else {})
+                if not first:
+                    self.log.change(f"{pool}: backend {addresses[0]}: {old} -> {new}, says {path}; "
+                                    f"was {old} for {now - since:.0f} s")
 
 
 # ---- 9. Processes: board, life, sockets, supervisor --------------------------------------------
