@@ -16,6 +16,7 @@ import json
 import math
 import os
 import pathlib
+import pwd
 import random
 import re
 import resource
@@ -28,6 +29,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import tomllib
@@ -38,7 +40,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = pathlib.Path(os.environ.get("LBDNS_DIR", HERE)).resolve()
 SCRIPT = FOLDER / "lbdns.py"
 PYTHON = [sys.executable, "-E", "-s", "-S"]   # no site-packages: the standard library is enough
-PATIENCE = 20.0                               # seconds after which waiting for something has failed
+PATIENCE = float(os.environ.get("PATIENCE", 20))   # seconds after which waiting has failed
 
 
 def load_module():
@@ -227,6 +229,12 @@ class Server:
         self.signal(signal.SIGHUP)
         self.wait_for(r" reloaded:|reload: refused", done + 1)
 
+    def reload_quietly(self):
+        """SIGHUP to a server whose log cannot be read: wait for new children."""
+        before = self.pids()
+        self.signal(signal.SIGHUP)
+        until(lambda: len(self.pids()) == len(before) and not set(before) & set(self.pids()))
+
     def exchange(self, octets, host="127.0.0.1", timeout=5.0, source=None):
         """Send a datagram and return the reply's octets; None when none comes in time."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -319,7 +327,7 @@ def status_of(pid, key):
     """A line of /proc/PID/status; "" when the process is gone or a zombie."""
     with contextlib.suppress(OSError):
         text = pathlib.Path(f"/proc/{pid}/status").read_text()
-        found = re.search(rf"^{key}:\s*(.*)$", text, re.M)
+        found = re.search(rf"^{key}:[ \t]*(.*)$", text, re.M)
         return found[1] if found and "\nState:\tZ" not in text else ""
     return ""
 
@@ -1979,6 +1987,691 @@ class Hostile(unittest.TestCase):
                         self.assertFalse(packet[2] & 0x80)
         self.assertGreater(replies, 300)
         self.assertEqual(self.server.ask("www.example.com").rdatas, ["192.0.2.80"])
+
+
+# ---- Sources -----------------------------------------------------------------------------------
+
+SOURCES = ZONE + """
+[pools."api.example.com"]
+policy = "least-connections"
+source = { sqlite = "b.db", every = 0.1 }
+stale = 60
+[pools."inline.example.com"]
+policy = "failover"
+backends = ["10.0.0.1", ["10.0.0.2", "fd00::2"]]
+source = { sqlite = "b.db", every = 0.1 }
+[pools."other.example.com"]
+policy = "failover"
+source = { sqlite = "other.db", every = 0.1, query = "SELECT service AS pool, ip AS address, \
+conns AS connections FROM servers ORDER BY rowid" }
+"""
+
+
+class Database:
+    """An SQLite file that is written to as an operator would."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def run(self, *statements):
+        """Run statements in one transaction; returns the rows of the last."""
+        with contextlib.closing(sqlite3.connect(self.path, timeout=PATIENCE)) as database:
+            with database:
+                for statement in statements:
+                    rows = database.execute(statement).fetchall()
+        self.path.chmod(0o666)
+        return rows
+
+    def fill(self, *rows, pool="api.example.com"):
+        """Make these the rows of a pool: address, or {column: value}."""
+        statements = [f"DELETE FROM backends WHERE pool = '{pool}'"]
+        for row in rows:
+            row = {"pool": pool, **(row if isinstance(row, dict) else {"address": row})}
+            values = ", ".join("NULL" if each is None else repr(each) for each in row.values())
+            statements.append(f"INSERT INTO backends ({', '.join(row)}) VALUES ({values})")
+        self.run(*statements)
+
+
+class Sources(unittest.TestCase):
+    """What is in the table is what is answered, and trouble with it costs no answer."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(SOURCES, log="changes")
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.table = Database(cls.server.folder / "b.db")
+        cls.other = Database(cls.server.folder / "other.db")
+
+    def setUp(self):
+        self.table.fill("10.0.0.1", "10.0.0.2", "10.0.0.3")
+        self.table.fill(pool="inline.example.com")
+        self.expect("api", "10.0.0.1", "10.0.0.2", "10.0.0.3")
+
+    def expect(self, name, *addresses, rtype="A", number=30):
+        """Wait until these addresses are answered, all of them and no others."""
+        def found():
+            got = [Answer(reply).rdatas for reply in self.server.ask_many(
+                [query(f"{name}.example.com", rtype)] * number)]
+            return {rdata for rdatas in got for rdata in rdatas} == set(addresses)
+        until(found, lambda: f"{name} is not {addresses}: "
+                             f"{self.server.count(number, f'{name}.example.com', rtype)}\n"
+                             f"{self.server.log()}")
+
+    def trouble(self, subject, says, before, after):
+        """Trouble is logged once when it begins, and its end too; the loop's body runs between."""
+        begins, ends = f"error: pool {subject}: {says}", f"Z pool {subject}: well again$"
+
+        def times(pattern):
+            return len(re.findall(pattern, self.server.log(), re.M))
+        marks = times(begins), times(ends)
+        before()
+        self.server.wait_for(begins, marks[0] + 1)
+        yield
+        after()
+        self.server.wait_for(ends, marks[1] + 1)
+        self.assertEqual(times(begins), marks[0] + 1)
+
+    def test_row_21_the_table_is_created_when_missing(self):
+        columns = [row[1] for row in self.table.run("PRAGMA table_info(backends)")]
+        self.assertEqual(columns, ["pool", "address", "connections", "weight", "max_connections",
+                                   "state", "updated_at"])
+        self.assertEqual(self.table.run("PRAGMA journal_mode"), [("wal",)])
+
+    def test_row_21_changes_show_within_the_interval_and_a_second(self):
+        self.table.fill("10.0.0.7")
+        begun = time.monotonic()
+        self.expect("api", "10.0.0.7")
+        self.assertLess(time.monotonic() - begun, 0.1 + 1 + 4, "4 s are for a busy machine")
+        self.table.fill({"address": "10.0.0.7", "connections": 50},
+                        {"address": "10.0.0.8,fd00::8", "connections": 0})
+        self.expect("api", "10.0.0.8")
+        self.expect("api", "fd00::8", rtype="AAAA")
+        self.server.wait_for(r"pool api\.example\.com: backend 10\.0\.0\.8: absent -> up")
+        self.server.wait_for(r"pool api\.example\.com: backend 10\.0\.0\.1: up -> absent")
+
+    def test_row_21_drain_weight_and_limit_come_from_the_table(self):
+        self.table.fill({"address": "10.0.0.1", "state": "drain"}, {"address": "10.0.0.2"},
+                        {"address": "10.0.0.3", "weight": 0},
+                        {"address": "10.0.0.4", "connections": 9, "max_connections": 9})
+        self.expect("api", "10.0.0.2")
+        self.server.wait_for(r"backend 10\.0\.0\.1: up -> drain, says .*b\.db; was so for \d+ s$")
+
+    def test_row_21_a_locked_file_delays_no_answer(self):
+        self.expect_other("10.0.1.1", "10.0.1.2")
+        database = sqlite3.connect(self.other.path, isolation_level=None)
+        with contextlib.closing(database):
+            for _ in self.trouble(r"other\.example\.com: \S*other\.db", "database is locked",
+                                  lambda: database.execute("BEGIN EXCLUSIVE"),
+                                  lambda: database.execute("COMMIT")):
+                self.assertEqual(self.server.count(500, "other.example.com"), {"10.0.1.1": 500})
+        database = sqlite3.connect(self.table.path, isolation_level=None)
+        with contextlib.closing(database):
+            database.execute("BEGIN EXCLUSIVE")
+            database.execute("DELETE FROM backends")
+            self.assertEqual(sum(self.server.count(300).values()), 300)
+
+    def expect_other(self, *addresses):
+        self.other.run("DROP TABLE IF EXISTS servers",
+                       "CREATE TABLE servers (service, ip, conns)", *(
+                           "INSERT INTO servers VALUES ('other.example.com', "
+                           f"'{address}', 0)" for address in addresses),
+                       "INSERT INTO servers VALUES ('elsewhere.example.com', '10.9.9.9', 0)")
+        self.expect("other", addresses[0])
+
+    def test_row_21_any_table_will_do_with_a_query_of_ones_own(self):
+        self.expect_other("10.0.1.3", "10.0.1.1")
+        self.server.wait_for(r"pool other\.example\.com: backend 10\.0\.1\.3: absent -> up")
+
+    def test_row_21_case_55_a_corrupt_or_lost_file_keeps_the_last_rows(self):
+        self.expect_other("10.0.1.1", "10.0.1.2")
+        good = self.other.path.read_bytes()
+        for says, action in (("file is not a database", lambda: self.other.path.write_bytes(
+                                  b"rubbish " * 512)),
+                             ("unable to open database file", self.other.path.unlink),
+                             ("no rows", lambda: self.other.run("DELETE FROM servers")),
+                             ("no such table", lambda: self.other.run("DROP TABLE servers")),
+                             ("no such column", lambda: self.other.run(
+                                 "DROP TABLE servers", "CREATE TABLE servers (foo)"))):
+            with self.subTest(says):
+                for _ in self.trouble(r"other\.example\.com: \S*other\.db", says,
+                                      action, lambda: self.other.path.write_bytes(good)):
+                    self.assertEqual(self.server.count(50, "other.example.com"), {"10.0.1.1": 50})
+
+    def test_row_21_case_55_an_empty_table_keeps_the_last_rows(self):
+        for _ in self.trouble(r"api\.example\.com: \S*b\.db", "no rows",
+                              self.table.fill, lambda: self.table.fill("10.0.0.9")):
+            self.expect("api", "10.0.0.1", "10.0.0.2", "10.0.0.3")
+        self.expect("api", "10.0.0.9")
+
+    def test_row_21_case_55_bad_rows_are_passed_over(self):
+        rows = ("10.0.0.1", {"address": "nonsense/1"}, {"address": "1.2.3.456"}, {"address": ""},
+                {"address": 7}, {"address": "10.0.0.4,10.0.0.5"},
+                {"address": "10.0.0.6", "connections": -1}, {"address": "10.0.0.7", "weight": -2},
+                {"address": "10.0.0.8", "connections": "many"}, {"address": "www.example.com"},
+                {"address": "10.0.0.11", "connections": 1.5},
+                {"address": "10.0.0.12", "connections": None, "max_connections": None})
+        for _ in self.trouble(r"api\.example\.com: rows of \S*b\.db", "10 ignored",
+                              lambda: self.table.fill(*rows), lambda: self.table.fill("10.0.0.9")):
+            self.expect("api", "10.0.0.1", "10.0.0.12")
+
+    def test_row_21_a_bad_row_keeps_its_last_good_one(self):
+        self.table.fill({"address": "10.0.0.1", "connections": 0},
+                        {"address": "10.0.0.2", "connections": 5000})
+        self.expect("api", "10.0.0.1")
+        for _ in self.trouble(r"api\.example\.com: rows of \S*b\.db", "1 ignored",
+                              lambda: self.table.fill({"address": "10.0.0.1", "connections": -5},
+                                                      {"address": "10.0.0.2",
+                                                       "connections": 5000}),
+                              lambda: self.table.fill("10.0.0.9")):
+            self.assertEqual(self.server.count(50), {"10.0.0.1": 50})
+
+    def test_row_21_inline_backends_take_their_state_from_the_table(self):
+        self.expect("inline", "10.0.0.1")
+        self.table.fill({"address": "10.0.0.1", "state": "down"},
+                        {"address": "fd00::2", "connections": 4}, pool="inline.example.com")
+        self.expect("inline", "10.0.0.2")
+        self.table.fill({"address": "10.0.0.2", "weight": 2}, "10.7.7.7",
+                        pool="inline.example.com")
+        self.expect("inline", "10.0.0.1")
+        self.server.wait_for(r"10\.7\.7\.7.*none of the config's backends|unknown.*10\.7\.7\.7")
+        self.table.fill({"address": "10.0.0.1", "state": "drain"}, "10.7.7.7",
+                        pool="inline.example.com")
+        self.expect("inline", "10.0.0.2")
+        self.assertEqual(len(re.findall(r"error: .*10\.7\.7\.7", self.server.log())), 1)
+
+    def test_row_22_old_reports_make_it_random_and_new_ones_well_again(self):
+        def rows(age):
+            self.table.fill(*({"address": f"10.0.0.{n}", "connections": n * 1000,
+                               "updated_at": time.time() - age} for n in (1, 2, 3)))
+        rows(0)
+        self.expect("api", "10.0.0.1")
+        for _ in self.trouble(r"api\.example\.com: load", "reports are over 60 s old",
+                              lambda: rows(1000), lambda: rows(0)):
+            self.expect("api", "10.0.0.1", "10.0.0.2", "10.0.0.3")
+            until(lambda: self.server.ask("api.example.com", opt=True).ede)
+            self.assertEqual(self.server.ask("api.example.com", opt=True).ede[0], 3)
+        until(lambda: not self.server.ask("api.example.com", opt=True).ede)
+
+    def test_row_18_full_backends_are_logged_once(self):
+        full = ({"address": f"10.0.0.{n}", "connections": 30 - n, "max_connections": 10}
+                for n in (1, 2))
+        for _ in self.trouble(r"api\.example\.com: limits",
+                              "all 2 backends are at max_connections", lambda: self.table.fill(*full),
+                              lambda: self.table.fill("10.0.0.9")):
+            self.expect("api", "10.0.0.2", number=1)
+
+
+class SourceAtStart(unittest.TestCase):
+    """What is there, and what is not, when the server starts."""
+
+    def test_row_21_a_missing_folder_is_servfail_until_it_comes(self):
+        with Server(pool("random", "['10.0.0.1']").replace(
+                "backends = ['10.0.0.1']", "source = { sqlite = 'sub/b.db', every = 0.1 }"),
+                log="changes") as server:
+            server.wait_for(r"error: pool api\.example\.com: \S*sub/b\.db: unable to open")
+            answer = server.ask("api.example.com", opt=True)
+            self.assertEqual((answer.rcode, answer.ede[0]), (wire.SERVFAIL, 0))
+            (server.folder / "sub").mkdir()
+            (server.folder / "sub").chmod(0o777)
+            until((server.folder / "sub/b.db").exists)
+            until(lambda: Database(server.folder / "sub/b.db").run(
+                "SELECT name FROM sqlite_master WHERE name = 'backends'"))
+            Database(server.folder / "sub/b.db").fill("10.0.0.1")
+            until(lambda: server.ask("api.example.com").rdatas == ["10.0.0.1"])
+            server.wait_for(r"sub/b\.db: well again")
+
+    def test_row_25_the_first_answer_waits_for_the_first_poll(self):
+        with Server(PRELOADED, wait=False, prelude=FILL) as server:
+            until(lambda: Logs.answers(server))
+            self.assertEqual(server.count(50), {"10.0.0.1": 50})
+
+
+# A source whose file is there before the server is: 10.0.0.3 is down, 10.0.0.1 has least to do.
+PRELOADED = ZONE + """
+[pools."api.example.com"]
+policy = "least-connections"
+source = { sqlite = "b.db", every = 0.1 }
+"""
+FILL = """
+import sqlite3
+if not os.path.exists("b.db"):
+    database = sqlite3.connect("b.db", isolation_level=None)
+    database.execute(lbdns.SCHEMA)
+    for row in (("10.0.0.1", 0, "up"), ("10.0.0.2", 10**6, "up"), ("10.0.0.3", 0, "down")):
+        database.execute("INSERT INTO backends (pool, address, connections, state) "
+                         "VALUES ('api.example.com', ?, ?, ?)", row)
+    database.close()
+    os.chmod("b.db", 0o666)
+"""
+
+
+# ---- Processes ---------------------------------------------------------------------------------
+
+class Inquirer:
+    """Asks again and again in the background: `with Inquirer(server) as asker: ...`."""
+
+    def __init__(self, server, name="api.example.com"):
+        self.packet, self.port = query(name), server.port
+        self.replies, self.lost, self.over = [], 0, threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        self.wait(20)
+        return self
+
+    def __exit__(self, *exc):
+        self.over.set()
+        self.thread.join(PATIENCE)
+
+    def run(self):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(3)
+            sock.connect(("127.0.0.1", self.port))
+            for ident in itertools.cycle(range(65536)):
+                if self.over.is_set():
+                    return
+                try:
+                    sock.send(ident.to_bytes(2, "big") + self.packet[2:])
+                    reply = sock.recv(512)
+                    while int.from_bytes(reply[:2], "big") != ident:  # one that came too late
+                        reply = sock.recv(512)
+                    self.replies.append(reply)
+                except OSError:
+                    self.lost += 1
+
+    def wait(self, number=50):
+        """Wait until it got this many replies more."""
+        goal = len(self.replies) + number
+        until(lambda: len(self.replies) >= goal, lambda: f"{self.lost} queries without a reply")
+
+
+class Inbox:
+    """What a service manager would see: NOTIFY_SOCKET."""
+
+    def __init__(self, abstract=False):
+        self.folder = tempfile.mkdtemp(prefix="lbdns-test-")
+        os.chmod(self.folder, 0o777)
+        self.address = f"@{self.folder}" if abstract else f"{self.folder}/notify"
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(self.address.replace("@", "\0", 1))
+        if not abstract:
+            os.chmod(self.address, 0o777)
+        self.sock.settimeout(PATIENCE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.sock.close()
+        shutil.rmtree(self.folder)
+
+    def until(self, word):
+        """The messages up to the one that has this line, each a list of lines."""
+        found = [[]]
+        while word not in found[-1]:
+            found.append(self.sock.recv(4096).decode().split("\n"))
+        return found[1:]
+
+
+# Limits that make a test quick; a busy machine still keeps within them.
+QUICK = {"TICK": 0.1, "CRASH_PAUSE": 0.1, "HEARTBEAT": 1.5, "CRASH_WINDOW": 0.5}
+
+
+class Notifications(unittest.TestCase):
+    """What systemd is told (row 34)."""
+
+    def test_row_34_ready_status_reload_and_stop(self):
+        for abstract in (False, True):
+            with Inbox(abstract) as inbox, Server(
+                    PRELOADED, env={"NOTIFY_SOCKET": inbox.address}, prelude=FILL, wait=False,
+                    log="errors") as server:
+                self.assertIn("READY=1", inbox.until("READY=1")[0], "the first message")
+                self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
+                inbox.until("STATUS=api.example.com 2/3 up")
+                Database(server.folder / "b.db").run("UPDATE backends SET state = 'up'")
+                inbox.until("STATUS=api.example.com 3/3 up")
+                before = time.monotonic_ns() // 1000
+                server.signal(signal.SIGHUP)
+                reloading = inbox.until("RELOADING=1")[-1]
+                stamp = int(reloading[1].removeprefix("MONOTONIC_USEC="))
+                self.assertTrue(before <= stamp <= time.monotonic_ns() // 1000)
+                inbox.until("READY=1")
+                server.write("nonsense = 1")
+                server.signal(signal.SIGHUP)
+                inbox.until("RELOADING=1")
+                self.assertIn("refused", " ".join(inbox.until("READY=1")[-1]))
+                server.signal(signal.SIGTERM)
+                inbox.until("STOPPING=1")
+                self.assertEqual(server.process.wait(PATIENCE), 0)
+
+    def test_row_34_case_52_the_watchdog_is_fed_while_all_make_progress(self):
+        with Inbox() as inbox, Server(LIVE, workers=2, constants={**QUICK, "HEARTBEAT": 60}, env={
+                "NOTIFY_SOCKET": inbox.address, "WATCHDOG_USEC": "600000"}) as server:
+            for _ in range(3):
+                inbox.until("WATCHDOG=1")
+            self.assertEqual(server.ask("www.example.com").rcode, 0)
+
+    def test_row_34_no_watchdog_unless_asked(self):
+        with Inbox() as inbox, Server(LIVE, env={"NOTIFY_SOCKET": inbox.address}) as server:
+            inbox.until("READY=1")
+            server.signal(signal.SIGTERM)
+            self.assertNotIn(["WATCHDOG=1"], inbox.until("STOPPING=1"))
+
+
+class Children(unittest.TestCase):
+    """Whoever dies is replaced, and answers go on (row 39)."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(PRELOADED, workers=2, constants=QUICK, prelude=FILL, log="changes")
+        cls.addClassCleanup(cls.server.__exit__)
+
+    def setUp(self):
+        self.children = self.full_house()
+
+    def full_house(self, without=None):
+        """The monitor and both workers, when they run again (and `without` does not)."""
+        def found():  # the monitor is the one that has threads
+            pids = sorted(self.server.pids(), key=lambda pid: -int(status_of(pid, "Threads") or 0))
+            threads = [status_of(pid, "Threads") for pid in pids]
+            return threads == ["2", "1", "1"] and without not in pids and pids
+        return until(found, lambda: f"{self.server.pids()}\n{self.server.log()}")
+
+    def test_row_39_a_killed_worker_is_replaced(self):
+        for number in (1, 2):
+            with Inquirer(self.server) as asker:
+                os.kill(self.children[number], signal.SIGKILL)
+                self.full_house(without=self.children[number])
+                asker.wait()
+            self.assertLessEqual(asker.lost, 2)
+            self.assertEqual({tuple(Answer(reply).rdatas) for reply in asker.replies},
+                             {("10.0.0.1",)}, "the new one has the same load")
+            self.children = self.full_house()
+        self.server.wait_for(r"error: worker [12] .*SIGKILL", 2)
+
+    def test_row_39_case_47_a_stopped_worker_is_replaced(self):
+        with Inquirer(self.server) as asker:
+            os.kill(self.children[1], signal.SIGSTOP)
+            self.full_house(without=self.children[1])
+            asker.wait()
+        self.assertLessEqual(asker.lost, 2)
+        self.server.wait_for(r"error: worker [12] gave no sign of life")
+
+    def test_row_39_a_killed_monitor_is_replaced_and_the_load_is_kept(self):
+        table = Database(self.server.folder / "b.db")
+        good = table.path.read_bytes()
+        table.path.write_bytes(b"rubbish " * 512)
+        self.server.wait_for("b.db: file is not a database", 1)
+        with Inquirer(self.server) as asker:
+            os.kill(self.children[0], signal.SIGKILL)
+            self.full_house(without=self.children[0])
+            self.server.wait_for("b.db: file is not a database", 2)
+            asker.wait(500)
+        self.assertEqual({tuple(Answer(reply).rdatas) for reply in asker.replies},
+                         {("10.0.0.1",)})
+        self.assertEqual(asker.lost, 0)
+        table.path.write_bytes(good)
+        self.server.wait_for("b.db: well again")
+        table.run("UPDATE backends SET connections = 10000000 WHERE address = '10.0.0.1'")
+        until(lambda: self.server.ask("api.example.com").rdatas == ["10.0.0.2"])
+        table.run("UPDATE backends SET connections = 0 WHERE address = '10.0.0.1'",
+                  "UPDATE backends SET connections = 100000000 WHERE address = '10.0.0.2'")
+        until(lambda: self.server.ask("api.example.com").rdatas == ["10.0.0.1"])
+
+    def test_row_39_all_workers_have_the_same_load(self):
+        with contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(self.server.connect()) for _ in range(40)]
+            for sock in socks:  # each is with one of the workers
+                sock.sendall(frame(query("api.example.com")))
+            self.assertEqual({tuple(Answer(read_frame(sock)).rdatas) for sock in socks},
+                             {("10.0.0.1",)})
+
+    def test_privileges_are_dropped(self):
+        if os.geteuid():
+            self.skipTest("not root: there is nothing to drop")
+        nobody = pwd.getpwnam("nobody")
+        for pid in (self.server.process.pid, *self.children):
+            self.assertEqual(status_of(pid, "Uid").split(), [str(nobody.pw_uid)] * 4)
+            self.assertEqual(status_of(pid, "Gid").split(), [str(nobody.pw_gid)] * 4)
+            self.assertEqual(status_of(pid, "Groups"), "")
+            self.assertEqual(int(status_of(pid, "CapEff"), 16), 0)
+
+
+class Endings(unittest.TestCase):
+    """How it ends, and that nothing is left."""
+
+    def gone(self, *pids):
+        until(lambda: not any(status_of(pid, "State") for pid in pids))
+
+    def test_case_51_sigterm_and_sigint_end_it_with_0(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with Server(LIVE, workers=2, log="changes") as server, server.connect() as idle:
+                children = server.pids()
+                begun = time.monotonic()
+                server.signal(number)
+                self.assertEqual(server.process.wait(PATIENCE), 0)
+                self.assertLess(time.monotonic() - begun, 5)
+                self.gone(*children)
+                self.assertEqual(idle.recv(1), b"")
+                self.assertIn("stopped", server.log())
+
+    def test_case_51_what_was_asked_is_answered_before_the_end(self):
+        with Server(LIVE) as server, server.connect() as sock:
+            sock.sendall(frame(query("big.example.com")) * 200)
+            read_frame(sock)
+            server.signal(signal.SIGTERM)
+            for _ in range(199):
+                self.assertEqual(len(Answer(read_frame(sock)).answer), 100)
+            self.assertEqual(read_frame(sock), b"")
+
+    def test_case_46_no_orphan_outlives_the_supervisor(self):
+        with Server(PRELOADED, workers=2, prelude=FILL) as server:
+            children = server.pids()
+            server.process.kill()
+            server.process.wait()
+            self.gone(*children)
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.bind(("127.0.0.1", server.port))
+
+    def test_case_51_sigterm_while_it_starts(self):
+        with Server(LIVE, wait=False, workers=2) as server:
+            server.wait_for(" on 127")
+            server.signal(signal.SIGTERM)
+            self.assertEqual(server.process.wait(PATIENCE), 0)
+
+    def test_case_59_no_descriptors_no_home_no_folder(self):
+        def undress(*closed):
+            os.mkdir("gone")
+            os.chdir("gone")
+            os.rmdir("../gone")
+            for fd in closed:
+                os.close(fd)
+        for closed in ((0, 1, 2), (1, 2), (0, 2), (2,)):
+            with self.subTest(closed):
+                env = {key: value for key, value in os.environ.items() if key != "HOME"}
+                with Server(PRELOADED, wait=False, env=env,
+                            preexec_fn=lambda closed=closed: undress(*closed)) as server:
+                    until(lambda at=server: Logs.answers(at))
+                    path = server.folder / "b.db"
+                    until(path.exists)
+                    until(lambda at=path: Database(at).run("SELECT name FROM sqlite_master"))
+                    Database(path).fill("10.0.0.1")
+                    until(lambda at=server: at.ask("api.example.com").rdatas == ["10.0.0.1"])
+                    server.reload_quietly()
+                    self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
+                    server.signal(signal.SIGTERM)
+                    self.assertEqual(server.process.wait(PATIENCE), 0)
+
+
+def generation(number, more=""):
+    """One of the configs that reloads go back and forth between."""
+    return ZONE + f"""
+[pools."api.example.com"]
+backends = ["10.0.0.{number}"]
+ttl = {number}
+{more}
+"""
+
+
+class Reloads(unittest.TestCase):
+    """SIGHUP: all of the new config or all of the old, and no query lost (case 48)."""
+
+    def test_row_39_case_48_four_reloads_lose_no_query(self):
+        with Server(generation(1), workers=2, log="changes") as server:
+            with Inquirer(server) as asker, Inquirer(server, "www.example.com") as other:
+                for number in (2, 3, 4, 5):
+                    server.write(generation(number))
+                    server.reload()
+                    asker.wait()
+                    self.assertEqual(Answer(asker.replies[-1]).rdatas, [f"10.0.0.{number}"])
+            self.assertEqual((asker.lost, other.lost), (0, 0))
+            self.assertEqual({Answer(reply).answer[0] for reply in asker.replies}, {
+                f"api.example.com. {n} A 10.0.0.{n}" for n in range(1, 6)})
+            self.assertEqual({Answer(reply).rcode for reply in other.replies}, {0})
+            until(lambda: len(server.pids()) == 2)
+
+    def test_tcp_clients_are_served_to_the_end_over_a_reload(self):
+        with Server(generation(1)) as server, server.connect() as sock:
+            sock.sendall(frame(query("api.example.com")))
+            self.assertEqual(Answer(read_frame(sock)).rdatas, ["10.0.0.1"])
+            server.write(generation(2))
+            server.reload()
+            sock.sendall(frame(query("api.example.com")))
+            self.assertEqual(len(Answer(read_frame(sock)).rdatas), 1)
+            self.assertEqual(Answer(server.ask_tcp(query("api.example.com"))[0]).rdatas,
+                             ["10.0.0.2"])
+
+    def test_case_49_a_bad_config_is_refused_with_its_reason(self):
+        with Server(generation(1), log="changes", files={"bad.py": "def pick(:"}) as server, \
+                Inquirer(server) as asker:
+            for text, says in (
+                    ("workers = 1 2", r"lbdns\.toml: .*line"), ("lgo = 1\n" + generation(2),
+                                                              "lgo: unknown key"),
+                    (generation(2, 'policy = "bad.py:pick"'), r"bad\.py.*SyntaxError"),
+                    (generation(2).replace("www  300 A ", "www  300 A x"), r"records line \d+: ")):
+                server.write(text)
+                server.reload()
+                server.wait_for(f"error: reload: .*{says}")
+            server.config.unlink()
+            server.reload()
+            server.wait_for("error: reload: .*No such file")
+            self.assertEqual(len(re.findall("reload: refused", server.log())), 5)
+            asker.wait()
+            server.write(generation(3))
+            server.reload()
+            self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.3"])
+        self.assertEqual(asker.lost, 0)
+        self.assertEqual({tuple(Answer(reply).rdatas) for reply in asker.replies},
+                         {("10.0.0.1",), ("10.0.0.3",)})
+
+    def test_case_48_listen_can_change_or_is_refused(self):
+        with Server(generation(1), log="changes") as server:
+            first, second = server.port, free_port()
+
+            def listen(*addresses):
+                server.head = f"listen = {list(addresses)!r}\nworkers = 1\n"
+                server.write(generation(1))
+                server.reload()
+
+            listen(f"127.0.0.1:{first}", f"127.0.0.1:{second}")
+            for server.port in (first, second):
+                self.assertEqual(server.ask("api.example.com").rcode, 0)
+                self.assertEqual(len(server.ask_tcp(query("api.example.com"))), 1)
+            listen(f"127.0.0.1:{second}")
+            self.assertEqual(server.ask("api.example.com").rcode, 0)
+            until(lambda: self.is_free(first))
+            listen(f"127.0.0.1:{first}", f"192.0.2.1:{second}")
+            server.wait_for(r"error: reload: cannot listen on 192\.0\.2\.1")
+            self.assertTrue(self.is_free(first), "what was bound for nothing is closed")
+            self.assertEqual(server.ask("api.example.com").rcode, 0)
+
+    @staticmethod
+    def is_free(port):
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            with socket.socket(type=kind) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+                try:
+                    sock.bind(("127.0.0.1", port))
+                except OSError:
+                    return False
+        return True
+
+    def test_workers_and_log_level_can_change(self):
+        with Server(generation(1), log="changes") as server:
+            head = server.head
+            for workers in (3, 1):
+                server.head = head.replace("workers = 1", f"workers = {workers}")
+                server.write(generation(1))
+                server.reload()
+                until(lambda number=workers: len(server.pids()) == number)
+            server.ask("before.example.com")
+            server.head = head.replace("changes", "queries")
+            server.write(generation(1))
+            server.reload()
+            server.ask("after.example.com")
+            server.wait_for(r" after\.example\.com A NXDOMAIN ")
+            self.assertNotIn(" before.", server.log())
+
+    def test_row_32_load_and_states_survive_a_reload_with_a_broken_database(self):
+        with Server(PRELOADED, prelude=FILL, workers=2, log="changes") as server:
+            path = server.folder / "b.db"
+            path.write_bytes(b"rubbish " * 512)
+            server.wait_for("b.db: file is not a database")
+            with Inquirer(server) as asker:
+                for _ in range(2):
+                    server.reload()
+                    asker.wait(200)
+            self.assertEqual((asker.lost, {tuple(Answer(each).rdatas) for each in asker.replies}),
+                             (0, {("10.0.0.1",)}))
+
+    def test_sighup_of_a_server_without_a_config_ends_it(self):
+        port = free_port()
+        with Server(words=("api.example.com=10.0.0.1", "-p", str(port)), port=port) as server:
+            server.signal(signal.SIGHUP)
+            self.assertEqual(server.process.wait(PATIENCE), 0)
+
+
+class Workers(unittest.TestCase):
+    """More than one process, and what users' code may do to them."""
+
+    def test_row_14_round_robin_over_two_workers_differs_by_two_at_most(self):
+        with Server(pool("round-robin"), workers=2, log="errors", wait=False) as server:
+            until(lambda: Logs.answers(server))
+            counts = server.count(3000)
+            self.assertLessEqual(max(counts.values()) - min(counts.values()), 4, counts)
+
+    def test_case_42_a_policy_that_hangs_costs_its_worker_and_no_other_query(self):
+        code = """
+            import os
+            with open(f"uid-{os.getpid()}", "w") as file:
+                file.write(str(os.getuid()))
+            def pick(query, backends):
+                while query.name.startswith("hang"):
+                    pass
+                return backends[0]
+            """
+        files = {"my.py": textwrap.dedent(code)}
+        with Server(pool("my.py:pick"), workers=2, constants=QUICK, log="changes",
+                    files=files) as server:
+            before = server.pids()
+            with Inquirer(server) as asker:
+                self.assertIsNone(server.exchange(query("hang-api.example.com"), timeout=0.5))
+                server.wait_for("gave no sign of life")
+                until(lambda: len(server.pids()) == 2 and server.pids() != before)
+                asker.wait()
+            self.assertLessEqual(asker.lost, 1)
+            self.assertEqual({Answer(reply).rcode for reply in asker.replies}, {0})
+            uids = {path.read_text() for path in server.folder.glob("uid-*")}
+            self.assertEqual(uids, {str(pwd.getpwnam("nobody").pw_uid if not os.geteuid() else
+                                        os.geteuid())}, "nobody's code runs as root")
+
+    def test_row_20_a_policy_that_fails_is_logged_and_answered_at_random(self):
+        files = {"my.py": "def pick(query, backends):\n    raise ValueError('oops')\n"}
+        with Server(pool("my.py:pick"), files=files, log="changes") as server:
+            self.assertEqual(len(server.count(300)), 3)
+            server.wait_for("ValueError: oops; answering at random")
+            self.assertEqual(server.log().count("oops"), 1)
 
 
 if __name__ == "__main__":
