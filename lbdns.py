@@ -349,14 +349,14 @@ class Ask(NamedTuple):
 
     def network(self) -> tuple[bytes, int]:
         """What `hash` hashes: family and prefix of the client; and the bits of ECS it used."""
-        if self.query.subnet is not None:
-            family, _, octets = self.query.subnet
-        else:
+        subnet = self.query.subnet
+        if subnet is None:
             rtype, octets = wire.address_rdata(plain_address(self.sender))
             family = 1 if rtype == wire.A else 2
-        size = HASH_BITS[family] // 8
-        return (bytes([family]) + octets[:size].ljust(size, b"\0"),
-                size * 8 if self.query.subnet is not None else 0)
+        else:
+            family, _, octets = subnet
+        bits = HASH_BITS[family]
+        return bytes([family]) + octets[:bits // 8].ljust(bits // 8, b"\0"), bits * bool(subnet)
 
 
 def plain_address(host: str) -> str:
@@ -410,8 +410,7 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
         reply.options.append((wire.COOKIE, cookie + seal.digest()))
 
 
-# Types that ask for something other than records, and what they get: no transfers (RFC 5936
-# 2.2.1), and nothing for the two that were obsolete in 1987 (RFC 1035 3.2.3).
+# Types that ask for no records: no transfers, and two that were obsolete in 1987 (RFC 1035 3.2.3).
 NO_DATA_TYPES = {wire.IXFR: wire.REFUSED, wire.AXFR: wire.REFUSED,
                  wire.MAILA: wire.NOTIMP, wire.MAILB: wire.NOTIMP}
 
@@ -875,7 +874,8 @@ class Worker:
         self.begun = 0                   # when the query in hand arrived (ns); for the log
         self.selector = selectors.DefaultSelector()
         if log.level >= 2:
-            state.note = self.note
+            state.note = lambda query, client, reply: log.query(
+                query, client, reply, (time.perf_counter_ns() - self.begun) // 1000)
 
     def run(self) -> None:
         """Serve until told to stop: SIGTERM ends within STOP_LIMIT, SIGUSR1 lets clients finish."""
@@ -937,10 +937,6 @@ class Worker:
             self.log.trouble(f"internal error, please report: line {where.lineno}",
                              f"{bug!r} for {packet[:512].hex()}")
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
-
-    def note(self, query: wire.Query, client: str, reply: Reply) -> None:
-        """Log one query."""
-        self.log.query(query, client, reply, (time.perf_counter_ns() - self.begun) // 1000)
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> None:
         """Take new connections; when there is no room, the longest idle one makes some."""
@@ -1189,7 +1185,7 @@ class Monitor:
         full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
                 if row.weight]
         trouble(f"{pool}: limits",
-                "all backends are at max_connections" * (bool(full) and all(full)))
+                f"all {len(full)} backends are at max_connections" * (bool(full) and all(full)))
         self.log_states(pool, {row.addresses: row.state for row in rows}, path, now)
 
     def log_states(self, pool: str, states: dict[tuple[str, ...], str], path: str,
@@ -1311,11 +1307,9 @@ def show_endpoint(host: str, port: int) -> str:
 
 
 def bind_all(addresses: Iterable[tuple[str, int]], bound: Sockets, log: Log) -> Sockets:
-    """The sockets for a list of addresses; those bound already are taken over as they are.
-
-    All workers share the UDP socket of an address: whoever is free takes the next datagram, so a
-    worker that stalls or dies delays and loses nobody's query.
-    """
+    """The sockets for a list of addresses; those bound already are taken over as they are. All
+    workers share the UDP socket of an address: whoever is free takes the next datagram, so that a
+    worker that stalls or dies delays and loses nobody's query."""
     new: Sockets = {}
     try:
         for address in addresses:
@@ -1385,8 +1379,7 @@ def explain_bind(host: str, port: int, bad: OSError) -> str:
            errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE, which lbdns.service "
                          "has; or listen on 9000 and redirect 53 to it",
            errno.EADDRNOTAVAIL: "no interface of this host has that address"}
-    return (f"cannot listen on {show_endpoint(host, port)}: "
-            f"{why.get(bad.errno or 0, bad.strerror)}")
+    return f"cannot listen on {show_endpoint(host, port)}: {why.get(bad.errno or 0, bad.strerror)}"
 
 
 def holders(port: int) -> str:
@@ -1584,8 +1577,11 @@ class Supervisor:
         try:
             os.close(self.lifeline[1])
             self.selector.close()
+            for old in self.retired:  # an address that is no longer ours is free when they are gone
+                close_all(old.sockets, generation.sockets)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             life, config = Life(generation.board, child.slot, self.lifeline[0]), generation.config
+            self.log.configure(config)
             if child.slot == 1:
                 Monitor(config, life, self.log).run()
             else:
@@ -1877,7 +1873,7 @@ class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
 
     def __init__(self, file: str) -> None:
-        self.file, self.folder = file, pathlib.Path(file).parent.absolute()
+        self.file, self.folder = file, pathlib.Path(file).parent
         self.problems: list[str] = []
         self.warnings: list[str] = []
 
@@ -2148,17 +2144,16 @@ def check(file: str) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for pool in config.pools.values():
         rows = ["+".join(row.addresses) for row in pool.backends]
-        origin = f"rows of {pool.source.path}" if pool.source else ""
-        print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, "
-              + ", ".join([*rows, origin]).rstrip(", ") + ", anti-cache" * pool.anticache)
+        rows += [f"rows of {pool.source.path}"] if pool.source else []
+        print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, {', '.join(rows)}"
+              + ", anti-cache" * pool.anticache)
     print(f"{file}: good; {len(config.zones)} zones, {len(config.pools)} pools")
     return 0
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """What the command line asks for: `words` and `port`."""
-    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE, add_help=False,
-                                     description="A DNS server that balances load by its answers.")
+    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE, add_help=False)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
     parser.add_argument("-h", "--help", action="help", help="show this and exit")
@@ -2175,6 +2170,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Run a command; returns the exit code: 0, 1 (check found problems) or 2 (cannot start)."""
+    spare = 0
+    while spare < 3:  # started without standard error, no socket may become what the log writes to
+        spare = os.open(os.devnull, os.O_RDWR)
+    os.close(spare)
     found = parse_arguments(argv)
     words, port = found.words or DEMO, 9000 if found.port is None else found.port
     if words[0] == "check":
