@@ -2094,7 +2094,7 @@ class Sources(unittest.TestCase):
                         {"address": "10.0.0.3", "weight": 0},
                         {"address": "10.0.0.4", "connections": 9, "max_connections": 9})
         self.expect("api", "10.0.0.2")
-        self.server.wait_for(r"backend 10\.0\.0\.1: up -> drain, says .*b\.db; was so for \d+ s$")
+        self.server.wait_for(r"backend 10\.0\.0\.1: up -> drain, says .*b\.db; was .*for \d+ s$")
 
     def test_row_21_a_locked_file_delays_no_answer(self):
         self.expect_other("10.0.1.1", "10.0.1.2")
@@ -2196,7 +2196,7 @@ class Sources(unittest.TestCase):
         full = ({"address": f"10.0.0.{n}", "connections": 30 - n, "max_connections": 10}
                 for n in (1, 2))
         for _ in self.trouble(r"api\.example\.com: limits",
-                              "all 2 backends are at max_connections",
+                              "all .*at max_connections",
                               lambda: self.table.fill(*full), lambda: self.table.fill("10.0.0.9")):
             self.expect("api", "10.0.0.2", number=1)
 
