@@ -2471,8 +2471,7 @@ class Endings(unittest.TestCase):
             server.process.kill()
             server.process.wait()
             self.gone(*children)
-            with socket.socket(type=socket.SOCK_DGRAM) as sock:
-                sock.bind(("127.0.0.1", server.port))
+            until(lambda: Reloads.is_free(server.port))
 
     def test_case_51_sigterm_while_it_starts(self):
         with Server(LIVE, wait=False, workers=2) as server:
