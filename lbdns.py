@@ -260,14 +260,13 @@ class Zone:
         Deeper parents come first, so the first hit is the longest. Labels are compared as labels:
         a label that holds the octets of a dot or a length byte cannot pass for two.
         """
-        for above, parent in zip(names, names[1:], strict=False):
+        for at, parent in enumerate(names[1:]):
             if parent in self.endings:
-                label, endings = above[1:1 + above[0]], self.endings[parent]
+                label, endings = names[at][1:1 + names[at][0]], self.endings[parent]
                 for length in self.lengths[parent]:
-                    owner = endings.get(label[-length:])
-                    if owner is not None:
-                        return owner
-            if above == self.apex:
+                    if label[-length:] in endings:
+                        return endings[label[-length:]]
+            if names[at] == self.apex:
                 break
         return None
 
@@ -421,10 +420,9 @@ def respond(ask: Ask, state: State, reply: Reply) -> None:
     if query.qtype in NO_DATA_TYPES:
         reply.rcode = NO_DATA_TYPES[query.qtype]
         return
-    name: bytes | None = query.qname
-    seen: set[bytes] = set()
-    while name is not None and name.lower() not in seen and len(seen) <= CHAIN_MAX:
-        seen.add(name.lower())
+    name, chain = look_up(query.qname, ask, state, reply), {query.key}
+    while name is not None and name.lower() not in chain and len(chain) <= CHAIN_MAX:
+        chain.add(name.lower())
         name = look_up(name, ask, state, reply)
 
 
@@ -787,9 +785,11 @@ def serve_datagrams(sock: socket.socket, respond: Respond, *_: float) -> int:
         if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
             continue
         reply = respond(packet, peer[0], False)
-        if reply is not None:  # no route, no buffer, a filter: one reply is lost, others are not
-            with contextlib.suppress(OSError):
+        if reply is not None:
+            try:
                 sock.sendmsg([reply], reply_from(control), 0, peer)
+            except OSError:  # no route, no buffer, a filter: this reply is lost, others are not
+                pass
     return UDP_BATCH
 
 

@@ -264,7 +264,8 @@ def _read_records(reader: Reader, query: Query, before: int, additional: int) ->
         # RFC 6891 6.1.3: only version 0 is known, and how another one's options look is not.
         if ttl >> 16 & 0xFF:
             raise Malformed(f"EDNS version {ttl >> 16 & 0xFF}", start, BADVERS)
-        _read_options(Reader(rdata), query)
+        if size:
+            _read_options(Reader(rdata), query)
 
 
 def _read_options(reader: Reader, query: Query) -> None:
