@@ -88,6 +88,7 @@ STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been as
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_WINDOW = 10.0       # a child that lived shorter than this waits before it is started again
 CRASH_PAUSE = 1.0         # seconds of that wait
+NSID_MAX = 64             # octets; it rides in every reply that is asked for it
 CHAIN_MAX = 8             # CNAMEs followed in one answer
 TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
 CREDIT_FADE = 20.0        # seconds in which own answers stop counting as load not yet reported
@@ -1191,19 +1192,18 @@ class Monitor:
     def log_states(self, pool: str, states: dict[tuple[str, ...], str], path: str,
                    now: float) -> None:
         """One line for each backend that came, went or changed its state."""
-        first = pool not in self.known
         known = self.known.setdefault(pool, {})
+        first = not known
         if first:
-            self.log.change(f"{pool}: {len(states)} backends, and {path} is read for changes")
+            self.log.change(f"{pool}: {len(states)} backends, read from {path}")
         for addresses in states.keys() | known.keys():
-            old, since = known.get(addresses, ("absent", now))
+            old, since = known.pop(addresses, ("absent", now))
             new = states.get(addresses, "absent")
-            if old != new:
-                known.pop(addresses, None)
-                known.update({addresses: (new, now)} if addresses in states else {})
-                if not first:
-                    self.log.change(f"{pool}: backend {addresses[0]}: {old} -> {new}, says {path}; "
-                                    f"was {old} for {now - since:.0f} s")
+            if new != "absent":
+                known[addresses] = new, since if new == old else now
+            if new != old and not first:
+                self.log.change(f"{pool}: backend {addresses[0]}: {old} -> {new}, says {path}; "
+                                f"was {old} for {now - since:.0f} s")
 
 
 # ---- 9. Processes: board, life, sockets, supervisor --------------------------------------------
@@ -1246,12 +1246,13 @@ class Life:
 
     def __init__(self, board: Board, slot: int, lifeline: int) -> None:
         self.board, self.slot = board, slot
-        self.number, self.ended = 0, ""         # snapshot last read; a key of ENDINGS, in the end
+        self.number, self.ended = 0, ""           # snapshot last read; a key of ENDINGS
         self.fds = (wake_on_signals(), lifeline)  # readable when there is something to learn
         signal.signal(signal.SIGTERM, lambda *_: self.end("stop"))
         signal.signal(signal.SIGUSR1, lambda *_: self.end("retire"))
         for number in (signal.SIGINT, signal.SIGHUP):  # the terminal's, meant for the supervisor
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked over the fork, lest one gets lost
 
     def end(self, how: str) -> None:
         """Note that it is time to go; a stop beats a retirement."""
@@ -1556,10 +1557,8 @@ class Supervisor:
         for key, _ in self.selector.select(seconds):
             os.read(key.fd, 512)
         with contextlib.suppress(ChildProcessError):
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            while pid:
+            for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
                 self.on_death(pid, status)
-                pid, status = os.waitpid(-1, os.WNOHANG)
 
     def start_due(self, generation: Generation, now: float) -> None:
         """Start the children that should run and do not."""
@@ -1567,9 +1566,11 @@ class Supervisor:
             if not child.pid and now >= child.due:
                 generation.shared[child.slot], child.born = 0, now
                 self.log.flush()  # lest the child prints it once more
+                signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
                 child.pid = os.fork()
                 if not child.pid:
                     self.be_child(generation, child)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
         """All of a child's life."""
@@ -1816,6 +1817,8 @@ def backend_address(value: Any) -> tuple[str, ...]:
 
 
 TEXT = rule(lambda value: isinstance(value, str) and value != "", "must be text")
+SHORT = rule(lambda value: isinstance(value, str) and 0 < len(value.encode()) <= NSID_MAX,
+             f"must be text of 1 to {NSID_MAX} octets")
 TRUTH = rule(lambda value: isinstance(value, bool), "must be true or false")
 LIST = rule(lambda value: isinstance(value, list) and value != [],
             "must be a list with at least one item")
@@ -1828,7 +1831,7 @@ TOP = {
     "user": Key(TEXT, "nobody", 'user = "nobody"', "become this user after binding, if root"),
     "log": Key(one_of(*Log.LEVELS), "changes", 'log = "changes"', "errors | changes | queries"),
     "log_format": Key(one_of("text", "json"), "text", 'log_format = "text"', "text | json"),
-    "nsid": Key(TEXT, "", '# nsid = "ns1"', "what `dig +nsid` shows of this server"),
+    "nsid": Key(SHORT, "", '# nsid = "ns1"', "what `dig +nsid` shows of this server"),
     "servers": Key(whole(1, 1000), 1, "servers = 1", "that answer for these pools; a hint"),
     "zones": Key(TABLE, {}), "pools": Key(TABLE, {})}
 
@@ -2170,10 +2173,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Run a command; returns the exit code: 0, 1 (check found problems) or 2 (cannot start)."""
-    spare = 0
-    while spare < 3:  # started without standard error, no socket may become what the log writes to
-        spare = os.open(os.devnull, os.O_RDWR)
-    os.close(spare)
+    while os.open(os.devnull, os.O_RDWR) < 2:  # no socket may become what the log writes to
+        pass
     found = parse_arguments(argv)
     words, port = found.words or DEMO, 9000 if found.port is None else found.port
     if words[0] == "check":

@@ -7,6 +7,7 @@ tests run against the bundled single file. A test of a row of FEATURES carries i
 (test_row_06), one of a case of RELIABILITY too (case_19).
 """
 import ast
+import collections
 import contextlib
 import importlib.util
 import io
@@ -21,6 +22,7 @@ import random
 import re
 import resource
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -39,7 +41,8 @@ from collections import Counter
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = pathlib.Path(os.environ.get("LBDNS_DIR", HERE)).resolve()
 SCRIPT = FOLDER / "lbdns.py"
-PYTHON = [sys.executable, "-E", "-s", "-S"]   # no site-packages: the standard library is enough
+# No site-packages: the standard library is enough. CI measures coverage with a Python of its own.
+PYTHON = shlex.split(os.environ.get("LBDNS_PYTHON", "")) or [sys.executable, "-E", "-s", "-S"]
 PATIENCE = float(os.environ.get("PATIENCE", 20))   # seconds after which waiting has failed
 
 
@@ -2635,10 +2638,9 @@ class Workers(unittest.TestCase):
     """More than one process, and what users' code may do to them."""
 
     def test_row_14_round_robin_over_two_workers_differs_by_two_at_most(self):
-        with Server(pool("round-robin"), workers=2, log="errors", wait=False) as server:
-            until(lambda: Logs.answers(server))
+        with Server(pool("round-robin"), workers=2, log="changes") as server:
             counts = server.count(3000)
-            self.assertLessEqual(max(counts.values()) - min(counts.values()), 4, counts)
+            self.assertLessEqual(max(counts.values()) - min(counts.values()), 2, counts)
 
     def test_case_42_a_policy_that_hangs_costs_its_worker_and_no_other_query(self):
         code = """
@@ -2671,6 +2673,752 @@ class Workers(unittest.TestCase):
             self.assertEqual(len(server.count(300)), 3)
             server.wait_for("ValueError: oops; answering at random")
             self.assertEqual(server.log().count("oops"), 1)
+
+
+# ---- With installed programs -------------------------------------------------------------------
+# What other people's software makes of our replies. A skip whose reason begins with "not permitted
+# here" is about the machine (no namespaces, no privileges, no corpus) and is no failure in CI.
+
+ADDRESSES = {"1.2.3.4", "8.8.4.4", "8.8.8.8"}
+BIG = " ".join(f'"{str(n) * 250}"' for n in range(7))  # a TXT record that needs TCP
+LOOKUP_ZONE = ZONE.replace("www  300", f"""alias 300 CNAME www
+host.deep.ent 300 A 192.0.2.81
+*.wild 300 TXT "a wildcard"
+big 300 TXT {BIG}
+sub 300 NS ns1.sub
+ns1.sub 300 A 192.0.2.53
+@ 300 MX 10 www
+www  300""")
+
+
+def needs_module(name):
+    """Skip a test where a module from PyPI is missing."""
+    return unittest.skipUnless(importlib.util.find_spec(name), f"not installed: {name}")
+
+
+def needs_file(path):
+    """Skip a test of a file that is not beside the tests."""
+    return unittest.skipUnless(path.exists(), f"not there: {path.name}")
+
+
+def not_permitted(why):
+    """Skip the running test for what this machine does not allow."""
+    raise unittest.SkipTest(f"not permitted here: {why}")
+
+
+def run(*words, limit=30, env=None, **options):
+    """Run a program to its end; returns what it printed. A code other than 0 is a failure."""
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.STDOUT, timeout=limit, env=env, **options)
+    assert done.returncode == 0, f"{shlex.join(map(str, words))}: {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def running(*words, ready):
+    """A program that runs for the while, from when `ready()` is true, in an empty folder."""
+    with tempfile.TemporaryFile() as out, \
+            subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out) as process:
+        def said():
+            out.seek(0)
+            return f"{words[0]}: {out.read().decode(errors='replace')}"
+        try:
+            until(lambda: process.poll() is not None or ready(), said)
+            assert process.poll() is None, said()
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextlib.contextmanager
+def folder_of(**files):
+    """A folder with these files (NAME_EXT="text"), writable by everyone, for the while."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
+    try:
+        folder.chmod(0o777)
+        for name, text in files.items():
+            (folder / name.replace("_", ".")).write_text(fill(text, folder=folder))
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fill(text, **values):
+    """A text with each {name} replaced by its value; other braces stay."""
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
+
+
+def resolve(port, name, rtype="A", timeout=5.0):
+    """Ask a resolver on loopback, recursion desired; None when it says nothing."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.settimeout(timeout)
+        sock.connect(("127.0.0.1", port))
+        sock.send(query(name, rtype, flags=0x100, opt=True))
+        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+            return Answer(sock.recv(65535))
+    return None
+
+
+class Dig:
+    """What dig prints of a reply: status, flags, EDNS version (None: no OPT), sections, text."""
+
+    def __init__(self, server, *words, host="127.0.0.1"):
+        self.text = run("dig", "-r", f"@{host}", "-p", str(server.port), "+tries=1", "+time=5",
+                        *words)
+        assert not re.search(r"malformed|mismatch|Got bad|extra|;; Warning", self.text), self.text
+        self.status = re.search(r"status: (\w+)", self.text)[1]
+        self.flags = re.search(r";; flags: ([a-z ]*)", self.text)[1].strip()
+        opt = re.search(r"; EDNS: version: (\d+)", self.text)
+        self.opt = int(opt[1]) if opt else None
+        parts = re.split(r"^;; (\w+) SECTION:$", self.text, flags=re.M)
+        self.section = {name: [" ".join(line.split()) for line in text.splitlines()
+                               if line and not line.startswith(";")]
+                        for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+    def records(self, section="ANSWER"):
+        """The records of a section, blanks squeezed."""
+        return self.section.get(section, [])
+
+
+@needs("dig")
+class Rfc8906(unittest.TestCase):
+    """Section 8 of RFC 8906, test by test, with the commands it gives."""
+
+    PLAIN, EDNS = ("+noedns", "+noad", "+norec"), ("+nocookie", "+noad", "+norec")
+    SOA = ("soa", "example.com")
+    GOOD = ("NOERROR", "qr aa", True)           # status, flags, whether the answer is the SOA
+    BADVERS = ("BADVERS", "qr", False)
+    # section: title, dig's words, (status, flags, SOA in the answer), EDNS version, never printed
+    TESTS = (
+        ("8.1.1 a zone we serve", (*PLAIN, *SOA), GOOD, None, "MBZ"),
+        ("8.1.2 unknown type", (*PLAIN, "type1000", "example.com"), ("NOERROR", "qr aa", False),
+         None, "TYPE1000.*\\d"),
+        ("8.1.3.1 CD", (*PLAIN, "+cd", *SOA), GOOD, None, "MBZ"),
+        ("8.1.3.2 AD", ("+noedns", "+norec", "+ad", *SOA), GOOD, None, "MBZ"),
+        ("8.1.3.3 reserved bit", (*PLAIN, "+zflag", *SOA), GOOD, None, "MBZ"),
+        ("8.1.3.4 recursion desired", ("+noedns", "+noad", "+rec", *SOA),
+         ("NOERROR", "qr aa rd", True), None, "MBZ"),
+        ("8.1.4 unknown opcode", (*PLAIN, "+opcode=15", "+header-only"), ("NOTIMP", "qr", False),
+         None, "SOA"),
+        ("8.1.5 TCP", (*PLAIN, "+tcp", *SOA), GOOD, None, "MBZ"),
+        ("8.2.1 EDNS 0", (*EDNS, "+edns=0", *SOA), GOOD, 0, "MBZ"),
+        ("8.2.2 EDNS 1", (*EDNS, "+edns=1", "+noednsneg", *SOA), BADVERS, 0, "MBZ"),
+        ("8.2.3 unknown option", (*EDNS, "+edns=0", "+ednsopt=100", *SOA), GOOD, 0, "OPT=100"),
+        ("8.2.4 unknown flag", (*EDNS, "+edns=0", "+ednsflags=0x40", *SOA), GOOD, 0, "MBZ"),
+        ("8.2.5 EDNS 1 and flag", (*EDNS, "+edns=1", "+noednsneg", "+ednsflags=0x40", *SOA),
+         BADVERS, 0, "MBZ"),
+        ("8.2.6 EDNS 1 and option", (*EDNS, "+edns=1", "+noednsneg", "+ednsopt=100", *SOA),
+         BADVERS, 0, "OPT=100"),
+        ("8.2.7 truncated", (*EDNS, "+edns=0", "+bufsize=512", "+dnssec", "+ignore", "txt",
+                             "big.example.com"), ("NOERROR", "qr aa tc", False), 0, "MBZ"),
+        ("8.2.8 DO", (*EDNS, "+edns=0", "+dnssec", *SOA), GOOD, 0, "RRSIG"),
+        ("8.2.9 EDNS 1 and DO", (*EDNS, "+edns=1", "+noednsneg", "+dnssec", *SOA),
+         BADVERS, 0, "MBZ"),
+        ("8.2.10 several options", ("+edns=0", "+noad", "+norec", "+cookie", "+nsid", "+expire",
+                                    "+subnet=0.0.0.0/0", *SOA), GOOD, 0, "EXPIRE|NSID"))
+
+    def test_rfc_8906_section_8(self):
+        with Server(LOOKUP_ZONE + POOL) as server:
+            for title, words, (status, flags, soa), version, never in self.TESTS:
+                with self.subTest(title):
+                    got = Dig(server, *words)
+                    self.assertEqual((got.status, got.flags, got.opt), (status, flags, version))
+                    self.assertEqual([" SOA " in line for line in got.records()], [True] * soa)
+                    reply = got.text.partition(";; Got answer:")[2]
+                    self.assertNotRegex(re.sub(r"QUESTION SECTION:\n;.*\n", "", reply), never)
+                    if version is None:
+                        self.assertNotIn("OPT PSEUDOSECTION", got.text)
+
+
+@needs("dig")
+class WithDig(unittest.TestCase):
+    """Rows that a person checks by hand, checked with that person's tool."""
+
+    @classmethod
+    def setUpClass(cls):
+        port = free_port()
+        hashed = POOL.replace("api", "hash") + 'policy = "hash"\n'
+        cls.server = Server(LOOKUP_ZONE + POOL + hashed, port=port, listen=[f"[::]:{port}"])
+        cls.addClassCleanup(cls.server.__exit__)
+
+    def dig(self, *words, **options):
+        return Dig(self.server, *words, **options)
+
+    def test_row_01_dig_prints_one_of_the_three(self):
+        line, = self.dig("api.example.com").records()
+        self.assertRegex(line, r"^api\.example\.com\. 60 IN A (1\.2\.3\.4|8\.8\.4\.4|8\.8\.8\.8)$")
+
+    def test_row_02_flags(self):
+        for words, flags in ((("+norec",), "qr aa"), (("+rec",), "qr aa rd"),
+                             (("+norec", "+ad", "+cd"), "qr aa")):
+            got = self.dig("api.example.com", *words)
+            self.assertEqual((got.flags, len(got.records())), (flags, 1))
+
+    def test_row_03_negative_answers(self):
+        for words, status in ((("aaaa", "api.example.com"), "NOERROR"),
+                              (("a", "nope.example.com"), "NXDOMAIN"),
+                              (("a", "deep.ent.example.com"), "NOERROR")):
+            got = self.dig(*words)
+            self.assertEqual((got.status, got.records()), (status, []))
+            line, = got.records("AUTHORITY")
+            self.assertRegex(line, r"^example\.com\. 60 IN SOA ")
+
+    def test_row_04_out_of_zone(self):
+        got = self.dig("+norec", "www.example.org")
+        self.assertEqual((got.status, got.flags, got.opt, list(got.section)),
+                         ("REFUSED", "qr", 0, ["QUESTION"]))
+
+    def test_row_06_mixed_case(self):
+        got = self.dig("aPi.ExAmple.com")
+        self.assertIn(";aPi.ExAmple.com.", got.text)
+        self.assertTrue(got.records()[0].startswith("aPi.ExAmple.com. "), got.text)
+
+    def test_row_08_truncation(self):
+        got = self.dig("+ignore", "+norec", "txt", "big.example.com")
+        self.assertEqual((got.flags, got.records(), got.opt), ("qr aa tc", [], 0))
+        for words in ((), ("+tcp",)):  # dig retries over TCP by itself
+            self.assertEqual(self.dig("txt", "big.example.com", *words).records(),
+                             [f"big.example.com. 300 IN TXT {BIG}"])
+
+    def test_row_09_tcp(self):
+        got = self.dig("+tcp", "+keepopen", "api.example.com")
+        self.assertIn("(TCP)", got.text)
+        self.assertEqual(len(got.records()), 1)
+
+    def test_row_11_replies_come_from_the_asked_address(self):
+        for host in ("127.0.0.1", "127.0.0.2", "127.9.8.7", "::1"):
+            for words in ((), ("+tcp",)):
+                with self.subTest(host=host, words=words):
+                    if host == "::1" and not pathlib.Path("/proc/net/if_inet6").exists():
+                        not_permitted("no IPv6")
+                    got = self.dig("api.example.com", *words, host=host)
+                    self.assertIn(f"SERVER: {host}#{self.server.port}", got.text)
+
+    def test_row_41_any_and_other_classes(self):
+        for name in ("api.example.com", "example.com"):
+            got = self.dig("any", name, "+notcp")
+            self.assertEqual(len({line.split()[3] for line in got.records()}), 1, got.text)
+        self.assertEqual(self.dig("version.bind", "txt", "ch").status, "REFUSED")
+
+    def test_row_44_client_subnet(self):
+        subnet = "+subnet=203.0.113.0/24"
+        for name, scope in (("hash", 24), ("api", 0), ("www", 0)):
+            got = self.dig(f"{name}.example.com", subnet)
+            self.assertIn(f"CLIENT-SUBNET: 203.0.113.0/24/{scope}\n", got.text)
+        self.assertEqual(len({*self.dig("hash.example.com", subnet).records(),
+                              *self.dig("hash.example.com", subnet).records()}), 1)
+
+    @needs("delv")
+    def test_delv_believes_the_replies(self):
+        text = run("delv", "@127.0.0.1", "-p", str(self.server.port), "-i", "api.example.com", "A")
+        self.assertRegex(text, r"api\.example\.com\.\s+60\s+IN\s+A\s+[18]\.")
+
+    @needs("kdig")
+    def test_kdig_believes_the_replies(self):
+        text = run("kdig", "@127.0.0.1", "-p", str(self.server.port), "+tcp", "+keepopen",
+                   "+cookie", "+padding", "api.example.com", "A")
+        self.assertRegex(text, r"api\.example\.com\.\s+60\s+IN\s+A\s+[18]\.")
+        self.assertNotIn("WARNING", text)
+
+    @needs("dnsperf")
+    def test_dnsperf_loses_nothing(self):
+        with folder_of(queries="".join(f"{n}-api.example.com A\nnope{n}.example.com A\n"
+                                       for n in range(2000))) as folder:
+            for mode in ("udp", "tcp"):
+                text = run("dnsperf", "-s", "127.0.0.1", "-p", str(self.server.port), "-m", mode,
+                           "-d", str(folder / "queries"), "-n", "2", "-e", "-c", "4", "-q", "50")
+                self.assertRegex(text, r"Queries completed: +8000 \(100.00%\)", text)
+                self.assertRegex(text, r"NOERROR 4000 \(50.00%\), NXDOMAIN 4000 \(50.00%\)", text)
+
+
+UNBOUND = """
+server:
+    interface: 127.0.0.1
+    port: {port}
+    do-daemonize: no
+    username: ""
+    chroot: ""
+    directory: "{folder}"
+    pidfile: ""
+    use-syslog: no
+    module-config: "iterator"
+    do-not-query-localhost: no
+    use-caps-for-id: yes
+    qname-minimisation: yes
+    qname-minimisation-strict: yes
+    num-threads: 1
+    cache-min-ttl: 0
+remote-control:
+    control-enable: no
+stub-zone:
+    name: "example.com"
+    stub-addr: 127.0.0.1@{server}
+"""
+NAMED = """
+options {
+    directory "{folder}";
+    listen-on port {port} { 127.0.0.1; };
+    listen-on-v6 { none; };
+    recursion yes;
+    allow-recursion { any; };
+    dnssec-validation no;
+    qname-minimization strict;
+    empty-zones-enable no;
+    pid-file none;
+    session-keyfile none;
+};
+controls { };
+zone "example.com" { {how} };
+"""
+
+
+class Resolvers(unittest.TestCase):
+    """Resolvers between the client and us: rows 3 (what exists is never NXDOMAIN), 5 and 6."""
+
+    def believed_by(self, port, *words):
+        """1,000 lookups of names not in the cache, and a few special ones, without a failure."""
+        start, count, failures = random.randrange(10**9, 2 * 10**9), 0, []
+
+        def look_up(name, rtype, rcode=0, rdatas=()):
+            """A good answer has some of `rdatas` and no other; without rdatas, the SOA."""
+            nonlocal count
+            count += 1
+            reply = resolve(port, f"{name}.example.com", rtype)
+            if reply is None or reply.rcode != rcode or not (
+                    reply.rdatas and set(reply.rdatas) <= set(rdatas) if rdatas
+                    else not reply.rdatas and reply.types == ["SOA"]):
+                failures.append((name, rtype, reply and vars(reply)))
+
+        with running(*words, ready=lambda: resolve(port, "www.example.com", timeout=1.0)):
+            for n in range(start, start + 200):
+                look_up(f"{n}-api", "AAAA")                  # NODATA, which must not
+                look_up(f"{n}-api", "A", 0, ADDRESSES)       # kill the A record
+                look_up(f"nope{n}", "A", wire.NXDOMAIN)
+                look_up(f"nope{n}.www", "A", wire.NXDOMAIN)
+                look_up(f"x{n}.y.api", "A", 0, ADDRESSES)
+            for name in ("api", "x.api", "42api", "x.y.api", "a.b.c.d.e.x-api"):
+                look_up(name, "A", 0, ADDRESSES)
+                look_up(name, "AAAA")
+            look_up("www", "A", 0, ["192.0.2.80"])           # though much below it is not
+            look_up("ent", "A")
+            look_up("deep.ent", "A")
+            look_up("host.deep.ent", "A", 0, ["192.0.2.81"])
+            look_up("nope.deep.ent", "A", wire.NXDOMAIN)
+            look_up("x.y.wild", "TXT", 0, ['"a wildcard"'])
+            look_up("alias", "A", 0, ["www.example.com.", "192.0.2.80"])
+            ask = ("dig", "-r", "@127.0.0.1", "-p", str(port), "+short")
+            self.assertLessEqual(set(run(*ask, "api.example.com").split()), ADDRESSES)
+            self.assertEqual(run(*ask, "aaaa", "api.example.com"), "")
+            self.assertEqual(run(*ask, "txt", "big.example.com").strip(), BIG)  # over TCP
+        self.assertEqual(failures, [], f"{len(failures)} of {count} lookups failed")
+        self.assertEqual(count, 1017)
+
+    def resolve_through(self, conf, *words, **options):
+        """Serve, and have a resolver of this config ask us; returns our log."""
+        port = free_port()
+        with Server(LOOKUP_ZONE + POOL, **options) as server, \
+                folder_of(conf=fill(conf, port=port, server=server.port)) as folder:
+            self.believed_by(port, *words, "-c", str(folder / "conf"))
+            return server.log()
+
+    @needs("unbound", "dig")
+    def test_unbound(self):
+        log = self.resolve_through(UNBOUND, "unbound", "-d", "-p")
+        self.assertRegex(log, r" \S*([A-Z]\S*[a-z]|[a-z]\S*[A-Z])\S*\.\S+ A NOERROR")  # 0x20
+
+    @needs("named", "dig")
+    def test_named_forwarding(self):
+        how = "type forward; forward only; forwarders { 127.0.0.1 port {server}; };"
+        self.resolve_through(NAMED.replace("{how}", how), "named", "-g", "-n", "1")
+
+    @needs("named", "dig")
+    def test_named_minimising_names_strictly(self):
+        host = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.53"
+        try:
+            with socket.socket() as probe:
+                probe.bind((host, 53))  # static-stub takes no port
+        except OSError as bad:
+            not_permitted(f"port 53: {bad}")
+        how = f"type static-stub; server-addresses {{ {host}; }};"
+        log = self.resolve_through(NAMED.replace("{how}", how), "named", "-g", "-n", "1",
+                                   listen=[f"{host}:53"])
+        self.assertRegex(log, r" (_\.)?y\.api\.example\.com\.? (NS|A) ")  # it did minimise
+
+
+@needs_module("dns")
+class Dnspython(unittest.TestCase):
+    """A strict parser of another author reads every reply."""
+
+    NAMES = ("example.com", "api.example.com", "1-api.example.com", "x.y.API.example.com",
+             "www.example.com", "nope.example.com", "nope.www.example.com", "ent.example.com",
+             "alias.example.com", "big.example.com", "sub.example.com", "x.sub.example.com",
+             "a.wild.example.com", "example.org", ".", "com", "a" * 63 + ".example.com",
+             ".".join(["abcdefg"] * 28) + ".example.com", r"\000\255\.x.example.com")
+    TYPES = ("A", "NS", "CNAME", "SOA", "MX", "TXT", "AAAA", "DS", "ANY", "AXFR", "TYPE65280",
+             "OPT")
+    EXTRA = ({}, {"flags": 0x0130}, {"opt": True}, {"opt": True, "payload": 512},
+             {"opt_flags": 0x8000}, {"opt_flags": 0x00018000}, {"qclass": 3},
+             {"options": bytes.fromhex("000a0008 0011223344556677")},
+             {"options": bytes.fromhex("00080007 00011800 cb0071")},
+             {"options": bytes.fromhex("0003 0000 000b 0000 0064 0003 616263")})
+
+    def parse(self, octets):
+        import dns.message
+        message = dns.message.from_wire(octets)  # raises on anything odd, octets left over too
+        message.to_text()
+        return message
+
+    def test_it_reads_every_reply(self):
+        count = 0
+        with Server(LOOKUP_ZONE + POOL, log="changes") as server:
+            for name, rtype in itertools.product(self.NAMES, self.TYPES):
+                asked = [query(name, rtype, ident=n, **extra) for n, extra in enumerate(self.EXTRA)]
+                replies = [*map(server.exchange, asked), *server.ask_tcp(*asked)]
+                for octets, reply in zip(asked * 2, replies, strict=True):
+                    with self.subTest(name=name, rtype=rtype, query=octets):
+                        self.assertTrue(reply, "silence")
+                        message = self.parse(reply)
+                        self.assertEqual(reply[:2], octets[:2])
+                        self.assertEqual(message.rcode(), Answer(reply).rcode)
+                        count += 1
+        self.assertEqual(count, len(self.NAMES) * len(self.TYPES) * len(self.EXTRA) * 2)
+
+    def test_row_13_random_over_udp_and_tcp(self):
+        picked = {"udp": collections.Counter(), "tcp": collections.Counter()}
+        with Server(ZONE + POOL, log="changes") as server:
+            for start in range(0, 3000, 100):
+                asked = [query(f"{n}-api.example.com", ident=n) for n in range(start, start + 100)]
+                for how, replies in (("udp", map(server.exchange, asked)),
+                                     ("tcp", server.ask_tcp(*asked))):
+                    for octets, reply in zip(asked, replies, strict=True):
+                        message = self.parse(reply)
+                        self.assertEqual(message.id, int.from_bytes(octets[:2], "big"))
+                        rrset, = message.answer
+                        self.assertEqual((len(rrset), rrset.ttl), (1, 60))
+                        picked[how][rrset[0].address] += 1
+        for counts in picked.values():
+            self.assertEqual(counts.keys(), ADDRESSES)
+            for count in counts.values():
+                self.assertAlmostEqual(count, 1000, delta=103)  # 4 sigma
+
+
+NSD = """
+server:
+    ip-address: 127.0.0.1@{port}
+    username: ""
+    chroot: ""
+    zonesdir: "{folder}"
+    database: ""
+    pidfile: ""
+    xfrdfile: ""
+    zonelistfile: "{folder}/zone.list"
+    xfrdir: "{folder}"
+    server-count: 1
+    rrl-ratelimit: 0
+remote-control:
+    control-enable: no
+zone:
+    name: "example.com"
+    zonefile: "example.zone"
+"""
+NSD_ZONE = """$ORIGIN example.com.
+@ 3600 SOA ns1 hostmaster 1 7200 1800 1209600 60
+@ 3600 NS ns1
+@ 3600 NS ns2
+ns1 300 A 127.0.0.1
+ns2 300 A 127.0.0.2
+www 300 A 192.0.2.80
+api 60 A 1.2.3.4
+"""
+CORPUS = HERE.parent / "shared" / "packets.bin"
+
+
+class Corpus(unittest.TestCase):
+    """Thousands of packets that broke or puzzled DNS software, sent to us and to NSD."""
+
+    # (our class, NSD's): why they may differ. A class is an rcode's number, or None for silence.
+    DIFFERENCES = {
+        (wire.NOTIMP, wire.NXDOMAIN): "NOTIFY of a zone it does not serve: NSD can be a secondary",
+        (wire.REFUSED, 9): "TSIG with a key it does not know: NSD has TSIG (9: NOTAUTH)",
+        (wire.REFUSED, wire.NOERROR): "id.server CH TXT: NSD says who it is"}
+
+    @staticmethod
+    def packets():
+        """The corpus: each packet behind its length."""
+        octets, found = CORPUS.read_bytes(), []
+        while octets:
+            size = 2 + int.from_bytes(octets[:2], "big")
+            found.append(octets[2:size])
+            octets = octets[size:]
+        return found
+
+    @staticmethod
+    def replies(port, packets):
+        """The reply to each packet, None for silence. A query behind each marks the end of waiting:
+        one process that reads one socket answers in order."""
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            sock.connect(("127.0.0.1", port))
+            for n, packet in enumerate(packets):
+                mark = query(f"mark{n}.example.com", ident=n)
+                sock.send(packet)
+                sock.send(mark)
+                reply, octets = None, sock.recv(65535)
+                while octets[12:len(mark)] != mark[12:]:
+                    reply, octets = octets, sock.recv(65535)
+                yield reply
+
+    @staticmethod
+    def resident(server):
+        """Octets of memory that the workers hold."""
+        texts = [pathlib.Path(f"/proc/{pid}/status").read_text() for pid in server.pids()]
+        return sum(int(re.search(r"VmRSS:\s+(\d+)", text)[1]) << 10 for text in texts)
+
+    def setUp(self):
+        if not CORPUS.exists():
+            not_permitted("no corpus of packets")
+
+    def test_row_10_no_packet_stops_it(self):
+        packets = self.packets()
+        with Server(ZONE + POOL) as server:
+            first = list(self.replies(server.port, packets))
+            before = self.resident(server)
+            again = list(self.replies(server.port, packets))
+            self.assertLessEqual(self.resident(server) - before, 2 << 20)
+            self.assertEqual(len(first), len(packets))
+            for packet, reply, second in zip(packets, first, again, strict=True):
+                with self.subTest(packet=packet.hex()):
+                    query_like = len(packet) >= 12 and not packet[2] & 0x80
+                    self.assertEqual((reply is not None, second is not None), (query_like,) * 2)
+                    if reply is not None:
+                        self.assertEqual(reply[:2], packet[:2])
+                        self.assertLessEqual(len(reply), 1232)
+                        if Answer(reply).rcode == wire.FORMERR:
+                            self.assertLessEqual(len(reply), len(packet) + 11)
+            self.assertEqual(len(server.ask("api.example.com").answer), 1)
+
+    @needs("nsd")
+    def test_nsd_judges_alike(self):
+        packets, port, pairs = self.packets(), free_port(), collections.Counter()
+
+        def kind(reply):
+            return None if reply is None else reply[3] & 15
+        with folder_of(nsd_conf=fill(NSD, port=port), example_zone=NSD_ZONE) as folder, \
+                running("nsd", "-d", "-c", str(folder / "nsd.conf"),
+                        ready=lambda: resolve(port, "www.example.com", timeout=1.0)), \
+                Server(ZONE + POOL, log="changes") as server:
+            examples = {}
+            for packet, ours, theirs in zip(packets, self.replies(server.port, packets),
+                                            self.replies(port, packets), strict=True):
+                pair = kind(ours), kind(theirs)
+                pairs[pair] += 1
+                examples.setdefault(pair, packet.hex())
+        odd = {pair: (count, examples[pair]) for pair, count in pairs.items()
+               if pair[0] != pair[1] and pair not in self.DIFFERENCES}
+        self.assertEqual(odd, {}, f"of all: {pairs}")
+
+
+class Files(unittest.TestCase):
+    """What stands beside the sources: the unit, the README."""
+
+    UNIT, README = HERE / "lbdns.service", HERE / "README.md"
+
+    @needs_file(UNIT)
+    @needs("systemd-analyze")
+    def test_row_34_the_unit_is_well_confined(self):
+        text = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(self.UNIT))
+        exposure = re.search(r"Overall exposure level for lbdns\.service: ([\d.]+)", text)
+        self.assertLessEqual(float(exposure[1]), 1.5, text)
+
+    @needs_file(UNIT)
+    @needs("systemd-analyze")
+    def test_row_34_systemd_understands_the_unit(self):
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(self.UNIT)], text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=30)
+        # Whether the program stands where the unit will look is the reader's business.
+        about_us = [line for line in done.stdout.splitlines() if "lbdns.service" in line
+                    and "is not executable" not in line]
+        self.assertEqual(about_us, [])
+
+    @needs("sqlite3")
+    def test_row_21_the_sqlite3_shell_sets_the_load(self):
+        pool = POOL + 'policy = "least-connections"\nsource = { sqlite = "load.db", every = 0.2 }\n'
+        with Server(ZONE + pool) as server:
+            def load(*counts):
+                rows = ", ".join(f"('api.example.com', '{address}', {count})" for address, count
+                                 in zip(sorted(ADDRESSES), counts, strict=True))
+                run("sqlite3", str(server.folder / "load.db"), ".timeout 5000",
+                    f"INSERT OR REPLACE INTO backends (pool, address, connections) VALUES {rows}")
+
+            def answered():
+                return {server.ask("api.example.com").rdatas[0] for _ in range(20)}
+            load(10_000, 20_000, 20_000)
+            until(lambda: answered() == {"1.2.3.4"})
+            load(20_000, 10_000, 20_000)
+            until(lambda: answered() == {"8.8.4.4"})
+            run("sqlite3", str(server.folder / "load.db"),
+                "UPDATE backends SET state = 'down' WHERE address <> '8.8.8.8'")
+            until(lambda: answered() == {"8.8.8.8"})
+
+    # -- README: what it says to type is typed --
+    #
+    # A block opened with ```sh is run as a whole by `bash -eu`, as a first try would be, in a
+    # folder that holds only lbdns.py and wire.py, with port 9000 free, `python3` being this
+    # Python. If the next block is opened with ```text, it has to be all that was printed, also to
+    # standard error and by what was started in the background: "..." stands for anything within a
+    # line, a line of "..." for any number of lines. Blocks opened with ```console are not run.
+
+    BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+    PROGRAMS = ("dig", "sqlite3")
+    BLOCK_LIMIT = 60  # seconds
+
+    @classmethod
+    def blocks(cls, text):
+        """(shell text, expected output or None) of every block that is to be run."""
+        found = [*cls.BLOCK.findall(text), ("", "")]
+        return [(body, output if then == "text" else None)
+                for (kind, body), (then, output) in itertools.pairwise(found) if kind == "sh"]
+
+    @staticmethod
+    def pattern(expected):
+        """A regular expression of what a ```text block shows."""
+        lines = [r"(?:[^\n]*\n)*?" if line.strip() == "..." else
+                 r"[^\n]*".join(map(re.escape, line.rstrip().split("..."))) + r"[ \t]*\n"
+                 for line in expected.splitlines()]
+        return "".join(lines)
+
+    def type_in(self, block, expected):
+        """Run one block; its processes end with it."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", 9000))
+            except OSError as bad:
+                self.skipTest(f"port 9000: {bad}")
+        with folder_of() as folder, folder_of() as tools, open(tools / "out", "a+b") as out:
+            for name in ("lbdns.py", "wire.py"):
+                if (FOLDER / name).exists():
+                    shutil.copy(FOLDER / name, folder)
+            (tools / "python3").write_text(f'#!/bin/sh\nexec {shlex.join(PYTHON)} "$@"\n')
+            (tools / "python3").chmod(0o755)
+            process = subprocess.Popen(
+                ["bash", "-eu", "-c", block], cwd=folder, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=out, start_new_session=True,
+                env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"})
+            try:
+                code = process.wait(self.BLOCK_LIMIT)
+            except subprocess.TimeoutExpired:
+                code = f"not done in {self.BLOCK_LIMIT} s"
+            finally:
+                for number in (signal.SIGTERM, signal.SIGKILL):  # what it left in the background
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, number)
+                        self.wait_for_group(process.pid)
+                process.wait()
+            out.seek(0)
+            printed = out.read().decode(errors="replace")
+        self.assertEqual(code, 0, f"{block}\nprinted:\n{printed}")
+        if expected is not None:
+            self.assertRegex(printed, rf"\A{self.pattern(expected)}\Z", block)
+
+    @staticmethod
+    def wait_for_group(group, limit=5.0):
+        """Wait for a process group to end; raises ProcessLookupError when it has."""
+        until_then = time.monotonic() + limit
+        while time.monotonic() < until_then:
+            os.killpg(group, 0)
+            time.sleep(0.02)
+
+    def run_blocks(self, with_programs):
+        for block, expected in self.blocks(self.README.read_text()):
+            if bool(re.search(rf"\b({'|'.join(self.PROGRAMS)})\b", block)) == with_programs:
+                with self.subTest(block=block):
+                    self.type_in(block, expected)
+
+    @needs_file(README)
+    def test_readme_blocks_for_python_alone(self):
+        self.run_blocks(False)
+
+    @needs_file(README)
+    @needs(*PROGRAMS)
+    def test_readme_blocks_for_other_programs(self):
+        self.run_blocks(True)
+
+    def test_how_readme_blocks_are_read(self):
+        text = ("x\n```sh\necho a\n```\n\n```text\na ... b\n...\nend\n```\n"
+                "```sh\nls\n```\n```console\n$ no\n```\n")
+        (shell, expected), (other, nothing) = self.blocks(text)
+        self.assertEqual((shell, other, nothing), ("echo a\n", "ls\n", None))
+        for printed, good in (("a 1 2 b\nend\n", True), ("a x b\n1\n2\nend\n", True),
+                              ("a b\nend\n", False), ("a x b\nend\nmore\n", False)):
+            self.assertEqual(bool(re.fullmatch(self.pattern(expected), printed)), good, printed)
+        self.type_in("python3 lbdns.py --version; sleep 100 & echo done\n", "lbdns ...\ndone\n")
+        with self.assertRaises(AssertionError):
+            self.type_in("false\n", None)
+
+
+PORT_53 = """
+ip link set lo up
+unshare -n sleep 60 & client=$!
+trap 'kill $client $server 2>/dev/null || true' EXIT
+server=
+while [ "$(readlink /proc/$client/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+ip link add inside type veth peer name outside netns $client
+ip address add 192.0.2.1/24 dev inside
+ip link set inside up
+at_client() { nsenter -t $client -n "$@"; }
+at_client ip address add 192.0.2.2/24 dev outside
+at_client ip link set outside up
+{rules}
+{python} {script} api.example.com=1.2.3.4 -p 9000 2>{folder}/log & server=$!
+for _ in $(seq 200); do grep -q ' ready$' {folder}/log && break; sleep 0.05; done
+at_client dig -r +short +tries=1 @192.0.2.1 api.example.com
+at_client dig -r +short +tries=1 +tcp @192.0.2.1 api.example.com
+kill $server; wait $server
+"""
+NFT = """
+nft add table ip lbdns
+nft 'add chain ip lbdns prerouting { type nat hook prerouting priority dstnat; }'
+nft add rule ip lbdns prerouting udp dport 53 redirect to :9000
+nft add rule ip lbdns prerouting tcp dport 53 redirect to :9000
+"""
+IPTABLES = """
+iptables -t nat -A PREROUTING -p udp --dport 53 -j REDIRECT --to-ports 9000
+iptables -t nat -A PREROUTING -p tcp --dport 53 -j REDIRECT --to-ports 9000
+"""
+
+
+@needs("unshare", "nsenter", "ip", "dig")
+class Redirect(unittest.TestCase):
+    """Port 53 without privileges: a rule of the firewall leads it to port 9000. In a network of its
+    own, with a client in another, so nothing here changes the machine."""
+
+    def redirected_by(self, rules):
+        try:
+            run("unshare", "-n", "bash", "-euc", "ip link add inside type veth peer name outside"
+                + rules)
+        except AssertionError as bad:
+            not_permitted(str(bad))
+        with folder_of() as folder:
+            script = fill(PORT_53, rules=rules, python=shlex.join(PYTHON), folder=folder,
+                          script=shlex.quote(str(SCRIPT)))
+            done = run("unshare", "-n", "bash", "-euc", script)
+        self.assertEqual(done.split(), ["1.2.3.4", "1.2.3.4"])
+
+    @needs("nft")
+    def test_nft(self):
+        self.redirected_by(NFT)
+
+    @needs("iptables")
+    def test_iptables(self):
+        self.redirected_by(IPTABLES)
 
 
 if __name__ == "__main__":
