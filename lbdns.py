@@ -636,7 +636,7 @@ class Custom(Random):
     def pick(self, ask: Ask, count: int) -> list[Backend]:
         """What pick(query, backends) returns: a backend, several of them, or None for SERVFAIL."""
         try:
-            assert self.pool.function is not None
+            assert self.pool.function is not None, "it cannot be loaded any more"
             result = self.pool.function(ask.question(), list(self.backends))
             if result is None:
                 return []
@@ -661,7 +661,9 @@ class Pool:
     def __init__(self, config: PoolConfig, scale: int, log: Log) -> None:
         self.config, self.scale, self.log = config, scale, log
         self.kind = POLICIES.get(config.policy, Custom)
-        self.function = load_function(config.policy) if self.kind is Custom else None
+        self.function: Callable[..., Any] | None = None
+        with contextlib.suppress(BaseException):  # went bad since it was checked: see Custom.pick
+            self.function = load_function(config.policy) if self.kind is Custom else None
         self.backends: list[Backend] = []
         self.stale, self.loaded = False, 0.0
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
@@ -1430,7 +1432,7 @@ class Notify:
         usec = os.environ.get("WATCHDOG_USEC", "")
         mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.interval = int(usec) / 2e6 if usec.isdecimal() and mine else math.inf  # seconds
-        self.status, self.fed = "", 0.0
+        self.fed = 0.0
 
     def send(self, *lines: str) -> None:
         """Send lines such as READY=1; a systemd that is busy or restarting gets the next ones."""
@@ -1465,7 +1467,7 @@ class Generation:
                          if slot > 1 or self.watched]
         # [0]: number of the Board; [slot]: last heartbeat of a child in ms, 0 = not serving yet
         self.shared = memoryview(mmap.mmap(-1, 8 * (config.workers + 2))).cast("Q")
-        self.board = Board(self.shared, seed)
+        self.board, self.told = Board(self.shared, seed), 0  # told: number systemd has heard of
         self.until = math.inf  # monotonic seconds: when what is left of it is killed
 
     def alive(self) -> list[Child]:
@@ -1511,9 +1513,8 @@ class Supervisor:
         drop_privileges(config.user)
         self.current = Generation(config, sockets, "")
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in sockets.values()]
-        self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}")
-        if banner:
-            self.log.change(banner.format(port=names[0].rpartition(":")[2]))
+        self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
+                        + banner.format(port=names[0].rpartition(":")[2]))
         if self.await_ready(self.current, math.inf):
             self.announce("ready")
         checked = time.monotonic()
@@ -1526,7 +1527,7 @@ class Supervisor:
         for warning in self.current.config.warnings:
             self.log.error(f"warning: {warning}")
         self.log.change(what)
-        self.notify.status = ""
+        self.current.told = 0
         self.notify.send("READY=1", f"STATUS={what}")
 
     def turn(self, checked: float) -> float:
@@ -1545,10 +1546,9 @@ class Supervisor:
             self.check_heartbeats(now)
         if self.current.ready():
             self.notify.feed(now)
-        status = self.current.board.read()[1].partition("\n")[0]
-        if status not in ("", self.notify.status):
-            self.notify.status = status
-            self.notify.send(f"STATUS={status}")
+        if self.current.shared[0] != self.current.told:
+            self.current.told, snapshot = self.current.board.read()
+            self.notify.send("STATUS=" + snapshot.partition("\n")[0])
         return now
 
     def pause(self, seconds: float) -> None:
@@ -2184,7 +2184,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if "=" in words[0]:
         supervisor = Supervisor(lambda: inline_config(words, port), False)
-        banner = "try: dig @127.0.0.1 -p {port} " + words[0].partition("=")[0]
+        banner = "; try: dig @127.0.0.1 -p {port} " + words[0].partition("=")[0]
     else:
         supervisor, banner = Supervisor(lambda: read_config(words[0]), True), ""
     try:

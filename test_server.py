@@ -1479,7 +1479,7 @@ class Commands(unittest.TestCase):
 
     def test_a_lone_lbdns_names_the_bundle_command(self):
         if not (FOLDER / "wire.py").exists():
-            self.skipTest("the bundle needs no wire.py")
+            self.skipTest("not for the bundle: it needs no wire.py")
         lone = self.file(SCRIPT.read_bytes(), "lbdns.py")
         _, out, err = self.run_it(script=lone, code=1)
         self.assertEqual((out, err.count("\n")), ("", 1))
@@ -1497,7 +1497,7 @@ class Commands(unittest.TestCase):
 
     def test_names_of_the_two_files_do_not_collide(self):
         if not (FOLDER / "wire.py").exists():
-            self.skipTest("it is one file already")
+            self.skipTest("not for the bundle: it is one file already")
         main, codec = (self.names(ast.parse((FOLDER / name).read_text()))
                        for name in ("lbdns.py", "wire.py"))
         for name in main.keys() & codec.keys():
