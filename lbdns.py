@@ -16,7 +16,8 @@ answer; a monitor reads the sources and publishes what it learns on a Board that
 """
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036  # said before anything that an older one cannot import
+# Said before anything that an older one cannot import.
+if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(f"lbdns needs Python 3.11 or newer; this one is {sys.version.split()[0]}")
 
 import argparse
@@ -65,7 +66,6 @@ except ImportError:
 VERSION = "0.1.0"
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
-
 UDP_BATCH = 64            # datagrams answered per wake-up, so that TCP and timers get their turn
 UDP_QUERY_MAX = 4096      # octets of a query over UDP; what is longer is dropped unread
 UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
@@ -83,7 +83,7 @@ FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 TICK = 0.5                # seconds between two looks at timers and heartbeats
 HEARTBEAT = 3.0           # seconds without a sign of life before a child is killed and replaced
 START_LIMIT = 10.0        # seconds a child may take to get ready
-LOAD_LIMIT = 5            # seconds reading a config may take; below systemd's watchdog
+LOAD_LIMIT = 60           # seconds reading a config may take
 STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_WINDOW = 10.0       # a child that lived shorter than this waits before it is started again
@@ -95,34 +95,36 @@ CREDIT_FADE = 20.0        # seconds in which own answers stop counting as load n
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
 POLL_LIMIT = 2.0          # seconds a source may take before its poll counts as failed
 FIRST_POLL = POLL_LIMIT + 1  # seconds the first answer waits for the first round of sources
-ROWS_MAX = 100_000        # rows a source may have
+ROWS_MAX = 10_000         # rows a source may have; more would stall answers at each poll
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
 LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
+LOG_BURST = 20            # changes of one poll that are logged one by one
 LOG_REPEAT = 60.0         # seconds in which the same trouble is counted instead of printed
 
 
 # ---- 2. The log: never blocks, counts what it cannot write -------------------------------------
-
 class Log:
     """Lines to standard error. A full pipe, a slow terminal or a full disk costs lines, not time.
 
     The level "errors" prints trouble, "changes" also what changed, "queries" also every query.
     """
-
     LEVELS = ("errors", "changes", "queries")
 
     def __init__(self) -> None:
         self.level, self.json = 1, False
         self.lines: list[bytes] = []
         self.lost = 0                                  # lines dropped since the last that got out
-        self.troubles: dict[str, tuple[str, float, int]] = {}  # subject -> text, when, times since
+        self.troubles: dict[str, tuple[str, float, int]] = {}  # subject -> kind, when, times since
         self.fd, self.socket = 2, None
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(2).st_mode):  # the journal: MSG_DONTWAIT does it per call
                 self.socket = socket.socket(fileno=os.dup(2))
             else:  # opened once more, lest the shell's own copy stops blocking too
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
-                self.fd = os.open("/dev/fd/2", flags)
+                try:
+                    self.fd = os.open("/dev/fd/2", flags)
+                except OSError:  # another user's pipe or terminal
+                    os.set_blocking(2, False)
 
     def configure(self, config: "Config") -> None:
         """Level and form of a config."""
@@ -135,13 +137,13 @@ class Log:
     def trouble(self, subject: str, text: str) -> None:
         """Something is wrong, and may be so again and again: printed when it begins or becomes
         other trouble, else once in LOG_REPEAT with a count. An empty text is the end of it."""
-        now = time.monotonic()
+        now, kind = time.monotonic(), re.sub("[0-9]+", "", text.partition(":")[0])
         old, when, times = self.troubles.get(subject, ("", 0.0, 0))
-        if text and (text != old or now - when > LOG_REPEAT):
+        if text and (kind != old or now - when > LOG_REPEAT):
             self.error(f"{subject}: {text}" + (f" ({times} times more)" if times else ""))
-            self.troubles[subject] = (text, now, 0)
+            self.troubles[subject] = (kind, now, 0)
         elif text:
-            self.troubles[subject] = (text, when, times + 1)
+            self.troubles[subject] = (kind, when, times + 1)
         elif self.troubles.pop(subject, None):
             self.change(f"{subject}: well again")
 
@@ -161,9 +163,11 @@ class Log:
 
     def _put(self, line: str, **told: Any) -> None:
         now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{now % 1 * 1000:03.0f}Z"
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now)) + f"{int(now % 1 * 1000):03}Z"
         line = json.dumps({"time": stamp, **told}) if self.json else f"{stamp} {line}"
-        self.lines.append(line.replace("\n", " ").encode("utf-8", "replace")[:LOG_LINE] + b"\n")
+        if not line.isprintable():  # nothing of a stranger moves a cursor or starts a line
+            line = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
+        self.lines.append(line.encode("utf-8", "replace")[:LOG_LINE] + b"\n")
 
     def flush(self) -> None:
         """Write what has gathered, as much as the reader takes now; count the rest as lost."""
@@ -183,13 +187,11 @@ class Log:
 
 
 # ---- 3. Nouns: what an answer may look at ------------------------------------------------------
-
 STATES = ("up", "drain", "down")  # of a backend, from best to worst
 
 
 class Row(NamedTuple):
     """A backend as config or a source describes it."""
-
     addresses: tuple[str, ...]         # IPv4 and/or IPv6, canonical; or one host name
     weight: float = 1.0                # relative capacity; 0 = picked only when nothing else can be
     max_connections: int | None = None  # None = no limit
@@ -199,7 +201,6 @@ class Row(NamedTuple):
 
 class Backend:
     """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
-
     __slots__ = ("addresses", "connections", "credit", "max_connections", "rdata", "state",
                  "turns", "weight")
 
@@ -223,7 +224,6 @@ class Backend:
 
 class PoolConfig(NamedTuple):
     """A pool as the config has it."""
-
     name: str                   # lower case, without the final dot; the table's column `pool`
     owner: bytes                # the same in wire form
     policy: str
@@ -234,11 +234,11 @@ class PoolConfig(NamedTuple):
     source: "Source | None"
     stale: float                # seconds
     all_down: str               # all | servfail | empty | an address
+    code: str                   # of "file.py:function", as it was when it was checked
 
 
 class Source(NamedTuple):
     """Where a pool's rows come from: an SQLite file, read every so many seconds."""
-
     path: str
     query: str | None           # None = the table of SCHEMA
     every: float
@@ -246,7 +246,6 @@ class Source(NamedTuple):
 
 class Zone:
     """A zone's static data, ready to answer from; `nodes` holds empty non-terminals as {}."""
-
     def __init__(self, apex: bytes) -> None:
         self.apex = apex
         self.nodes: dict[bytes, dict[int, wire.RRset]] = {}
@@ -274,7 +273,6 @@ class Zone:
 
 class Config(NamedTuple):
     """A checked config: everything a generation of processes needs, and nothing it must check."""
-
     listen: tuple[tuple[str, int], ...]
     workers: int
     user: str
@@ -289,7 +287,6 @@ class Config(NamedTuple):
 
 class State:
     """All that `answer` may look at; a worker has one, and loads each new snapshot into it."""
-
     def __init__(self, config: Config, secret: bytes, log: Log) -> None:
         self.zones, self.nsid = config.zones, config.nsid.encode()
         self.secret = secret            # keys the server cookies; made at start, kept over reloads
@@ -310,10 +307,8 @@ class State:
 
 
 # ---- 4. A query's way: answer, find -----------------------------------------------------------
-
 class Reply:
     """What is to be said, before it becomes bytes."""
-
     __slots__ = ("authoritative", "chosen", "options", "rcode", "records", "scope")
 
     def __init__(self, rcode: int) -> None:
@@ -330,7 +325,6 @@ class Reply:
 
 class Ask(NamedTuple):
     """What a policy may know of a query."""
-
     query: wire.Query
     sender: str                  # the peer's address
     dice: Callable[[], float]    # gives floats in [0, 1)
@@ -507,11 +501,9 @@ def find(zone: Zone, names: Sequence[bytes],
 
 
 # ---- 5. Pools and policies: which backend ------------------------------------------------------
-
 class Policy:
     """How a pool chooses; this one is `failover`. One object per pool and record type, so that A
     and AAAA never disturb each other. `plan` gets the eligible backends whenever they change."""
-
     def __init__(self, rtype: int, pool: "Pool") -> None:
         self.rtype, self.pool = rtype, pool
         self.backends: list[Backend] = []
@@ -532,7 +524,6 @@ def capacity(backend: Backend) -> float:
 
 class Random(Policy):
     """Each answer on its own, in proportion to the weights."""
-
     def plan(self, backends: list[Backend]) -> None:
         """Lay the weights end to end, so that a pick is one draw and one bisection."""
         super().plan(backends)
@@ -551,7 +542,6 @@ class RoundRobin(Policy):
     """Smooth weighted rotation: each backend's key is its next turn, 1/weight after its last, and
     the smallest key is picked. Who joins or comes back starts level with the earliest of the
     others, so they notice nothing."""
-
     heap: list[tuple[float, int, Backend]] = []
 
     def plan(self, backends: list[Backend]) -> None:
@@ -588,7 +578,6 @@ class LeastConnections(RoundRobin):
     fades over CREDIT_FADE, by when reports include it. A backend without a report counts as the
     median of the others.
     """
-
     def plan(self, backends: list[Backend]) -> None:
         """Build the heap; equal loads stand in random order, lest all servers begin alike."""
         Policy.plan(self, backends)
@@ -609,7 +598,6 @@ class LeastConnections(RoundRobin):
 
 class LowestRatio(LeastConnections):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
-
     def size(self, backend: Backend) -> float:
         """The limit; only full backends come here, so there is one."""
         return float(backend.max_connections or 1)
@@ -618,7 +606,6 @@ class LowestRatio(LeastConnections):
 class Hash(Policy):
     """Rendezvous hashing (Thaler, Ravishankar 1996): a client's network always gets the same
     backend, on every server, and when one is removed only its clients move."""
-
     def pick(self, ask: Ask, count: int) -> list[Backend]:
         """The backends with the best draws, the draw being a hash of network and backend."""
         network, _ = ask.network()
@@ -632,7 +619,6 @@ class Hash(Policy):
 
 class Custom(Random):
     """A user's function; whatever it does wrong, the query is answered, at random."""
-
     def pick(self, ask: Ask, count: int) -> list[Backend]:
         """What pick(query, backends) returns: a backend, several of them, or None for SERVFAIL."""
         try:
@@ -657,13 +643,12 @@ POLICIES: dict[str, type[Policy]] = {
 
 class Pool:
     """A pool inside a worker: its backends, and for each record type who may be picked now."""
-
     def __init__(self, config: PoolConfig, scale: int, log: Log) -> None:
         self.config, self.scale, self.log = config, scale, log
         self.kind = POLICIES.get(config.policy, Custom)
         self.function: Callable[..., Any] | None = None
-        with contextlib.suppress(BaseException):  # went bad since it was checked: see Custom.pick
-            self.function = load_function(config.policy) if self.kind is Custom else None
+        with contextlib.suppress(BaseException):  # it could be loaded at the check: see Custom.pick
+            self.function = load_function(config) if self.kind is Custom else None
         self.backends: list[Backend] = []
         self.stale, self.loaded = False, 0.0
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
@@ -734,7 +719,8 @@ class Pool:
         if isinstance(policy, Hash):
             reply.scope = ask.network()[1]
         ttl = min(self.config.ttl, TTL_RESORT) if resort else self.config.ttl
-        return wire.RRset(rtype, ttl, [each.rdata[rtype] for each in chosen])
+        # Two rows or a user's function may name one address twice: RFC 2181 5 wants it once.
+        return wire.RRset(rtype, ttl, list(dict.fromkeys(each.rdata[rtype] for each in chosen)))
 
     def last_resort(self, qtype: int, reply: Reply) -> wire.RRset | None:
         """What all_down says, other than "all"."""
@@ -756,16 +742,15 @@ class Pool:
             self.plan()
 
 
-def load_function(policy: str) -> Callable[..., Any]:
-    """The function behind "file.py:name"; raises whatever its file raises."""
-    path, _, name = policy.rpartition(":")
+def load_function(config: PoolConfig) -> Callable[..., Any]:
+    """The function behind "file.py:name"; raises whatever its code raises."""
+    path, _, name = config.policy.rpartition(":")
     space: dict[str, Any] = {"__name__": "lbdns_policy", "__file__": path}
-    exec(compile(pathlib.Path(path).read_bytes(), path, "exec"), space)
+    exec(compile(config.code, path, "exec"), space)
     return cast("Callable[..., Any]", space[name])
 
 
 # ---- 6. UDP: one datagram in, one out ----------------------------------------------------------
-
 # Numbers of Linux that the socket module of 3.11 does not name.
 IP_PKTINFO, SO_RCVBUFFORCE = 8, 33
 PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
@@ -811,12 +796,10 @@ def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, by
 
 
 # ---- 7. TCP: connections and the worker's loop -------------------------------------------------
-
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 class Connection:
     """One TCP client: what it sent and is not answered, what it was answered and has not read."""
-
     def __init__(self, sock: socket.socket, host: str, now: float) -> None:
         self.sock, self.host = sock, host
         self.inbox, self.outbox = bytearray(), bytearray()
@@ -852,10 +835,10 @@ class Connection:
 
     def expired(self, now: float, leaving: bool) -> bool:
         """Whether a limit has passed: idle, a query or a reply too slow, or a life too long."""
-        idle, busy = now - self.active, bool(self.outbox or self.inbox)
+        idle = now - self.active
         slow = bool(self.partial) and now - self.partial > TCP_MESSAGE and not self.outbox
         old = now - self.born > TCP_LIFE or (leaving and idle > TCP_IDLE / 2)
-        return slow or idle > TCP_IDLE or (old and not busy)
+        return slow or idle > TCP_IDLE or (old and not self.outbox)
 
 
 class Worker:
@@ -864,7 +847,6 @@ class Worker:
     No threads, no file access, no blocking call once `run` has begun. The selector keeps beside
     every descriptor what to call when it is ready, with the events and the time.
     """
-
     def __init__(self, state: State, sockets: "Sockets", life: "Life", log: Log) -> None:
         self.state, self.life, self.log = state, life, log
         self.udp = [udp for udp, _ in sockets.values()]
@@ -1011,7 +993,6 @@ class Worker:
 
 
 # ---- 8. Sources and the monitor: what changes the state ----------------------------------------
-
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL, address TEXT NOT NULL,   -- several addresses of one server: comma-separated
   connections INTEGER,                         -- established now; NULL = unknown, which is not 0
@@ -1055,10 +1036,9 @@ def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
 
 class Feed(threading.Thread):
     """Polls one pool's source, again and again; keeps the last good rows."""
-
     def __init__(self, pool: PoolConfig, source: Source) -> None:
         super().__init__(daemon=True)
-        self.pool, self.source, self.polls = pool, source, 0
+        self.pool, self.source, self.polls, self.begun = pool, source, 0, math.inf
         self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
@@ -1067,7 +1047,7 @@ class Feed(threading.Thread):
     def run(self) -> None:
         """Poll every `every` seconds, counted from start to start."""
         while True:
-            begun = time.monotonic()
+            self.begun = begun = time.monotonic()
             try:
                 self.poll(begun)
                 self.trouble = ""
@@ -1138,7 +1118,6 @@ def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
 
 class Monitor:
     """The process that watches what changes and tells the workers through the Board."""
-
     def __init__(self, config: Config, life: "Life", log: Log) -> None:
         self.life, self.log = life, log
         self.feeds = [Feed(pool, pool.source) for pool in config.pools.values() if pool.source]
@@ -1182,7 +1161,8 @@ class Monitor:
         feed.status = f"{feed.pool.name} {len(up)}/{len(rows)} up" + ", load unknown" * stale
         newest = max((0.0, *(at for _, at in feed.rows.values())))
         feed.line = json.dumps([feed.pool.name, stale, newest, rows])
-        trouble(f"{pool}: {path}", feed.trouble)
+        hangs = now - feed.begun > feed.source.every + 2 * POLL_LIMIT
+        trouble(f"{pool}: {path}", "a poll hangs" if hangs else feed.trouble)
         trouble(f"{pool}: rows of {path}", feed.skipped)
         trouble(f"{pool}: load", f"reports are over {feed.pool.stale:g} s old" if stale else "")
         full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
@@ -1194,22 +1174,25 @@ class Monitor:
     def log_states(self, pool: str, states: dict[tuple[str, ...], str], path: str,
                    now: float) -> None:
         """One line for each backend that came, went or changed its state."""
-        known = self.known.setdefault(pool, {})
-        first = not known
-        if first:
+        known, lines = self.known.get(pool), []
+        if known is None:
             self.log.change(f"{pool}: {len(states)} backends, read from {path}")
+            known = self.known[pool] = {each: (state, now) for each, state in states.items()}
         for addresses in states.keys() | known.keys():
             old, since = known.pop(addresses, ("absent", now))
             new = states.get(addresses, "absent")
             if new != "absent":
                 known[addresses] = new, since if new == old else now
-            if new != old and not first:
-                self.log.change(f"{pool}: backend {addresses[0]}: {old} -> {new}, says {path}; "
-                                f"was {old} for {now - since:.0f} s")
+            if new != old:
+                lines.append(f"{pool}: backend {addresses[0]}: {old} -> {new}, says {path}; "
+                             f"was {old} for {now - since:.0f} s")
+        for line in lines[:LOG_BURST]:
+            self.log.change(line)
+        if len(lines) > LOG_BURST:
+            self.log.change(f"{pool}: and {len(lines) - LOG_BURST} more changes, says {path}")
 
 
 # ---- 9. Processes: board, life, sockets, supervisor --------------------------------------------
-
 STOPS = {signal.SIGTERM, signal.SIGINT}
 ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT, "orphan": 0.0}  # seconds a child has left
 
@@ -1218,7 +1201,6 @@ class Board:
     """Where the monitor publishes snapshots and everyone reads them: two files in memory, written
     in turn, and a number in shared memory that says which is newest. Workers look at the number
     before they answer: nobody needs waking, no pipe can fill, and late starters find it here."""
-
     def __init__(self, shared: memoryview, seed: str) -> None:
         self.shared = shared  # [0] is the number: 0 = nothing published yet
         create = getattr(os, "memfd_create", lambda name: os.dup(tempfile.TemporaryFile().fileno()))
@@ -1245,7 +1227,6 @@ class Board:
 
 class Life:
     """A child's ties to the supervisor: heartbeat, snapshots, and how it learns of its end."""
-
     def __init__(self, board: Board, slot: int, lifeline: int) -> None:
         self.board, self.slot = board, slot
         self.number, self.ended = 0, ""           # snapshot last read; a key of ENDINGS
@@ -1426,7 +1407,6 @@ def drop_privileges(user: str) -> None:
 
 class Notify:
     """Messages to systemd (sd_notify(3)); silent where nobody listens."""
-
     def __init__(self) -> None:
         self.address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
         usec = os.environ.get("WATCHDOG_USEC", "")
@@ -1450,7 +1430,6 @@ class Notify:
 
 class Child:
     """A process of a generation: slot 1 is the monitor, 2 and above are workers."""
-
     def __init__(self, slot: int) -> None:
         self.slot, self.pid = slot, 0
         self.name = "monitor" if slot == 1 else f"worker {slot - 1}"
@@ -1459,7 +1438,6 @@ class Child:
 
 class Generation:
     """The processes of one config, and the memory they share."""
-
     def __init__(self, config: Config, sockets: Sockets, seed: str) -> None:
         self.config, self.sockets = config, sockets
         self.watched = any(pool.source for pool in config.pools.values())
@@ -1487,20 +1465,22 @@ class Generation:
 class Supervisor:
     """Binds, drops privileges, forks, waits. It parses nothing and serves nobody: configs are read
     by a child that sends them back checked, so there is nothing here for bad input to break."""
-
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
         self.read, self.reloads, self.log = read, reloads, Log()
         self.notify, self.secret = Notify(), os.urandom(16)
-        self.current: Generation                 # the one that serves
+        self.live: list[Generation] = []         # the one that serves; one that is getting ready
         self.retired: list[Generation] = []      # finishing their TCP clients
+        self.loader = 0                          # process that reads a config
         self.signals: set[int] = set()
+        self.tended = math.inf                   # monotonic seconds: when children were looked at
         self.lifeline = os.pipe()                # children read it: it ends when this process does
         os.set_blocking(self.lifeline[0], False)
         self.selector = selectors.DefaultSelector()
+        self.wake = wake_on_signals()
+        self.selector.register(self.wake, READ)
 
     def run(self, banner: str) -> int:
-        """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError."""
-        self.selector.register(wake_on_signals(), READ)
+        """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, frame: self.signals.add(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop, which asks who ended
@@ -1511,65 +1491,65 @@ class Supervisor:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         sockets = bind_all(config.listen, {}, self.log)
         drop_privileges(config.user)
-        self.current = Generation(config, sockets, "")
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        if self.await_ready(self.current, math.inf):
+        if self.await_ready(Generation(config, sockets, ""), math.inf):
             self.announce("ready")
-        checked = time.monotonic()
         while not self.signals & STOPS:
-            checked = self.turn(checked)
+            self.tend(TICK / 2)
+            if signal.SIGHUP in self.signals:
+                self.signals.discard(signal.SIGHUP)
+                self.reload()
+            current = self.live[0]
+            if current.shared[0] != current.told:
+                current.told, snapshot = current.board.read()
+                self.notify.send("STATUS=" + snapshot.partition("\n")[0])
         return self.stop()
 
     def announce(self, what: str) -> None:
         """Tell people and systemd that the current config is served."""
-        for warning in self.current.config.warnings:
+        for warning in self.live[0].config.warnings:
             self.log.error(f"warning: {warning}")
         self.log.change(what)
-        self.current.told = 0
+        self.live[0].told = 0
         self.notify.send("READY=1", f"STATUS={what}")
 
-    def turn(self, checked: float) -> float:
-        """One pass: wait, then see to children, heartbeats, reloads and systemd."""
-        self.pause(TICK / 2)
+    def tend(self, seconds: float) -> None:
+        """One pass, also while something is awaited: wait for a signal, write the log, see to
+        children that ended, should start, or show no sign of life; feed systemd's watchdog."""
+        self.log.flush()
+        for key, _ in self.selector.select(seconds):
+            if key.fd == self.wake:
+                os.read(key.fd, 512)
+        with contextlib.suppress(ChildProcessError):
+            for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
+                self.on_death(pid, status)
         now = time.monotonic()
-        if signal.SIGHUP in self.signals:
-            self.signals.discard(signal.SIGHUP)
-            self.reload()
-        self.start_due(self.current, now)
+        slept, self.tended = now - self.tended > HEARTBEAT / 2, now  # then give the others time
+        for generation in self.live:
+            self.start_due(generation, now)
+            self.check_heartbeats(generation, now if not slept else 0.0)
         self.retired = [old for old in self.retired if old.alive()]
         for old in self.retired:
             if now > old.until:
                 old.send(signal.SIGKILL)
-        if now - checked < HEARTBEAT / 2:  # else it was we who slept: give the others time
-            self.check_heartbeats(now)
-        if self.current.ready():
+        if self.live and self.live[0].ready():
             self.notify.feed(now)
-        if self.current.shared[0] != self.current.told:
-            self.current.told, snapshot = self.current.board.read()
-            self.notify.send("STATUS=" + snapshot.partition("\n")[0])
-        return now
-
-    def pause(self, seconds: float) -> None:
-        """Wait for a signal; write the log; learn which children have ended."""
-        self.log.flush()
-        for key, _ in self.selector.select(seconds):
-            os.read(key.fd, 512)
-        with contextlib.suppress(ChildProcessError):
-            for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
-                self.on_death(pid, status)
 
     def start_due(self, generation: Generation, now: float) -> None:
         """Start the children that should run and do not."""
         for child in generation.children:
             if not child.pid and now >= child.due:
-                generation.shared[child.slot], child.born = 0, now
+                generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
                 self.log.flush()  # lest the child prints it once more
                 signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
-                child.pid = os.fork()
-                if not child.pid:
-                    self.be_child(generation, child)
+                try:
+                    child.pid = os.fork()
+                    if not child.pid:
+                        self.be_child(generation, child)
+                except OSError as bad:  # no more processes or memory: try again
+                    self.log.trouble("starting a process", str(bad.strerror))
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
@@ -1578,8 +1558,8 @@ class Supervisor:
         try:
             os.close(self.lifeline[1])
             self.selector.close()
-            for old in self.retired:  # an address that is no longer ours is free when they are gone
-                close_all(old.sockets, generation.sockets)
+            for other in (*self.live, *self.retired):  # lest a dropped address stays taken
+                close_all(other.sockets, generation.sockets)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             life, config = Life(generation.board, child.slot, self.lifeline[0]), generation.config
             self.log.configure(config)
@@ -1603,7 +1583,8 @@ class Supervisor:
     def on_death(self, pid: int, status: int) -> None:
         """A child has ended; note when it may be started again."""
         now, code = time.monotonic(), os.waitstatus_to_exitcode(status)
-        for generation in (self.current, *self.retired):
+        self.loader = 0 if pid == self.loader else self.loader
+        for generation in (*self.live, *self.retired):
             for child in (each for each in generation.alive() if each.pid == pid):
                 child.pid, lived = 0, now - child.born
                 child.due = now + (CRASH_PAUSE if lived < CRASH_WINDOW else 0)
@@ -1611,38 +1592,46 @@ class Supervisor:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
                     self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
-    def check_heartbeats(self, now: float) -> None:
+    def check_heartbeats(self, generation: Generation, now: float) -> None:
         """Kill what shows no sign of life; the next pass starts another."""
-        for child in self.current.alive():
-            beat = self.current.shared[child.slot] / 1000 or child.born + START_LIMIT
+        for child in generation.alive():
+            beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
             if now - beat > HEARTBEAT:
                 self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
                 os.kill(child.pid, signal.SIGKILL)
 
     def await_ready(self, generation: Generation, limit: float) -> bool:
         """Start a generation; returns whether it serves before `limit` (monotonic seconds)."""
-        while not generation.ready():
-            now = time.monotonic()
-            if now > limit or self.signals & STOPS:
-                return False
-            self.start_due(generation, now)
-            self.notify.feed(now)
-            self.pause(TICK / 50)
-        return True
+        self.live.append(generation)
+        while not generation.ready() and time.monotonic() < limit and not self.signals & STOPS:
+            self.tend(TICK / 50)
+        return generation.ready()
 
     def load(self) -> Config:
         """Have a child read and check the config, as the user we become; raises ConfigError."""
         receive, send = os.pipe()
-        pid = os.fork()
+        self.loader = pid = os.fork()
         if not pid:
             os.close(self.lifeline[1])
             load_and_send(self.read, send)
         os.close(send)
-        with os.fdopen(receive, "rb") as pipe:
-            octets = pipe.read()  # ends with the child, which gives itself LOAD_LIMIT
-        os.waitpid(pid, 0)
-        # What comes back is from our own child, which is this very program.
-        result = pickle.loads(octets) if octets else [f"it took over {LOAD_LIMIT} s to read"]
+        os.set_blocking(receive, False)
+        octets = b""
+        with os.fdopen(receive, "rb", 0) as pipe:
+            self.selector.register(pipe, READ)
+            while True:
+                self.tend(TICK / 2)
+                if self.signals & STOPS and self.loader:
+                    os.kill(pid, signal.SIGKILL)
+                ended, piece = not self.loader, pipe.read(1 << 20)  # None: nothing there now
+                octets += piece or b""
+                if piece == b"" or (ended and piece is None):
+                    break
+            self.selector.unregister(pipe)
+        try:
+            result = pickle.loads(octets)  # from our own child, which is this very program
+        except (EOFError, pickle.UnpicklingError):
+            result = [f"the process that reads the config was killed, or took over {LOAD_LIMIT} s"]
         if isinstance(result, list):
             raise ConfigError("\n".join(result))
         return cast(Config, result)
@@ -1653,23 +1642,27 @@ class Supervisor:
             self.signals.add(signal.SIGTERM)
             return
         self.notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        old = self.current
+        old = self.live[0]
         try:
             config = self.load()
             sockets = bind_all(config.listen, old.sockets, self.log)
-            self.current = new = Generation(config, sockets, old.board.read()[1])
-            self.retired.append(old)  # where its children are still known
+            new = Generation(config, sockets, old.board.read()[1])
             if not self.await_ready(new, time.monotonic() + START_LIMIT):
-                new.until, self.current = 0.0, old
-                self.retired[-1] = new
+                self.live.remove(new)
+                self.retired.append(new)
+                new.until = 0.0
                 close_all(new.sockets, old.sockets)
                 raise ConfigError("the new processes did not get ready")
-        except ConfigError as bad:
+        except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
             self.announce("reload: refused; the old config stays in force")
             return
+        self.live.remove(old)
+        self.retired.append(old)
         self.log.configure(config)
+        if config.user != old.config.user:
+            self.log.error("warning: a new `user` needs a restart")
         old.until = time.monotonic() + RETIRE_LIMIT
         old.send(signal.SIGUSR1)
         close_all(old.sockets, new.sockets)
@@ -1680,14 +1673,14 @@ class Supervisor:
         self.notify.send("STOPPING=1")
         limit = time.monotonic() + STOP_LIMIT + TICK
         self.signals.clear()
-        generations = (self.current, *self.retired)
-        for generation in generations:
+        self.retired, self.live = [*self.retired, *self.live], []
+        for generation in self.retired:
             generation.until = limit
             generation.send(signal.SIGTERM)
-        while any(generation.alive() for generation in generations):
-            self.pause(TICK / 5)
-            for generation in generations if time.monotonic() > limit or self.signals else ():
-                generation.send(signal.SIGKILL)  # at once when told twice
+        while any(generation.alive() for generation in self.retired):
+            self.tend(TICK / 5)
+            for generation in self.retired if self.signals else ():
+                generation.until = 0.0  # told twice: at once
         self.log.change("stopped")
         self.log.flush()
         return 0
@@ -1695,8 +1688,7 @@ class Supervisor:
 
 def load_and_send(read: Callable[[], Config], fd: int) -> NoReturn:
     """In a child: read the config and write it, or the list of what is wrong with it, to `fd`."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(LOAD_LIMIT)
+    signal.alarm(LOAD_LIMIT)  # the end of a policy file that never ends
     result: Config | list[str]
     try:
         result = read()
@@ -1712,13 +1704,11 @@ def load_and_send(read: Callable[[], Config], fd: int) -> NoReturn:
 
 
 # ---- 10. Config: one table of keys, one checker for start, reload and `check` ------------------
-
 Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
 
 
 class Key(NamedTuple):
     """A word of the config: its check, what holds when it is absent, its line in the example."""
-
     check: Check
     default: Any
     example: str = ""
@@ -1874,7 +1864,6 @@ SOURCE = {"sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "every": Key(number
 
 class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
-
     def __init__(self, file: str) -> None:
         self.file, self.folder = file, pathlib.Path(file).parent
         self.problems: list[str] = []
@@ -1883,6 +1872,15 @@ class Checker:
     def problem(self, path: str, says: str) -> None:
         """Note a problem: file, path of the key, rule."""
         self.problems.append(f"{self.file}: {path}{says}" if self.file else f"{path}{says}")
+
+    def text(self, path: str, file: str) -> str:
+        """What a file beside the config holds, without a byte order mark."""
+        try:
+            return (self.folder / file).read_text("utf-8").removeprefix("\ufeff")
+        except (OSError, ValueError) as bad:
+            why = getattr(bad, "strerror", None) or bad
+            self.problem(path, f" = {file!r}: {why}" if path else str(why))
+            return ""
 
     def table(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
         """The values of a table that pass their checks."""
@@ -1927,9 +1925,12 @@ class Checker:
                  for where, owner, value in self.named("pools", top["pools"])}
         if not top["zones"]:
             self.problem("zones", ': there is none; add [zones."example.com"]')
-        for zone in zones.values():
-            self.finish(zone, [each for each in pools.values() if home(each.owner, zones) is zone],
-                        [each for each in zones if zone.apex in wire.suffixes(each)])
+        inside: dict[bytes, list[bytes]] = {apex: [] for apex in zones}  # names of zones and pools
+        for name in (*zones, *pools):
+            for above in set(wire.suffixes(name)) & zones.keys():
+                inside[above].append(name)
+        for apex, zone in zones.items():
+            self.finish(zone, inside[apex], pools)
         if os.geteuid() == 0 and top["user"] not in [entry.pw_name for entry in pwd.getpwall()]:
             self.problem("user", f" = {top['user']!r}: no such user on this host")
         if self.problems:
@@ -1943,10 +1944,8 @@ class Checker:
         """One zone: its records, and SOA and NS from the keys where the records have none."""
         keys, zone = self.full(where, value, ZONE), Zone(apex)
         texts = {"records": keys["records"]}
-        try:
-            texts["file"] = read_text(self.folder / keys["file"]) if keys["file"] else ""
-        except Problem as bad:
-            self.problem(where, f".file = {keys['file']!r}: {bad}")
+        if keys["file"]:
+            texts["file"] = self.text(f"{where}.file", keys["file"])
         for label, text in texts.items():
             parsed = wire.ZoneText(text, apex, keys["ttl"])
             for problem in parsed.problems:
@@ -1983,16 +1982,16 @@ class Checker:
         else:
             node[rtype] = wire.RRset(rtype, min(record.ttl, old.ttl), rdatas)
 
-    def finish(self, zone: Zone, pools: Sequence[PoolConfig], children: Sequence[bytes]) -> None:
+    def finish(self, zone: Zone, names: Sequence[bytes], pools: dict[bytes, PoolConfig]) -> None:
         """What answers need besides the records; warn of name servers that nobody could reach."""
-        for owner in [*zone.nodes, *children, *(pool.owner for pool in pools)]:
+        for owner in [*zone.nodes, *names]:
             for name in wire.suffixes(owner)[:-len(wire.suffixes(zone.apex)) or None]:
                 zone.nodes.setdefault(name, {})  # an empty non-terminal, unless there is more
-        for owner in (pool.owner for pool in pools if pool.anticache):
+        for owner in (each for each in names if each in pools and pools[each].anticache):
             parent, label = owner[1 + owner[0]:], owner[1:1 + owner[0]]
-            endings = zone.endings.setdefault(parent, {})
-            endings[label] = owner
-            zone.lengths[parent] = sorted({len(each) for each in endings}, reverse=True)
+            zone.endings.setdefault(parent, {})[label] = owner
+        zone.lengths = {parent: sorted({len(label) for label in labels}, reverse=True)
+                        for parent, labels in zone.endings.items()}
         zone.cuts = {owner for owner, node in zone.nodes.items()
                      if wire.NS in node and owner != zone.apex}
         soa = zone.nodes[zone.apex].get(wire.SOA, wire.RRset(wire.SOA, 0, (bytes(4),)))
@@ -2014,12 +2013,13 @@ class Checker:
         if len(hosts) > 1:
             self.problem(where, ".backends: addresses and host names do not mix")
         self.check_owner(where, owner, zone, True in hosts)
+        code = ""
         if keys["policy"] not in POLICIES:
-            keys["policy"] = str(self.folder / keys["policy"])
+            code = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
         if keys["anticache"] is None:
             keys["anticache"] = zone is None or owner != zone.apex
         keys.update(backends=rows, source=self.source(where, keys["source"]))
-        return PoolConfig(**keys, name=wire.show_name(owner)[:-1], owner=owner)
+        return PoolConfig(**keys, code=code, name=wire.show_name(owner)[:-1], owner=owner)
 
     def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:
         """Note why a pool cannot stand at its name, if it cannot."""
@@ -2069,30 +2069,25 @@ def check_functions(config: Config) -> None:
     for pool in config.pools.values():
         if pool.policy not in POLICIES:
             try:
-                load_function(pool.policy)
+                load_function(pool)
             except BaseException as bad:
                 raise ConfigError(f'pools."{pool.name}".policy = {pool.policy!r}: '
                                   f"{type(bad).__name__}: {bad}") from None
 
 
-def read_text(path: pathlib.Path) -> str:
-    """The text of a file; raises Problem."""
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as bad:
-        raise Problem(str(getattr(bad, "strerror", None) or bad)) from None
-
-
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
+    checker = Checker(file)
     try:
-        return Checker(file).config(tomllib.loads(read_text(pathlib.Path(file))))
-    except (Problem, tomllib.TOMLDecodeError) as bad:
-        raise ConfigError(f"{file}: {bad}") from None
+        document = tomllib.loads(checker.text("", pathlib.Path(file).name))
+    except (ValueError, RecursionError) as bad:  # ValueError is TOML's, and of numbers too long
+        checker.problem("", str(bad))
+    if checker.problems:
+        raise ConfigError("\n".join(checker.problems))
+    return checker.config(document)
 
 
 # ---- 11. Command line --------------------------------------------------------------------------
-
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
 USAGE = """lbdns.py                               the demo: api.example.com on 9000
        lbdns.py CONFIG                        serve what a TOML file says
@@ -2128,7 +2123,9 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
     document: dict[str, Any] = {"listen": [f"[::]:{port}"], "log": "queries", "zones": {},
                                 "pools": {}}
     for each in pools:
-        name, _, addresses = each.partition("=")
+        name, _, addresses = each.lower().partition("=")
+        if name in document["pools"]:
+            raise ConfigError(f"{name} stands there twice; give all its addresses at once")
         parent = name.split(".", 1)[1] if name.rstrip(".").count(".") > 1 else name
         document["zones"][parent] = {}
         document["pools"][name] = {"backends": addresses.split(",")}
@@ -2138,8 +2135,7 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
 def check(file: str) -> int:
     """The command `check`: 0 and what is served, or 1 and what is wrong."""
     try:
-        config = read_config(file)
-        check_functions(config)
+        config = Supervisor(lambda: read_config(file), False).load()  # just as a start does it
     except ConfigError as bad:
         print(bad, file=sys.stderr)
         return 1
@@ -2189,8 +2185,10 @@ def main(argv: Sequence[str]) -> int:
         supervisor, banner = Supervisor(lambda: read_config(words[0]), True), ""
     try:
         return supervisor.run(banner)
-    except ConfigError as bad:
+    except (ConfigError, OSError) as bad:
         supervisor.log.flush()
+        if supervisor.signals & STOPS:
+            return 0
         print(f"lbdns: {bad}", file=sys.stderr)
         return 2
 

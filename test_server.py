@@ -164,7 +164,7 @@ class Server:
             words = [str(self.config)]
         if constants or prelude:
             script = self.wrapper(constants or {}, prelude)
-        self.stderr = open(self.folder / "log", "w+b")
+        self.stderr = open(self.folder / "log", "a+b")
         self.process = subprocess.Popen([*PYTHON, str(script), *words], **{
             "cwd": self.folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL,
             "stderr": self.stderr, "env": {**os.environ, **(env or {})}, **popen})
@@ -2673,6 +2673,115 @@ class Workers(unittest.TestCase):
             self.assertEqual(len(server.count(300)), 3)
             server.wait_for("ValueError: oops; answering at random")
             self.assertEqual(server.log().count("oops"), 1)
+
+
+class Mishaps(unittest.TestCase):
+    """What a hostile or careless neighbour once brought down, or could have."""
+
+    POLICY = "def pick(query, backends):\n    return backends[0]\n"
+
+    def test_case_45_no_process_to_be_had_is_tried_again(self):
+        prelude = """
+real = os.fork
+def fork():
+    if os.path.exists("full"):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return real()
+os.fork = fork
+"""
+        with Server(ZONE + POOL, prelude=prelude, constants=QUICK) as server:
+            (server.folder / "full").touch()
+            server.signal(signal.SIGHUP)
+            server.wait_for("reload: refused; the old config stays in force")
+            os.kill(server.pids()[0], signal.SIGKILL)
+            server.wait_for("error: starting a process: Resource temporarily unavailable")
+            (server.folder / "full").unlink()
+            until(lambda: server.exchange(query("api.example.com"), timeout=0.2))
+
+    def test_a_policy_file_that_goes_bad_on_disk_changes_nothing(self):
+        with Server(pool("my.py:pick"), files={"my.py": self.POLICY}, log="changes") as server:
+            (server.folder / "my.py").write_text("def pick(query, backe")
+            before = server.pids()
+            os.kill(before[0], signal.SIGKILL)
+            until(lambda: len(server.pids()) == 1 and server.pids() != before)
+            self.assertEqual([server.ask("api.example.com").rdatas for _ in range(5)],
+                             [["1.2.3.4"]] * 5)
+            self.assertNotIn("random", server.log())
+
+    @unittest.skipIf(os.geteuid(), "not permitted here: only root can give up root")
+    def test_check_runs_a_policy_file_as_the_user_that_serves(self):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o777)
+        (folder / "my.py").write_text(f"import os\nopen({str(folder / 'who')!r}, 'w').write("
+                                      "str(os.getuid()))\n" + self.POLICY)
+        (folder / "my.toml").write_text(pool("my.py:pick"))
+        subprocess.run([*PYTHON, str(SCRIPT), "check", str(folder / "my.toml")], check=True,
+                       stdout=subprocess.DEVNULL)
+        self.assertEqual((folder / "who").read_text(), str(pwd.getpwnam("nobody").pw_uid))
+
+    def test_row_20_a_client_cannot_fill_the_log_nor_move_a_cursor(self):
+        code = ("def pick(query, backends):\n"
+                "    raise ValueError('\\x1b[2J\\r' + query.name)\n")
+        with Server(pool("my.py:pick"), files={"my.py": code}, log="changes") as server:
+            for number in range(30):
+                self.assertEqual(server.ask(f"{number}-api.example.com").rcode, 0)
+            server.reload()
+            log = server.log()
+            self.assertEqual(log.count("answering at random"), 1, log)
+            self.assertIn("\\x1b[2J\\x0d", log)
+            self.assertNotRegex(log, "[\\x1b\\r]")
+
+    def test_an_address_stands_once_in_an_answer(self):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        (folder / "my.py").write_text("def pick(query, backends):\n    return [backends[0]] * 2\n")
+        desk = Desk(pool(f"{folder}/my.py:pick", more="answers = 2"))
+        self.assertEqual(desk.ask().rdatas, ["1.2.3.4"])
+
+    def test_row_38_stamps_have_three_digits_after_the_point(self):
+        log, real = lbdns.Log(), time.time
+        try:
+            lbdns.time.time = lambda: 1700000000.99996
+            log.change("x")
+        finally:
+            lbdns.time.time = real
+        self.assertEqual(log.lines, [b"2023-11-14T22:13:20.999Z x\n"])
+
+    def test_case_55_a_poll_that_hangs_is_reported(self):
+        config = ZONE + """
+[pools."api.example.com"]
+policy = "least-connections"
+backends = ["10.0.0.1"]
+source = { sqlite = "b.db", every = 0.1 }
+"""
+        def fifo():
+            os.mkfifo("b.db", 0o666)
+        with Server(config, constants={"POLL_LIMIT": 0.2, "FIRST_POLL": 0.5},
+                    preexec_fn=fifo) as server:
+            server.wait_for(r"error: pool api\.example\.com: .*b\.db: a poll hangs")
+            self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
+
+    @unittest.skipIf(os.geteuid(), "not permitted here: only root can become another user")
+    def test_case_54_a_full_pipe_of_another_user_blocks_nothing(self):
+        read, write = os.pipe()
+        port = free_port()
+        try:
+            with Server(words=("api.example.com=10.0.0.1", "-p", str(port)), port=port, wait=False,
+                        prelude="import locale; os.setgid(65534); os.setuid(65534)",
+                        stderr=write) as server:
+                until(lambda: Logs.answers(server))
+                for _ in range(30):
+                    self.assertEqual(len(server.ask_many([query("api.example.com")] * 50)), 50)
+        finally:
+            os.close(read)
+            os.close(write)
+
+    def test_many_zones_and_pools_load_in_time(self):
+        text = "".join(f'[zones."z{n}.example"]\n' for n in range(800))
+        text += "".join(f'[pools."p.z{n}.example"]\nbackends = ["10.0.0.1"]\n' for n in range(800))
+        config = lbdns.Checker("test.toml").config(tomllib.loads(text))
+        self.assertEqual((len(config.zones), len(config.pools)), (800, 800))
 
 
 # ---- With installed programs -------------------------------------------------------------------

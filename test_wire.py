@@ -905,9 +905,8 @@ x   7 A 192.0.2.2
 
     def test_types_that_are_no_data(self) -> None:
         """RFC 6895 3.1."""
-        for rtype in ("OPT", "TYPE41", "TYPE0", "ANY", "AXFR", "IXFR", "MAILA", "TYPE128",
-                      "TYPE250",
-                      "TYPE255"):
+        for rtype in ("TYPE39", "OPT", "TYPE41", "TYPE0", "ANY", "AXFR", "IXFR", "MAILA", "TYPE128",
+                      "TYPE250", "TYPE255"):
             self.assertIn("cannot stand in a zone", self.problems(rf"a {rtype} \# 0")[0])
         self.assertEqual(self.problems(r"a TYPE127 \# 0"), [])
         self.assertEqual(self.problems(r"a TYPE256 \# 0"), [])

@@ -46,7 +46,7 @@ TYPES: dict[str, int] = {
 TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPES.items()}
 A, NS, CNAME, SOA, PTR, MX, AAAA, OPT, DS = (
     TYPES[name] for name in ("A", "NS", "CNAME", "SOA", "PTR", "MX", "AAAA", "OPT", "DS"))
-TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 249, 250, 251, 252, 253, 254, 255
+DNAME, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 39, 249, 250, 251, 252, 253, 254, 255
 CLASS_IN = 1
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
@@ -74,7 +74,6 @@ _U16 = struct.Struct("!H")
 # ---- 2. Errors -----------------------------------------------------------------------------------
 class Malformed(Exception):
     """The bytes break the protocol: why, at which offset, and the rcode that says so."""
-
     def __init__(self, why: str, at: int, rcode: int = FORMERR) -> None:
         super().__init__(f"{why} at byte {at}")
         self.why, self.at, self.rcode = why, at, rcode
@@ -90,7 +89,6 @@ class Reader:
 
     Slices that run off the end are silent in Python, so nothing else here slices a packet.
     """
-
     __slots__ = ("wire", "at", "hops")
 
     def __init__(self, wire: bytes, at: int = 0) -> None:
@@ -179,7 +177,6 @@ class Query:
     options    the first option of each code
     subnet     the client subnet option, when it names a network
     """
-
     __slots__ = ("id", "flags", "qname", "key", "qtype", "question", "rcode", "why", "has_opt",
                  "payload", "opt_flags", "options", "subnet")
 
@@ -322,7 +319,6 @@ class Writer:
 
     All that is added comes from the configuration and was checked when it was read.
     """
-
     def __init__(self, query: Query, limit: int, options: Iterable[tuple[int, bytes]] = ()) -> None:
         self.query, self.out = query, bytearray(HEADER) + query.question
         self.options = b"".join(_U16.pack(code) + _U16.pack(len(data)) + data
@@ -903,7 +899,6 @@ class ZoneText:
     A quote or parenthesis without its other end stops the reading: nobody can say what the text
     behind it was meant to be.
     """
-
     def __init__(self, text: str, origin: bytes, ttl: int) -> None:
         self.origin, self.ttl, self.owner = origin, ttl, origin
         self.records: list[Record] = []
@@ -951,7 +946,8 @@ class ZoneText:
         if not words:
             raise BadText("a type is missing")
         rtype = parse_type(words.pop(0))
-        if rtype in (0, OPT) or 128 <= rtype <= 255:  # RFC 6895 3.1: meta types are no data
+        # RFC 6895 3.1: meta types are no data. DNAME means more than its rdata, and is not served.
+        if rtype in (0, DNAME, OPT) or 128 <= rtype <= 255:
             raise BadText(f"{show_type(rtype)} cannot stand in a zone")
         rdata = parse_rdata(rtype, words, self.origin)
         return Record(self.owner, rtype, CLASS_IN, ttl, rdata, line)
