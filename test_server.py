@@ -2732,6 +2732,44 @@ os.fork = fork
             self.assertIn("\\x1b[2J\\x0d", log)
             self.assertNotRegex(log, "[\\x1b\\r]")
 
+    def test_case_39_accept_without_descriptors_rests_and_goes_on(self):
+        prelude = """
+import socket
+real = socket.socket.accept
+def accept(self):
+    if os.path.exists("full"):
+        raise OSError(24, "Too many open files")
+    return real(self)
+socket.socket.accept = accept
+"""
+        with Server(ZONE + POOL, prelude=prelude, constants=QUICK, log="changes") as server:
+            with server.connect():
+                server.ask_tcp(query("api.example.com"))
+                (server.folder / "full").touch()
+                with server.connect() as waiting:
+                    server.wait_for("error: accepting TCP connections: Too many open files")
+                    self.assertEqual(server.ask("api.example.com").rcode, 0)
+                    (server.folder / "full").unlink()
+                    waiting.sendall(b"\0\x21" + query("api.example.com"))
+                    self.assertEqual(Answer(read_frame(waiting)).rcode, 0)
+
+    def test_a_mistake_of_ours_costs_one_answer_and_a_log_line(self):
+        prelude = """
+real = lbdns.find
+def find(zone, names, state):
+    return real(zone, names if names[0][1:5] != b"boom" else 0, state)
+lbdns.find = find
+"""
+        server = Server(ZONE + POOL, prelude=prelude, log="changes")
+        try:
+            for _ in range(3):
+                reply = server.exchange(query("boom.example.com", ident=7, flags=0x100))
+                self.assertEqual(reply, b"\0\7\x81\2" + bytes(8))
+            self.assertEqual(server.ask("api.example.com").rcode, 0)
+        finally:
+            log = server.stop()
+        self.assertEqual(log.count("internal error, please report: line "), 1, log)
+
     def test_an_address_stands_once_in_an_answer(self):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
         self.addCleanup(shutil.rmtree, folder)
