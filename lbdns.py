@@ -283,6 +283,7 @@ class Config(NamedTuple):
     zones: dict[bytes, Zone]
     pools: dict[bytes, PoolConfig]
     warnings: tuple[str, ...]
+    file: str
 
 
 class State:
@@ -1938,7 +1939,7 @@ class Checker:
         top.update(listen=tuple(dict.fromkeys(top["listen"])), zones=zones, pools=pools,
                    workers=(top["workers"] or len(os.sched_getaffinity(0)))
                    if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
-        return Config(**top, warnings=tuple(self.warnings))
+        return Config(**top, warnings=tuple(self.warnings), file=self.file)
 
     def zone(self, where: str, apex: bytes, value: Any) -> Zone:
         """One zone: its records, and SOA and NS from the keys where the records have none."""
@@ -2071,8 +2072,8 @@ def check_functions(config: Config) -> None:
             try:
                 load_function(pool)
             except BaseException as bad:
-                raise ConfigError(f'pools."{pool.name}".policy = {pool.policy!r}: '
-                                  f"{type(bad).__name__}: {bad}") from None
+                where = f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}'
+                raise ConfigError(f"{where}: {type(bad).__name__}: {bad}") from None
 
 
 def read_config(file: str) -> Config:
