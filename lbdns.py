@@ -1294,7 +1294,7 @@ def show_endpoint(host: str, port: int) -> str:
 def bind_all(addresses: Iterable[tuple[str, int]], bound: Sockets, log: Log) -> Sockets:
     """The sockets for a list of addresses; those bound already are taken over as they are. All
     workers share the UDP socket of an address: whoever is free takes the next datagram, so that a
-    worker that stalls or dies delays and loses nobody's query."""
+    worker that stalls or dies loses nobody's query (measured beside SO_REUSEPORT: README)."""
     new: Sockets = {}
     try:
         for address in addresses:
