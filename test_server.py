@@ -2770,6 +2770,43 @@ lbdns.find = find
             log = server.stop()
         self.assertEqual(log.count("internal error, please report: line "), 1, log)
 
+    def test_children_are_tended_while_a_config_is_read(self):
+        with Server(pool("my.py:pick"), files={"my.py": self.POLICY}, constants=QUICK,
+                    log="changes") as server:
+            (server.folder / "my.py").write_text("import time\ntime.sleep(60)\n" + self.POLICY)
+            before = server.pids()
+            server.signal(signal.SIGHUP)
+            loader = until(lambda: set(server.pids()) - set(before)).pop()
+            os.kill(before[0], signal.SIGKILL)
+            server.wait_for(r"error: worker 1 ended by SIGKILL after .* s; replaced")
+            until(lambda: server.exchange(query("api.example.com"), timeout=0.2))
+            self.assertIn(loader, server.pids())
+            server.signal(signal.SIGTERM)      # nor does a stop wait for it
+            self.assertEqual(server.process.wait(PATIENCE), 0)
+
+    def test_nsid_is_short(self):
+        with self.assertRaisesRegex(lbdns.ConfigError, "nsid = .*: must be text of 1 to 64 octets"):
+            lbdns.Checker("t").config(tomllib.loads(f"nsid = '{'n' * 65}'\n{ZONE}"))
+
+    def test_a_tcp_client_cannot_outlive_the_limit_with_half_a_query(self):
+        client = lbdns.Connection(None, "192.0.2.1", 0.0)
+        client.inbox += b"\0"
+        client.active = client.partial = lbdns.TCP_LIFE
+        self.assertFalse(client.expired(lbdns.TCP_LIFE - 1, False))
+        self.assertTrue(client.expired(lbdns.TCP_LIFE + 1, False))
+
+    def test_row_31_odd_toml_is_no_traceback(self):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        for text in ("a = " + "[" * 3000, "a = " + "9" * 5000,
+                     '[zones."example.com"]\nfile = "a\\u0000b"\n'):
+            (folder / "odd.toml").write_text(text)
+            words = [*PYTHON, str(SCRIPT), "check", "odd.toml"]
+            done = subprocess.run(words, cwd=folder, text=True, capture_output=True)
+            self.assertEqual((done.returncode, done.stderr[:10]), (1, "odd.toml: "), done.stderr)
+            self.assertNotIn("internal", done.stderr)
+
     def test_an_address_stands_once_in_an_answer(self):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
         self.addCleanup(shutil.rmtree, folder)
