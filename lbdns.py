@@ -934,20 +934,22 @@ class Worker:
             except OSError as bad:
                 if bad.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self.log.trouble("accepting TCP connections", str(bad.strerror))
-                    self.evict(0)
+                    self.evict(0, now)
                     self.listen(False)  # rest instead of spinning
                     return
                 continue  # the client went away meanwhile (ECONNABORTED), or a filter said no
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.evict(self.room - 1)
+            self.evict(self.room - 1, now)
             client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
             self.selector.register(sock, READ, functools.partial(self.on_client, client))
 
-    def evict(self, room: int) -> None:
-        """Close the longest idle client when there are more than `room`."""
+    def evict(self, room: int, now: float) -> None:
+        """Answer and close the longest idle client when there are more than `room`."""
         if len(self.clients) > room:
-            self.close(next(iter(self.clients.values())))
+            client = next(iter(self.clients.values()))
+            self.on_client(client, READ, now)  # its query may have come meanwhile
+            self.close(client)
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
         """Read, answer and write as far as this client goes along without waiting."""
@@ -980,10 +982,10 @@ class Worker:
             self.selector.modify(client.sock, events, functools.partial(self.on_client, client))
 
     def close(self, client: Connection) -> None:
-        """Forget a client."""
-        self.selector.unregister(client.sock)
-        del self.clients[client.sock.fileno()]
-        client.sock.close()
+        """Forget a client, unless that is done."""
+        if self.clients.pop(client.sock.fileno(), None) is not None:
+            self.selector.unregister(client.sock)
+            client.sock.close()
 
     def on_tick(self, now: float) -> None:
         """Hang up on clients that passed a limit; accept again after a pause."""
