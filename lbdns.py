@@ -686,12 +686,11 @@ class Pool:
         kind = Random if self.stale and self.kind is LeastConnections else self.kind
         weighty = [each for each in have if each.state == "up" and each.weight]
         room = [each for each in weighty if not each.full()]
-        if room or not weighty:
-            spare = [each for each in have if each.state == "up"]
-            drain = [each for each in have if each.state == "drain"]
-            found = room or spare or drain
-            return kind, found or have, not found
-        return LowestRatio, weighty, False
+        if weighty and not room:
+            return LowestRatio, weighty, False
+        found = (room or [each for each in have if each.state == "up"]
+                 or [each for each in have if each.state == "drain"])
+        return kind, found or have, not found
 
     def pick(self, qtype: int, ask: Ask, reply: Reply) -> wire.RRset | None:
         """The records to answer a type with; None: NODATA, or SERVFAIL when reply.rcode says so."""
