@@ -2080,6 +2080,14 @@ class Sources(unittest.TestCase):
                                    "state", "updated_at"])
         self.assertEqual(self.table.run("PRAGMA journal_mode"), [("wal",)])
 
+    def test_row_21_the_table_is_created_in_an_empty_file(self):
+        path = self.server.folder / "empty.db"
+        path.touch()
+        source = lbdns.Source(str(path), None, 1.0)
+        self.assertEqual(lbdns.read_sqlite(source, "api.example.com"), [])
+        Database(path).fill("10.0.0.1")
+        self.assertEqual(lbdns.read_sqlite(source, "api.example.com")[0]["address"], "10.0.0.1")
+
     def test_row_21_changes_show_within_the_interval_and_a_second(self):
         self.table.fill("10.0.0.7")
         begun = time.monotonic()
@@ -2562,7 +2570,7 @@ class Reloads(unittest.TestCase):
             asker.wait()
             server.write(generation(3))
             server.reload()
-            until(lambda: server.ask("api.example.com").rdatas == ["10.0.0.3"])
+            until(lambda: Answer(asker.replies[-1]).rdatas == ["10.0.0.3"])
         self.assertEqual(asker.lost, 0)
         self.assertEqual({tuple(Answer(reply).rdatas) for reply in asker.replies},
                          {("10.0.0.1",), ("10.0.0.3",)})
