@@ -1012,12 +1012,13 @@ class Problem(Exception):
 
 def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
     """One poll: records as column name -> value, NULLs left out; raises Problem."""
-    uri = f"file:{urllib.parse.quote(source.path)}?mode="
+    path, uri = source.path, f"file:{urllib.parse.quote(source.path)}?mode="
     try:
-        if source.query is None and not os.path.exists(source.path):
+        # The table first: whoever is in the way of the second step leaves no file without one.
+        if source.query is None and not (os.path.exists(path) and os.path.getsize(path)):
             with contextlib.closing(sqlite3.connect(uri + "rwc", uri=True)) as database:
-                database.execute("PRAGMA journal_mode = WAL")  # so that reading blocks no writer
                 database.execute(SCHEMA)
+                database.execute("PRAGMA journal_mode = WAL")  # so that reading blocks no writer
         database = sqlite3.connect(uri + "ro", uri=True, timeout=POLL_LIMIT / 4)
         with contextlib.closing(database):
             limit = time.monotonic() + POLL_LIMIT
@@ -1025,7 +1026,7 @@ def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
             cursor = database.execute(source.query or TABLE_QUERY, () if source.query else (pool,))
             columns = [each[0] for each in cursor.description or ()]
             records = cursor.fetchmany(ROWS_MAX + 1)
-    except (sqlite3.Error, sqlite3.Warning) as bad:
+    except (OSError, sqlite3.Error, sqlite3.Warning) as bad:
         raise Problem(str(bad)) from None
     if "address" not in columns:
         raise Problem("no column 'address'")
