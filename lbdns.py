@@ -201,15 +201,19 @@ class Row(NamedTuple):
 
 class Backend:
     """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "connections", "credit", "max_connections", "rdata", "state",
-                 "turns", "weight")
+    __slots__ = ("addresses", "connections", "credit", "key", "max_connections", "rdata",
+                 "state", "turns", "weight")
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
         self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
+        self.key = ",".join(addresses).encode()  # what `hash` knows it by
         self.credit = 0.0               # connections this worker's answers will bring, unreported
         self.turns: dict[int, float] = {}  # type -> when it is next in the rotation
-        _, self.weight, self.max_connections, self.state, self.connections = Row(addresses)
+
+    def take(self, row: Row) -> None:
+        """Take over what a snapshot says of it."""
+        _, self.weight, self.max_connections, self.state, self.connections = row
 
     @property
     def load(self) -> float:
@@ -310,14 +314,14 @@ class State:
 # ---- 4. A query's way: answer, find -----------------------------------------------------------
 class Reply:
     """What is to be said, before it becomes bytes."""
-    __slots__ = ("authoritative", "chosen", "options", "rcode", "records", "scope")
+    __slots__ = ("authoritative", "chosen", "options", "rcode", "records", "scoped")
 
     def __init__(self, rcode: int) -> None:
         self.rcode, self.authoritative = rcode, False
         self.records: list[tuple[int, bytes, wire.RRset]] = []  # section, owner, RRset
         self.options: list[tuple[int, bytes]] = []              # of OPT: code, data
         self.chosen: list[str] = []                             # backends answered, for the log
-        self.scope = 0                                          # bits of client subnet that counted
+        self.scoped = False                                     # whether the client subnet counted
 
     def explain(self, code: int, text: str) -> None:
         """Say why this answer is unusual: an Extended DNS Error (RFC 8914)."""
@@ -342,16 +346,15 @@ class Ask(NamedTuple):
             name=wire.show_name(query.key), type=wire.show_type(query.qtype),
             client=plain_address(self.sender), subnet=subnet)
 
-    def network(self) -> tuple[bytes, int]:
-        """What `hash` hashes: family and prefix of the client; and the bits of ECS it used."""
-        subnet = self.query.subnet
-        if subnet is None:
-            rtype, octets = wire.address_rdata(plain_address(self.sender))
-            family = 1 if rtype == wire.A else 2
+    def network(self) -> bytes:
+        """What `hash` hashes: family and prefix of the client subnet, else of the peer."""
+        if self.query.subnet is not None:
+            family, _, octets = self.query.subnet
         else:
-            family, _, octets = subnet
-        bits = HASH_BITS[family]
-        return bytes([family]) + octets[:bits // 8].ljust(bits // 8, b"\0"), bits * bool(subnet)
+            peer = ipaddress.ip_address(plain_address(self.sender))
+            family, octets = 1 if peer.version == 4 else 2, peer.packed
+        size = HASH_BITS[family] // 8
+        return bytes([family]) + octets[:size].ljust(size, b"\0")
 
 
 def plain_address(host: str) -> str:
@@ -392,8 +395,9 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
     if wire.NSID in options and state.nsid:  # RFC 5001
         reply.options.append((wire.NSID, state.nsid))
     if wire.ECS in options and reply.rcode != wire.FORMERR:  # RFC 7871 7.2.1: as sent, our scope
-        echo = options[wire.ECS]
-        reply.options.append((wire.ECS, echo[:3] + bytes([reply.scope]) + echo[4:]))
+        echo, used = options[wire.ECS], query.subnet if reply.scoped else None
+        scope = HASH_BITS[used.family] if used is not None else 0
+        reply.options.append((wire.ECS, echo[:3] + bytes([scope]) + echo[4:]))
     if wire.KEEPALIVE in options and tcp:  # RFC 7828 3.2.2: in units of 100 ms
         reply.options.append((wire.KEEPALIVE, struct.pack("!H", int(TCP_IDLE * 10))))
     if wire.COOKIE in options and reply.rcode != wire.FORMERR:
@@ -609,12 +613,11 @@ class Hash(Policy):
     backend, on every server, and when one is removed only its clients move."""
     def pick(self, ask: Ask, count: int) -> list[Backend]:
         """The backends with the best draws, the draw being a hash of network and backend."""
-        network, _ = ask.network()
+        network = ask.network()
 
         def draw(backend: Backend) -> float:
-            octets = ",".join(backend.addresses).encode() + network
-            number = int.from_bytes(hashlib.blake2b(octets, digest_size=8).digest(), "big")
-            return -math.log((number + 1) / 2**64) / capacity(backend)
+            seal = hashlib.blake2b(backend.key + network, digest_size=8).digest()
+            return -math.log((int.from_bytes(seal, "big") + 1) / 2**64) / capacity(backend)
         return heapq.nsmallest(count, self.backends, key=draw)
 
 
@@ -663,7 +666,7 @@ class Pool:
         self.backends = []
         for row in rows:
             backend = known.get(row.addresses) or Backend(row.addresses)
-            _, backend.weight, backend.max_connections, backend.state, backend.connections = row
+            backend.take(row)
             backend.credit *= fade
             self.backends.append(backend)
         self.plan()
@@ -716,8 +719,7 @@ class Pool:
         for each in chosen:
             self.credit(each)
             reply.chosen.append(each.addresses[-1 if rtype == wire.AAAA else 0])
-        if isinstance(policy, Hash):
-            reply.scope = ask.network()[1]
+        reply.scoped |= isinstance(policy, Hash)
         ttl = min(self.config.ttl, TTL_RESORT) if resort else self.config.ttl
         # Two rows or a user's function may name one address twice: RFC 2181 5 wants it once.
         return wire.RRset(rtype, ttl, list(dict.fromkeys(each.rdata[rtype] for each in chosen)))
