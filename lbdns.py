@@ -265,11 +265,10 @@ class Zone:
         a label that holds the octets of a dot or a length byte cannot pass for two.
         """
         for at, parent in enumerate(names[1:]):
-            if parent in self.endings:
-                label, endings = names[at][1:1 + names[at][0]], self.endings[parent]
-                for length in self.lengths[parent]:
-                    if label[-length:] in endings:
-                        return endings[label[-length:]]
+            label = names[at][1:1 + names[at][0]]
+            for length in self.lengths.get(parent, ()):
+                if label[-length:] in self.endings[parent]:
+                    return self.endings[parent][label[-length:]]
             if names[at] == self.apex:
                 break
         return None
@@ -586,11 +585,11 @@ class LeastConnections(RoundRobin):
     def plan(self, backends: list[Backend]) -> None:
         """Build the heap; equal loads stand in random order, lest all servers begin alike."""
         Policy.plan(self, backends)
-        known = sorted(each.load / self.size(each) for each in backends
-                       if each.connections is not None)
+        loads = [(each.load / self.size(each), each.connections is None) for each in backends]
+        known = sorted(load for load, unknown in loads if not unknown)
         middle = known[len(known) // 2] if known else 0.0
-        self.arrange((each.load / self.size(each) + (middle if each.connections is None else 0)
-                      for each in backends), random.sample(range(len(backends)), len(backends)))
+        self.arrange((load + middle * unknown for load, unknown in loads),
+                     random.sample(range(len(backends)), len(backends)))
 
     def size(self, backend: Backend) -> float:
         """What the load of a backend is measured against."""
@@ -1544,18 +1543,17 @@ class Supervisor:
 
     def start_due(self, generation: Generation, now: float) -> None:
         """Start the children that should run and do not."""
-        for child in generation.children:
-            if not child.pid and now >= child.due:
-                generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
-                self.log.flush()  # lest the child prints it once more
-                signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
-                try:
-                    child.pid = os.fork()
-                    if not child.pid:
-                        self.be_child(generation, child)
-                except OSError as bad:  # no more processes or memory: try again
-                    self.log.trouble("starting a process", str(bad.strerror))
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
+        for child in (each for each in generation.children if not each.pid and now >= each.due):
+            generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
+            self.log.flush()  # lest the child prints it once more
+            signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
+            try:
+                child.pid = os.fork()
+                if not child.pid:
+                    self.be_child(generation, child)
+            except OSError as bad:  # no more processes or memory: try again
+                self.log.trouble("starting a process", str(bad.strerror))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
         """All of a child's life."""
