@@ -1294,39 +1294,20 @@ def show_endpoint(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind_all(addresses: Iterable[tuple[str, int]], bound: Sockets, log: Log) -> Sockets:
-    """The sockets for a list of addresses; those bound already are taken over as they are. All
-    workers share the UDP socket of an address: whoever is free takes the next datagram, so that a
-    worker that stalls or dies loses nobody's query (measured beside SO_REUSEPORT: README)."""
-    new: Sockets = {}
-    try:
-        for address in addresses:
-            new[address] = bound.get(address) or bind_pair(*address, log)
-    except ConfigError:
-        close_all(new, bound)
-        raise
-    return new
-
-
-def close_all(sockets: Sockets, kept: Sockets) -> None:
-    """Close the sockets that are not also in `kept`."""
-    for address in sockets.keys() - kept.keys():
-        for sock in sockets[address]:
-            sock.close()
-
-
 def bind_pair(host: str, port: int, log: Log) -> Pair:
-    """A UDP and a listening TCP socket on one address; raises ConfigError."""
+    """A UDP and a listening TCP socket on one address; raises ConfigError. All workers share them:
+    whoever is free takes the next datagram, so that a worker that stalls or dies loses nobody's
+    query (measured beside SO_REUSEPORT: README)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with contextlib.ExitStack() as undo:
             udp = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            tcp = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
             prepare(udp, host, log)
-            prepare(tcp, host, log)
             udp.bind((host, port))
-            tcp.bind((host, udp.getsockname()[1]))  # with port 0 the kernel picked one
-            tcp.listen(TCP_BACKLOG)
+            port = udp.getsockname()[1]  # 0 lets the kernel pick one
+            tcp = socket.create_server((host, port), family=family, backlog=TCP_BACKLOG,
+                                       dualstack_ipv6=host == "::")
+            tcp.setblocking(False)
             undo.pop_all()
             return udp, tcp
     except OSError as bad:
@@ -1337,14 +1318,11 @@ def bind_pair(host: str, port: int, log: Log) -> Pair:
 
 
 def prepare(sock: socket.socket, host: str, log: Log) -> None:
-    """Set options before bind."""
+    """Set the options of a UDP socket before bind."""
     sock.setblocking(False)
     v6, linux = sock.family == socket.AF_INET6, sys.platform == "linux"
     if v6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-    if sock.type == socket.SOCK_STREAM:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return
     for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE)[:1 + linux]:
         with contextlib.suppress(OSError):  # the second needs root and goes beyond rmem_max
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
@@ -1442,8 +1420,8 @@ class Child:
 
 class Generation:
     """The processes of one config, and the memory they share."""
-    def __init__(self, config: Config, sockets: Sockets, seed: str) -> None:
-        self.config, self.sockets = config, sockets
+    def __init__(self, config: Config, seed: str) -> None:
+        self.config = config
         self.watched = any(pool.source for pool in config.pools.values())
         self.children = [Child(slot) for slot in range(1, config.workers + 2)
                          if slot > 1 or self.watched]
@@ -1474,6 +1452,7 @@ class Supervisor:
         self.notify, self.secret = Notify(), os.urandom(16)
         self.live: list[Generation] = []         # the one that serves; one that is getting ready
         self.retired: list[Generation] = []      # finishing their TCP clients
+        self.sockets: Sockets = {}               # of what the live ones listen on
         self.loader = 0                          # process that reads a config
         self.signals: set[int] = set()
         self.tended = math.inf                   # monotonic seconds: when children were looked at
@@ -1493,12 +1472,12 @@ class Supervisor:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        sockets = bind_all(config.listen, {}, self.log)
+        self.bind(config)
         drop_privileges(config.user)
-        names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in sockets.values()]
+        names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        if self.await_ready(Generation(config, sockets, ""), math.inf):
+        if self.await_ready(Generation(config, ""), math.inf):
             self.announce("ready")
         while not self.signals & STOPS:
             self.tend(TICK / 2)
@@ -1510,6 +1489,17 @@ class Supervisor:
                 current.told, snapshot = current.board.read()
                 self.notify.send("STATUS=" + snapshot.partition("\n")[0])
         return self.stop()
+
+    def bind(self, config: Config) -> None:
+        """Listen also on those addresses of a config that are not taken yet."""
+        for address in config.listen:
+            self.sockets[address] = self.sockets.get(address) or bind_pair(*address, self.log)
+
+    def unbind(self, config: Config) -> None:
+        """Let go of the addresses that this config does not name."""
+        for address in self.sockets.keys() - set(config.listen):
+            for sock in self.sockets.pop(address):
+                sock.close()
 
     def announce(self, what: str) -> None:
         """Tell people and systemd that the current config is served."""
@@ -1561,8 +1551,7 @@ class Supervisor:
         try:
             os.close(self.lifeline[1])
             self.selector.close()
-            for other in (*self.live, *self.retired):  # lest a dropped address stays taken
-                close_all(other.sockets, generation.sockets)
+            self.unbind(generation.config)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             life, config = Life(generation.board, child.slot, self.lifeline[0]), generation.config
             self.log.configure(config)
@@ -1573,7 +1562,7 @@ class Supervisor:
                 # The first answer waits for the first round of sources.
                 while generation.watched and not generation.shared[0] and not life.ended:
                     life.wait(PUBLISH / 10)
-                Worker(state, generation.sockets, life, self.log).run()
+                Worker(state, self.sockets, life, self.log).run()
             code = 0
         except BaseException as bug:
             where = "; ".join(f"{each.name} line {each.lineno}"
@@ -1648,28 +1637,28 @@ class Supervisor:
         old = self.live[0]
         try:
             config = self.load()
-            sockets = bind_all(config.listen, old.sockets, self.log)
-            new = Generation(config, sockets, old.board.read()[1])
+            self.bind(config)
+            new = Generation(config, old.board.read()[1])
             if not self.await_ready(new, time.monotonic() + START_LIMIT):
                 self.live.remove(new)
                 self.retired.append(new)
                 new.until = 0.0
-                close_all(new.sockets, old.sockets)
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
-            self.announce("reload: refused; the old config stays in force")
-            return
-        self.live.remove(old)
-        self.retired.append(old)
-        self.log.configure(config)
-        if config.user != old.config.user:
-            self.log.error("warning: a new `user` needs a restart")
-        old.until = time.monotonic() + RETIRE_LIMIT
-        old.send(signal.SIGUSR1)
-        close_all(old.sockets, new.sockets)
-        self.announce(f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones")
+            what = "reload: refused; the old config stays in force"
+        else:
+            self.live.remove(old)
+            self.retired.append(old)
+            self.log.configure(config)
+            if config.user != old.config.user:
+                self.log.error("warning: a new `user` needs a restart")
+            old.until = time.monotonic() + RETIRE_LIMIT
+            old.send(signal.SIGUSR1)
+            what = f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones"
+        self.unbind(self.live[0].config)
+        self.announce(what)
 
     def stop(self) -> int:
         """End all children: politely first."""
