@@ -1126,7 +1126,7 @@ class Monitor:
         self.life, self.log = life, log
         self.feeds = [Feed(pool, pool.source) for pool in config.pools.values() if pool.source]
         self.known: dict[str, dict[tuple[str, ...], tuple[str, float]]] = {}
-        lines = map(read_line, life.board.read()[1].split("\n")[1:])
+        lines = map(read_line, life.board.read()[1].decode().split("\n")[1:])
         seeds = {name: (at, rows) for name, _, at, rows in lines}  # a reload forgets no load
         for feed in self.feeds:
             at, rows = seeds.get(feed.pool.name, (0.0, []))
@@ -1145,7 +1145,7 @@ class Monitor:
                 snapshot = self.snapshot(now)
                 if snapshot != last:
                     last = snapshot
-                    self.life.board.publish(snapshot)
+                    self.life.board.publish(snapshot.encode())
             self.log.flush()
 
     def snapshot(self, now: float) -> str:
@@ -1202,31 +1202,34 @@ ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT, "orphan": 0.0}  # seconds
 
 
 class Board:
-    """Where the monitor publishes snapshots and everyone reads them: two files in memory, written
-    in turn, and a number in shared memory that says which is newest. Workers look at the number
-    before they answer: nobody needs waking, no pipe can fill, and late starters find it here."""
-    def __init__(self, shared: memoryview, seed: str) -> None:
-        self.shared = shared  # [0] is the number: 0 = nothing published yet
+    """Where a child publishes what others read: two files in memory, written in turn, and a number
+    in shared memory that says which is newest. Workers look at the number before they answer:
+    nobody needs waking, no pipe can fill, and late starters find it here. Heartbeats stand beside.
+    """
+    def __init__(self, slots: int, seed: bytes) -> None:
+        # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat of a child in ms, 0 =
+        # not serving yet
+        self.shared = memoryview(mmap.mmap(-1, 8 * (slots + 1))).cast("Q")
         create = getattr(os, "memfd_create", lambda name: os.dup(tempfile.TemporaryFile().fileno()))
         self.files = [open(create("lbdns"), "w+b", buffering=0) for _ in range(2)]
-        self.files[0].write(seed.encode())
+        self.files[0].write(seed)
 
-    def publish(self, snapshot: str) -> None:
-        """Make a snapshot the newest. Only one process may do this."""
+    def publish(self, octets: bytes) -> None:
+        """Make this the newest. Only one process may do it."""
         number = self.shared[0] + 1
         fd = self.files[number % 2].fileno()
         os.ftruncate(fd, 0)
-        os.pwrite(fd, snapshot.encode(), 0)
+        os.pwrite(fd, octets, 0)
         self.shared[0] = number
 
-    def read(self) -> tuple[int, str]:
-        """The newest number and snapshot; tried again if it was overtaken while reading."""
+    def read(self) -> tuple[int, bytes]:
+        """The newest and its number; tried again if it was overtaken while reading."""
         while True:
             number = self.shared[0]
             fd = self.files[number % 2].fileno()
             octets = os.pread(fd, os.fstat(fd).st_size, 0)
             if self.shared[0] == number:
-                return number, octets.decode()
+                return number, octets
 
 
 class Life:
@@ -1256,7 +1259,7 @@ class Life:
         if self.board.shared[0] == self.number:
             return None
         self.number, snapshot = self.board.read()
-        return snapshot
+        return snapshot.decode()
 
     def on_wake(self) -> None:
         """Empty the signal pipe; the lifeline ends when the supervisor does."""
@@ -1420,14 +1423,13 @@ class Child:
 
 class Generation:
     """The processes of one config, and the memory they share."""
-    def __init__(self, config: Config, seed: str) -> None:
+    def __init__(self, config: Config, seed: bytes) -> None:
         self.config = config
         self.watched = any(pool.source for pool in config.pools.values())
         self.children = [Child(slot) for slot in range(1, config.workers + 2)
                          if slot > 1 or self.watched]
-        # [0]: number of the Board; [slot]: last heartbeat of a child in ms, 0 = not serving yet
-        self.shared = memoryview(mmap.mmap(-1, 8 * (config.workers + 2))).cast("Q")
-        self.board, self.told = Board(self.shared, seed), 0  # told: number systemd has heard of
+        self.board = Board(config.workers + 1, seed)
+        self.shared, self.told = self.board.shared, 0  # told: number systemd has heard of
         self.until = math.inf  # monotonic seconds: when what is left of it is killed
 
     def alive(self) -> list[Child]:
@@ -1461,12 +1463,12 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.wake = wake_on_signals()
         self.selector.register(self.wake, READ)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop, which asks who ended
 
     def run(self, banner: str) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, frame: self.signals.add(number))
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop, which asks who ended
         config = self.load()
         self.log.configure(config)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -1477,7 +1479,7 @@ class Supervisor:
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        if self.await_ready(Generation(config, ""), math.inf):
+        if self.await_ready(Generation(config, b""), math.inf):
             self.announce("ready")
         while not self.signals & STOPS:
             self.tend(TICK / 2)
@@ -1487,7 +1489,7 @@ class Supervisor:
             current = self.live[0]
             if current.shared[0] != current.told:
                 current.told, snapshot = current.board.read()
-                self.notify.send("STATUS=" + snapshot.partition("\n")[0])
+                self.notify.send("STATUS=" + snapshot.partition(b"\n")[0].decode())
         return self.stop()
 
     def bind(self, config: Config) -> None:
@@ -1513,9 +1515,8 @@ class Supervisor:
         """One pass, also while something is awaited: wait for a signal, write the log, see to
         children that ended, should start, or show no sign of life; feed systemd's watchdog."""
         self.log.flush()
-        for key, _ in self.selector.select(seconds):
-            if key.fd == self.wake:
-                os.read(key.fd, 512)
+        if self.selector.select(seconds):
+            os.read(self.wake, 512)
         with contextlib.suppress(ChildProcessError):
             for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
                 self.on_death(pid, status)
@@ -1535,42 +1536,54 @@ class Supervisor:
         """Start the children that should run and do not."""
         for child in (each for each in generation.children if not each.pid and now >= each.due):
             generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
-            self.log.flush()  # lest the child prints it once more
-            signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
             try:
-                child.pid = os.fork()
-                if not child.pid:
-                    self.be_child(generation, child)
+                run = functools.partial(self.serve, generation)
+                child.pid = self.fork(child.name, run, generation.board, child.slot)
             except OSError as bad:  # no more processes or memory: try again
                 self.log.trouble("starting a process", str(bad.strerror))
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
 
-    def be_child(self, generation: Generation, child: Child) -> NoReturn:
+    def fork(self, name: str, run: Callable[[Life], None], board: Board, slot: int) -> int:
+        """Start a process that does this and ends; returns its id. Raises OSError."""
+        self.log.flush()  # lest the child prints it once more
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})  # until it has a Life
+        try:
+            pid = os.fork()
+            if not pid:
+                self.be_child(name, run, board, slot)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
+        return pid
+
+    def be_child(self, name: str, run: Callable[[Life], None], board: Board, slot: int) -> NoReturn:
         """All of a child's life."""
         code = 1
         try:
             os.close(self.lifeline[1])
             self.selector.close()
-            self.unbind(generation.config)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            life, config = Life(generation.board, child.slot, self.lifeline[0]), generation.config
-            self.log.configure(config)
-            if child.slot == 1:
-                Monitor(config, life, self.log).run()
-            else:
-                state = State(config, self.secret, self.log)
-                # The first answer waits for the first round of sources.
-                while generation.watched and not generation.shared[0] and not life.ended:
-                    life.wait(PUBLISH / 10)
-                Worker(state, self.sockets, life, self.log).run()
+            run(Life(board, slot, self.lifeline[0]))
             code = 0
         except BaseException as bug:
             where = "; ".join(f"{each.name} line {each.lineno}"
                               for each in traceback.extract_tb(bug.__traceback__)[-4:])
-            self.log.error(f"{child.name} fails: {bug!r} in {where}")
+            self.log.error(f"{name} fails: {bug!r} in {where}")
         finally:
             self.log.flush()
             os._exit(code)
+
+    def serve(self, generation: Generation, life: Life) -> None:
+        """What the monitor and the workers do."""
+        config = generation.config
+        self.unbind(config)
+        self.log.configure(config)
+        if life.slot == 1:
+            Monitor(config, life, self.log).run()
+            return
+        state = State(config, self.secret, self.log)
+        # The first answer waits for the first round of sources.
+        while generation.watched and not generation.shared[0] and not life.ended:
+            life.wait(PUBLISH / 10)
+        Worker(state, self.sockets, life, self.log).run()
 
     def on_death(self, pid: int, status: int) -> None:
         """A child has ended; note when it may be started again."""
@@ -1601,32 +1614,35 @@ class Supervisor:
 
     def load(self) -> Config:
         """Have a child read and check the config, as the user we become; raises ConfigError."""
-        receive, send = os.pipe()
-        self.loader = pid = os.fork()
-        if not pid:
-            os.close(self.lifeline[1])
-            load_and_send(self.read, send)
-        os.close(send)
-        os.set_blocking(receive, False)
-        octets = b""
-        with os.fdopen(receive, "rb", 0) as pipe:
-            self.selector.register(pipe, READ)
-            while True:
+        board = Board(1, b"")
+        with board.files[0], board.files[1]:
+            self.loader = self.fork("loader", self.read_and_publish, board, 1)
+            while self.loader:
                 self.tend(TICK / 2)
                 if self.signals & STOPS and self.loader:
-                    os.kill(pid, signal.SIGKILL)
-                ended, piece = not self.loader, pipe.read(1 << 20)  # None: nothing there now
-                octets += piece or b""
-                if piece == b"" or (ended and piece is None):
-                    break
-            self.selector.unregister(pipe)
+                    os.kill(self.loader, signal.SIGKILL)
+            number, octets = board.read()
+        if not number:
+            raise ConfigError("the process that reads the config was killed, or took over "
+                              f"{LOAD_LIMIT} s")
+        result: Config | ConfigError = pickle.loads(octets)  # of our own child, this very program
+        if isinstance(result, ConfigError):
+            raise result
+        return result
+
+    def read_and_publish(self, life: Life) -> None:
+        """What the loader does: publish the config, or what is wrong with it."""
+        signal.alarm(LOAD_LIMIT)  # the end of a policy file that never ends
+        result: Config | ConfigError
         try:
-            result = pickle.loads(octets)  # from our own child, which is this very program
-        except (EOFError, pickle.UnpicklingError):
-            result = [f"the process that reads the config was killed, or took over {LOAD_LIMIT} s"]
-        if isinstance(result, list):
-            raise ConfigError("\n".join(result))
-        return cast(Config, result)
+            result = self.read()
+            drop_privileges(result.user)  # a policy file is run, though not as root
+            check_functions(result)
+        except ConfigError as bad:
+            result = bad
+        except BaseException as bug:
+            result = ConfigError(f"internal error while reading the config: {bug!r}")
+        life.board.publish(pickle.dumps(result))
 
     def reload(self) -> None:
         """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
@@ -1676,23 +1692,6 @@ class Supervisor:
         self.log.change("stopped")
         self.log.flush()
         return 0
-
-
-def load_and_send(read: Callable[[], Config], fd: int) -> NoReturn:
-    """In a child: read the config and write it, or the list of what is wrong with it, to `fd`."""
-    signal.alarm(LOAD_LIMIT)  # the end of a policy file that never ends
-    result: Config | list[str]
-    try:
-        result = read()
-        drop_privileges(result.user)  # a policy file is run, though not as root
-        check_functions(result)
-    except ConfigError as bad:
-        result = str(bad).splitlines()
-    except BaseException as bug:
-        result = [f"internal error while reading the config: {bug!r}"]
-    with os.fdopen(fd, "wb") as pipe:
-        pipe.write(pickle.dumps(result))
-    os._exit(0)
 
 
 # ---- 10. Config: one table of keys, one checker for start, reload and `check` ------------------
