@@ -1390,27 +1390,20 @@ def drop_privileges(user: str) -> None:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
 
-class Notify:
-    """Messages to systemd (sd_notify(3)); silent where nobody listens."""
-    def __init__(self) -> None:
-        self.address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
-        usec = os.environ.get("WATCHDOG_USEC", "")
-        mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.interval = int(usec) / 2e6 if usec.isdecimal() and mine else math.inf  # seconds
-        self.fed = 0.0
+def notify(*lines: str) -> None:
+    """Send lines such as READY=1 to systemd (sd_notify(3)), where it listens; one that is busy or
+    restarting gets the next ones."""
+    address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
 
-    def send(self, *lines: str) -> None:
-        """Send lines such as READY=1; a systemd that is busy or restarting gets the next ones."""
-        if self.address:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, \
-                    contextlib.suppress(OSError):
-                sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, self.address)
 
-    def feed(self, now: float) -> None:
-        """Feed the watchdog when half of its time is over."""
-        if now - self.fed > self.interval / 2:
-            self.fed = now
-            self.send("WATCHDOG=1")
+def watchdog_interval() -> float:
+    """Seconds between two signs of life that systemd may ask for: a quarter of its patience."""
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(usec) / 4e6 if usec.isdecimal() and mine else math.inf
 
 
 class Child:
@@ -1430,7 +1423,7 @@ class Generation:
                          if slot > 1 or self.watched]
         self.board = Board(config.workers + 1, seed)
         self.shared, self.told = self.board.shared, 0  # told: number systemd has heard of
-        self.until = math.inf  # monotonic seconds: when what is left of it is killed
+        self.until = math.inf  # monotonic seconds: when what is left is killed; inf = it serves
 
     def alive(self) -> list[Child]:
         """The children that run."""
@@ -1440,8 +1433,9 @@ class Generation:
         """Whether every child has begun to serve."""
         return all(child.pid and self.shared[child.slot] for child in self.children)
 
-    def send(self, number: int) -> None:
-        """Send all of them a signal."""
+    def end(self, number: int, seconds: float) -> None:
+        """Send all of them a signal to end within this time."""
+        self.until = time.monotonic() + seconds
         for child in self.alive():
             os.kill(child.pid, number)
 
@@ -1451,13 +1445,15 @@ class Supervisor:
     by a child that sends them back checked, so there is nothing here for bad input to break."""
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
         self.read, self.reloads, self.log = read, reloads, Log()
-        self.notify, self.secret = Notify(), os.urandom(16)
-        self.live: list[Generation] = []         # the one that serves; one that is getting ready
-        self.retired: list[Generation] = []      # finishing their TCP clients
-        self.sockets: Sockets = {}               # of what the live ones listen on
+        self.watchdog, self.secret = watchdog_interval(), os.urandom(16)
+        self.current: Generation                 # the one that serves
+        self.generations: list[Generation] = []  # also one that gets ready, and those that end
+        self.sockets: Sockets = {}               # of what they listen on, but those that end
         self.loader = 0                          # process that reads a config
         self.signals: set[int] = set()
-        self.tended = math.inf                   # monotonic seconds: when children were looked at
+        # Monotonic seconds: when children were looked at; when systemd's watchdog was fed, inf =
+        # never before all is ready.
+        self.tended = self.fed = math.inf
         self.lifeline = os.pipe()                # children read it: it ends when this process does
         os.set_blocking(self.lifeline[0], False)
         self.selector = selectors.DefaultSelector()
@@ -1479,17 +1475,17 @@ class Supervisor:
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        if self.await_ready(Generation(config, b""), math.inf):
+        self.current = Generation(config, b"")
+        if self.await_ready(self.current, math.inf):
             self.announce("ready")
         while not self.signals & STOPS:
             self.tend(TICK / 2)
             if signal.SIGHUP in self.signals:
                 self.signals.discard(signal.SIGHUP)
                 self.reload()
-            current = self.live[0]
-            if current.shared[0] != current.told:
-                current.told, snapshot = current.board.read()
-                self.notify.send("STATUS=" + snapshot.partition(b"\n")[0].decode())
+            if self.current.shared[0] != self.current.told:
+                self.current.told, snapshot = self.current.board.read()
+                notify("STATUS=" + snapshot.partition(b"\n")[0].decode())
         return self.stop()
 
     def bind(self, config: Config) -> None:
@@ -1505,11 +1501,11 @@ class Supervisor:
 
     def announce(self, what: str) -> None:
         """Tell people and systemd that the current config is served."""
-        for warning in self.live[0].config.warnings:
+        for warning in self.current.config.warnings:
             self.log.error(f"warning: {warning}")
         self.log.change(what)
-        self.live[0].told = 0
-        self.notify.send("READY=1", f"STATUS={what}")
+        self.current.told, self.fed = 0, 0.0
+        notify("READY=1", f"STATUS={what}")
 
     def tend(self, seconds: float) -> None:
         """One pass, also while something is awaited: wait for a signal, write the log, see to
@@ -1522,19 +1518,26 @@ class Supervisor:
                 self.on_death(pid, status)
         now = time.monotonic()
         slept, self.tended = now - self.tended > HEARTBEAT / 2, now  # then give the others time
-        for generation in self.live:
-            self.start_due(generation, now)
-            self.check_heartbeats(generation, now if not slept else 0.0)
-        self.retired = [old for old in self.retired if old.alive()]
-        for old in self.retired:
-            if now > old.until:
-                old.send(signal.SIGKILL)
-        if self.live and self.live[0].ready():
-            self.notify.feed(now)
+        for generation in self.generations:
+            for child in generation.children:
+                self.look_after(generation, child, now, slept)
+        self.generations = [each for each in self.generations
+                            if each.until == math.inf or each.alive()]
+        if now - self.fed > self.watchdog and self.current.ready():
+            self.fed = now
+            notify("WATCHDOG=1")
 
-    def start_due(self, generation: Generation, now: float) -> None:
-        """Start the children that should run and do not."""
-        for child in (each for each in generation.children if not each.pid and now >= each.due):
+    def look_after(self, generation: Generation, child: Child, now: float, slept: bool) -> None:
+        """Start a child that should run and does not, kill one that runs and should not."""
+        serving = generation.until == math.inf
+        if child.pid:
+            beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
+            silent = serving and not slept and now - beat > HEARTBEAT
+            if silent:
+                self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
+            if silent or now > generation.until:
+                os.kill(child.pid, signal.SIGKILL)
+        elif serving and now >= child.due:
             generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
             try:
                 run = functools.partial(self.serve, generation)
@@ -1589,7 +1592,7 @@ class Supervisor:
         """A child has ended; note when it may be started again."""
         now, code = time.monotonic(), os.waitstatus_to_exitcode(status)
         self.loader = 0 if pid == self.loader else self.loader
-        for generation in (*self.live, *self.retired):
+        for generation in self.generations:
             for child in (each for each in generation.alive() if each.pid == pid):
                 child.pid, lived = 0, now - child.born
                 child.due = now + (CRASH_PAUSE if lived < CRASH_WINDOW else 0)
@@ -1597,17 +1600,9 @@ class Supervisor:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
                     self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
-    def check_heartbeats(self, generation: Generation, now: float) -> None:
-        """Kill what shows no sign of life; the next pass starts another."""
-        for child in generation.alive():
-            beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
-            if now - beat > HEARTBEAT:
-                self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
-                os.kill(child.pid, signal.SIGKILL)
-
     def await_ready(self, generation: Generation, limit: float) -> bool:
         """Start a generation; returns whether it serves before `limit` (monotonic seconds)."""
-        self.live.append(generation)
+        self.generations.append(generation)
         while not generation.ready() and time.monotonic() < limit and not self.signals & STOPS:
             self.tend(TICK / 50)
         return generation.ready()
@@ -1649,46 +1644,39 @@ class Supervisor:
         if not self.reloads:  # no config file: the terminal has hung up
             self.signals.add(signal.SIGTERM)
             return
-        self.notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        old = self.live[0]
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        old = self.current
         try:
             config = self.load()
             self.bind(config)
             new = Generation(config, old.board.read()[1])
             if not self.await_ready(new, time.monotonic() + START_LIMIT):
-                self.live.remove(new)
-                self.retired.append(new)
-                new.until = 0.0
+                new.end(signal.SIGKILL, 0.0)
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
             what = "reload: refused; the old config stays in force"
         else:
-            self.live.remove(old)
-            self.retired.append(old)
+            self.current = new
             self.log.configure(config)
             if config.user != old.config.user:
                 self.log.error("warning: a new `user` needs a restart")
-            old.until = time.monotonic() + RETIRE_LIMIT
-            old.send(signal.SIGUSR1)
+            old.end(signal.SIGUSR1, RETIRE_LIMIT)
             what = f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones"
-        self.unbind(self.live[0].config)
+        self.unbind(self.current.config)
         self.announce(what)
 
     def stop(self) -> int:
         """End all children: politely first."""
-        self.notify.send("STOPPING=1")
-        limit = time.monotonic() + STOP_LIMIT + TICK
+        notify("STOPPING=1")
         self.signals.clear()
-        self.retired, self.live = [*self.retired, *self.live], []
-        for generation in self.retired:
-            generation.until = limit
-            generation.send(signal.SIGTERM)
-        while any(generation.alive() for generation in self.retired):
+        for generation in self.generations:
+            generation.end(signal.SIGTERM, STOP_LIMIT + TICK)
+        while self.generations:
             self.tend(TICK / 5)
-            for generation in self.retired if self.signals else ():
-                generation.until = 0.0  # told twice: at once
+            for generation in self.generations if self.signals else ():
+                generation.end(signal.SIGKILL, 0.0)  # told twice: at once
         self.log.change("stopped")
         self.log.flush()
         return 0
