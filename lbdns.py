@@ -12,7 +12,7 @@ Where to change what: policies are section 5, what a name means is section 4 (`f
 are sections 6 and 7, sources section 8, processes section 9, config words the tables of section 12.
 
 Processes: a supervisor binds the sockets, drops privileges, forks and then only waits; workers
-answer; a monitor reads the sources and publishes what it learns on a Board that workers read.
+answer; a monitor reads the sources and publishes what it learns in memory that workers read.
 """
 import sys
 
@@ -1121,12 +1121,12 @@ def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
 
 
 class Monitor:
-    """The process that watches what changes and tells the workers through the Board."""
+    """The process that watches what changes and tells the workers (Generation.publish)."""
     def __init__(self, config: Config, life: "Life", log: Log) -> None:
         self.life, self.log = life, log
         self.feeds = [Feed(pool, pool.source) for pool in config.pools.values() if pool.source]
         self.known: dict[str, dict[tuple[str, ...], tuple[str, float]]] = {}
-        lines = map(read_line, life.board.read()[1].decode().split("\n")[1:])
+        lines = map(read_line, life.generation.read()[1].decode().split("\n")[1:])
         seeds = {name: (at, rows) for name, _, at, rows in lines}  # a reload forgets no load
         for feed in self.feeds:
             at, rows = seeds.get(feed.pool.name, (0.0, []))
@@ -1145,7 +1145,7 @@ class Monitor:
                 snapshot = self.snapshot(now)
                 if snapshot != last:
                     last = snapshot
-                    self.life.board.publish(snapshot.encode())
+                    self.life.generation.publish(snapshot.encode())
             self.log.flush()
 
     def snapshot(self, now: float) -> str:
@@ -1196,23 +1196,36 @@ class Monitor:
             self.log.change(f"{pool}: and {len(lines) - LOG_BURST} more changes, says {path}")
 
 
-# ---- 9. Processes: board, life, sockets, supervisor --------------------------------------------
+# ---- 9. Processes: generation, life, sockets, supervisor ---------------------------------------
 STOPS = {signal.SIGTERM, signal.SIGINT}
 ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT, "orphan": 0.0}  # seconds a child has left
 
 
-class Board:
-    """Where a child publishes what others read: two files in memory, written in turn, and a number
-    in shared memory that says which is newest. Workers look at the number before they answer:
-    nobody needs waking, no pipe can fill, and late starters find it here. Heartbeats stand beside.
+class Child:
+    """A process of a generation: slot 0 reads a config, 1 is the monitor, others are workers."""
+    def __init__(self, slot: int) -> None:
+        self.slot, self.pid = slot, 0
+        self.name = ("loader", "monitor")[slot] if slot < 2 else f"worker {slot - 1}"
+        self.born = self.due = 0.0  # monotonic seconds: started; may be started again
+
+
+class Generation:
+    """The processes of one config, or the one that reads it, and the memory they share.
+
+    There one of them publishes what the others read: two files, written in turn, and a number that
+    says which is newest. Workers look at the number before they answer: nobody needs waking, no
+    pipe can fill, and late starters find it here.
     """
-    def __init__(self, slots: int, seed: bytes) -> None:
-        # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat of a child in ms, 0 =
-        # not serving yet
-        self.shared = memoryview(mmap.mmap(-1, 8 * (slots + 1))).cast("Q")
+    def __init__(self, slots: Sequence[int], run: Callable[["Life"], None], seed: bytes) -> None:
+        self.children, self.run = [Child(slot) for slot in slots], run
+        self.watched = 1 in slots  # whether there is a monitor
+        # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet
+        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 1))).cast("Q")
         create = getattr(os, "memfd_create", lambda name: os.dup(tempfile.TemporaryFile().fileno()))
         self.files = [open(create("lbdns"), "w+b", buffering=0) for _ in range(2)]
         self.files[0].write(seed)
+        self.told = 0              # number that systemd has heard of
+        self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
 
     def publish(self, octets: bytes) -> None:
         """Make this the newest. Only one process may do it."""
@@ -1231,11 +1244,25 @@ class Board:
             if self.shared[0] == number:
                 return number, octets
 
+    def alive(self) -> list[Child]:
+        """The children that run."""
+        return [child for child in self.children if child.pid]
+
+    def ready(self) -> bool:
+        """Whether every child has begun to serve."""
+        return all(child.pid and self.shared[child.slot] for child in self.children)
+
+    def end(self, number: int, seconds: float) -> None:
+        """Send all of them a signal to end within this time."""
+        self.until = time.monotonic() + seconds
+        for child in self.alive():
+            os.kill(child.pid, number)
+
 
 class Life:
     """A child's ties to the supervisor: heartbeat, snapshots, and how it learns of its end."""
-    def __init__(self, board: Board, slot: int, lifeline: int) -> None:
-        self.board, self.slot = board, slot
+    def __init__(self, generation: Generation, slot: int, lifeline: int) -> None:
+        self.generation, self.slot = generation, slot
         self.number, self.ended = 0, ""           # snapshot last read; a key of ENDINGS
         self.fds = (wake_on_signals(), lifeline)  # readable when there is something to learn
         signal.signal(signal.SIGTERM, lambda *_: self.end("stop"))
@@ -1251,14 +1278,14 @@ class Life:
     def beat(self) -> float:
         """Show a sign of life; returns monotonic seconds."""
         now = time.monotonic()
-        self.board.shared[self.slot] = int(now * 1000) or 1
+        self.generation.shared[self.slot] = int(now * 1000) or 1
         return now
 
     def news(self) -> str | None:
         """The newest snapshot, when it was not read before."""
-        if self.board.shared[0] == self.number:
+        if self.generation.shared[0] == self.number:
             return None
-        self.number, snapshot = self.board.read()
+        self.number, snapshot = self.generation.read()
         return snapshot.decode()
 
     def on_wake(self) -> None:
@@ -1406,50 +1433,16 @@ def watchdog_interval() -> float:
     return int(usec) / 4e6 if usec.isdecimal() and mine else math.inf
 
 
-class Child:
-    """A process of a generation: slot 1 is the monitor, 2 and above are workers."""
-    def __init__(self, slot: int) -> None:
-        self.slot, self.pid = slot, 0
-        self.name = "monitor" if slot == 1 else f"worker {slot - 1}"
-        self.born = self.due = 0.0  # monotonic seconds: started; may be started again
-
-
-class Generation:
-    """The processes of one config, and the memory they share."""
-    def __init__(self, config: Config, seed: bytes) -> None:
-        self.config = config
-        self.watched = any(pool.source for pool in config.pools.values())
-        self.children = [Child(slot) for slot in range(1, config.workers + 2)
-                         if slot > 1 or self.watched]
-        self.board = Board(config.workers + 1, seed)
-        self.shared, self.told = self.board.shared, 0  # told: number systemd has heard of
-        self.until = math.inf  # monotonic seconds: when what is left is killed; inf = it serves
-
-    def alive(self) -> list[Child]:
-        """The children that run."""
-        return [child for child in self.children if child.pid]
-
-    def ready(self) -> bool:
-        """Whether every child has begun to serve."""
-        return all(child.pid and self.shared[child.slot] for child in self.children)
-
-    def end(self, number: int, seconds: float) -> None:
-        """Send all of them a signal to end within this time."""
-        self.until = time.monotonic() + seconds
-        for child in self.alive():
-            os.kill(child.pid, number)
-
-
 class Supervisor:
     """Binds, drops privileges, forks, waits. It parses nothing and serves nobody: configs are read
     by a child that sends them back checked, so there is nothing here for bad input to break."""
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
         self.read, self.reloads, self.log = read, reloads, Log()
         self.watchdog, self.secret = watchdog_interval(), os.urandom(16)
-        self.current: Generation                 # the one that serves
+        self.config: Config                      # what is served,
+        self.current: Generation                 # and by whom
         self.generations: list[Generation] = []  # also one that gets ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
-        self.loader = 0                          # process that reads a config
         self.signals: set[int] = set()
         # Monotonic seconds: when children were looked at; when systemd's watchdog was fed, inf =
         # never before all is ready.
@@ -1465,7 +1458,7 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, frame: self.signals.add(number))
-        config = self.load()
+        self.config = config = self.load()
         self.log.configure(config)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
@@ -1475,8 +1468,8 @@ class Supervisor:
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        self.current = Generation(config, b"")
-        if self.await_ready(self.current, math.inf):
+        self.current = self.start(config, b"", math.inf)
+        if self.current.ready():
             self.announce("ready")
         while not self.signals & STOPS:
             self.tend(TICK / 2)
@@ -1484,7 +1477,7 @@ class Supervisor:
                 self.signals.discard(signal.SIGHUP)
                 self.reload()
             if self.current.shared[0] != self.current.told:
-                self.current.told, snapshot = self.current.board.read()
+                self.current.told, snapshot = self.current.read()
                 notify("STATUS=" + snapshot.partition(b"\n")[0].decode())
         return self.stop()
 
@@ -1501,7 +1494,7 @@ class Supervisor:
 
     def announce(self, what: str) -> None:
         """Tell people and systemd that the current config is served."""
-        for warning in self.current.config.warnings:
+        for warning in self.config.warnings:
             self.log.error(f"warning: {warning}")
         self.log.change(what)
         self.current.told, self.fed = 0, 0.0
@@ -1539,44 +1532,35 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL)
         elif serving and now >= child.due:
             generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
+            self.log.flush()  # lest the child prints it once more
+            signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
             try:
-                run = functools.partial(self.serve, generation)
-                child.pid = self.fork(child.name, run, generation.board, child.slot)
+                child.pid = os.fork()
+                if not child.pid:
+                    self.be_child(generation, child)
             except OSError as bad:  # no more processes or memory: try again
                 self.log.trouble("starting a process", str(bad.strerror))
-
-    def fork(self, name: str, run: Callable[[Life], None], board: Board, slot: int) -> int:
-        """Start a process that does this and ends; returns its id. Raises OSError."""
-        self.log.flush()  # lest the child prints it once more
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})  # until it has a Life
-        try:
-            pid = os.fork()
-            if not pid:
-                self.be_child(name, run, board, slot)
-        finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
-        return pid
 
-    def be_child(self, name: str, run: Callable[[Life], None], board: Board, slot: int) -> NoReturn:
+    def be_child(self, generation: Generation, child: Child) -> NoReturn:
         """All of a child's life."""
         code = 1
         try:
             os.close(self.lifeline[1])
             self.selector.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            run(Life(board, slot, self.lifeline[0]))
+            generation.run(Life(generation, child.slot, self.lifeline[0]))
             code = 0
         except BaseException as bug:
             where = "; ".join(f"{each.name} line {each.lineno}"
                               for each in traceback.extract_tb(bug.__traceback__)[-4:])
-            self.log.error(f"{name} fails: {bug!r} in {where}")
+            self.log.error(f"{child.name} fails: {bug!r} in {where}")
         finally:
             self.log.flush()
             os._exit(code)
 
-    def serve(self, generation: Generation, life: Life) -> None:
+    def serve(self, config: Config, life: Life) -> None:
         """What the monitor and the workers do."""
-        config = generation.config
         self.unbind(config)
         self.log.configure(config)
         if life.slot == 1:
@@ -1584,14 +1568,13 @@ class Supervisor:
             return
         state = State(config, self.secret, self.log)
         # The first answer waits for the first round of sources.
-        while generation.watched and not generation.shared[0] and not life.ended:
+        while life.generation.watched and not life.generation.shared[0] and not life.ended:
             life.wait(PUBLISH / 10)
         Worker(state, self.sockets, life, self.log).run()
 
     def on_death(self, pid: int, status: int) -> None:
         """A child has ended; note when it may be started again."""
         now, code = time.monotonic(), os.waitstatus_to_exitcode(status)
-        self.loader = 0 if pid == self.loader else self.loader
         for generation in self.generations:
             for child in (each for each in generation.alive() if each.pid == pid):
                 child.pid, lived = 0, now - child.born
@@ -1600,26 +1583,31 @@ class Supervisor:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
                     self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
-    def await_ready(self, generation: Generation, limit: float) -> bool:
-        """Start a generation; returns whether it serves before `limit` (monotonic seconds)."""
-        self.generations.append(generation)
-        while not generation.ready() and time.monotonic() < limit and not self.signals & STOPS:
+    def start(self, config: Config, seed: bytes, limit: float) -> Generation:
+        """Start the processes of a config; returns when they serve, or at `limit` (monotonic)."""
+        first = 1 if any(pool.source for pool in config.pools.values()) else 2
+        run = functools.partial(self.serve, config)
+        new = Generation(range(first, config.workers + 2), run, seed)
+        self.generations.append(new)
+        while not new.ready() and time.monotonic() < limit and not self.signals & STOPS:
             self.tend(TICK / 50)
-        return generation.ready()
+        return new
 
     def load(self) -> Config:
         """Have a child read and check the config, as the user we become; raises ConfigError."""
-        board = Board(1, b"")
-        with board.files[0], board.files[1]:
-            self.loader = self.fork("loader", self.read_and_publish, board, 1)
-            while self.loader:
+        new = Generation([0], self.read_and_publish, b"")
+        self.generations.append(new)
+        with new.files[0], new.files[1]:
+            self.tend(0)  # starts it,
+            new.until = time.monotonic() + LOAD_LIMIT  # and only once
+            while new.alive():
                 self.tend(TICK / 2)
-                if self.signals & STOPS and self.loader:
-                    os.kill(self.loader, signal.SIGKILL)
-            number, octets = board.read()
+                if self.signals & STOPS:
+                    new.end(signal.SIGKILL, 0.0)
+            number, octets = new.read()
         if not number:
-            raise ConfigError("the process that reads the config was killed, or took over "
-                              f"{LOAD_LIMIT} s")
+            raise ConfigError("the process that reads the config did not start, was killed, or "
+                              f"took over {LOAD_LIMIT} s")
         result: Config | ConfigError = pickle.loads(octets)  # of our own child, this very program
         if isinstance(result, ConfigError):
             raise result
@@ -1627,7 +1615,7 @@ class Supervisor:
 
     def read_and_publish(self, life: Life) -> None:
         """What the loader does: publish the config, or what is wrong with it."""
-        signal.alarm(LOAD_LIMIT)  # the end of a policy file that never ends
+        signal.alarm(LOAD_LIMIT)  # ends a policy file that never does, even with nobody to see it
         result: Config | ConfigError
         try:
             result = self.read()
@@ -1637,7 +1625,7 @@ class Supervisor:
             result = bad
         except BaseException as bug:
             result = ConfigError(f"internal error while reading the config: {bug!r}")
-        life.board.publish(pickle.dumps(result))
+        life.generation.publish(pickle.dumps(result))
 
     def reload(self) -> None:
         """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
@@ -1645,12 +1633,11 @@ class Supervisor:
             self.signals.add(signal.SIGTERM)
             return
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        old = self.current
         try:
             config = self.load()
             self.bind(config)
-            new = Generation(config, old.board.read()[1])
-            if not self.await_ready(new, time.monotonic() + START_LIMIT):
+            new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
+            if not new.ready():
                 new.end(signal.SIGKILL, 0.0)
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
@@ -1658,13 +1645,13 @@ class Supervisor:
                 self.log.error(f"reload: {line}")
             what = "reload: refused; the old config stays in force"
         else:
-            self.current = new
             self.log.configure(config)
-            if config.user != old.config.user:
+            if config.user != self.config.user:
                 self.log.error("warning: a new `user` needs a restart")
-            old.end(signal.SIGUSR1, RETIRE_LIMIT)
+            self.current.end(signal.SIGUSR1, RETIRE_LIMIT)
+            self.config, self.current = config, new
             what = f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones"
-        self.unbind(self.current.config)
+        self.unbind(self.config)
         self.announce(what)
 
     def stop(self) -> int:
