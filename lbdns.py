@@ -302,7 +302,7 @@ class State:
         self.note: Callable[[wire.Query, str, Reply], None] | None = None
 
     def load(self, snapshot: str, now: float) -> None:
-        """Take over the pools that changed in a snapshot (Monitor.snapshot)."""
+        """Take over the pools that changed in a snapshot (of `monitor`)."""
         lines = set(snapshot.split("\n")[1:])
         for line in lines - self.lines:
             name, stale, _, rows = read_line(line)
@@ -1039,14 +1039,21 @@ def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
 
 
 class Feed(threading.Thread):
-    """Polls one pool's source, again and again; keeps the last good rows."""
-    def __init__(self, pool: PoolConfig, source: Source) -> None:
+    """A pool's source. Its thread polls it, again and again, and keeps the last good rows; the
+    monitor looks at them and tells what has changed."""
+    def __init__(self, pool: PoolConfig, source: Source, log: Log) -> None:
         super().__init__(daemon=True)
-        self.pool, self.source, self.polls, self.begun = pool, source, 0, math.inf
+        self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
         self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
-        self.seen, self.status, self.line = (0, 0), "", ""  # what the monitor made of it, and when
+        self.seen, self.status, self.line = (0, 0), "", ""  # when it was looked at; what it showed
+        self.known: dict[tuple[str, ...], tuple[str, float]] | None = None  # states, since when
+
+    def take(self, rows: Sequence[Row], at: float) -> None:
+        """Begin with rows that were read by somebody else, as far as the config has them still."""
+        self.rows |= {row.addresses: (row, at) for row in rows
+                      if not self.inline or row.addresses in self.rows}
 
     def run(self) -> None:
         """Poll every `every` seconds, counted from start to start."""
@@ -1065,24 +1072,24 @@ class Feed(threading.Thread):
     def poll(self, now: float) -> None:
         """Read the source once; a bad record is passed over, and its last good row stays."""
         rows = {row.addresses: (row, -math.inf) for row in self.pool.backends}
-        wrong, good, checker = [], 0, Checker("")
-        for record in read_sqlite(self.source, self.pool.name):
+        wrong, records = [], read_sqlite(self.source, self.pool.name)
+        for record in records:
             try:
-                row, at = self.check(record, checker, now)
-                rows[row.addresses], good = (row, at), good + 1
+                row, at = self.check(record, now)
+                rows[row.addresses] = row, at
             except Problem as bad:
                 wrong.append(str(bad))
                 kept = tuple(str(record.get("address")).split(","))
                 rows.update({kept: self.rows[kept]} if kept in self.rows else {})
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
-        if not good:
+        if len(wrong) == len(records):
             raise Problem("no rows" + (" that can be used" if wrong else ""))
         self.rows = rows
 
-    def check(self, record: dict[str, Any], checker: "Checker", now: float) -> tuple[Row, float]:
+    def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
         """The row that a record makes, by the rules of inline backends, and when it was true
         (monotonic seconds); raises Problem."""
-        checker.problems = []
+        checker = Checker("")
         given = checker.table("", record, RECORD)
         addresses = given.pop("address", ())
         row = next((self.inline[each] for each in addresses if each in self.inline), None)
@@ -1108,6 +1115,45 @@ class Feed(threading.Thread):
                 for row, at in self.rows.values()]
         return rows, bool(known) and max(known) < oldest
 
+    def look(self, now: float) -> None:
+        """Make the pool's line and status, and log each thing that is not as it was."""
+        if self.seen == (self.polls, int(now)):  # reports grow stale between polls, too
+            return
+        self.seen, (rows, stale) = (self.polls, int(now)), self.merge(now)
+        pool, path, trouble = f"pool {self.pool.name}", self.source.path, self.log.trouble
+        up = [row for row in rows if row.state == "up"]
+        self.status = f"{self.pool.name} {len(up)}/{len(rows)} up" + ", load unknown" * stale
+        newest = max((0.0, *(at for _, at in self.rows.values())))
+        self.line = json.dumps([self.pool.name, stale, newest, rows])
+        hangs = now - self.begun > self.source.every + 2 * POLL_LIMIT
+        trouble(f"{pool}: {path}", "a poll hangs" if hangs else self.trouble)
+        trouble(f"{pool}: rows of {path}", self.skipped)
+        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old" if stale else "")
+        full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
+                if row.weight]
+        trouble(f"{pool}: limits",
+                f"all {len(full)} backends are at max_connections" * (bool(full) and all(full)))
+        self.log_states(pool, {row.addresses: row.state for row in rows}, now)
+
+    def log_states(self, pool: str, states: dict[tuple[str, ...], str], now: float) -> None:
+        """One line for each backend that came, went or changed its state."""
+        path, lines = self.source.path, []
+        if self.known is None:
+            self.log.change(f"{pool}: {len(states)} backends, read from {path}")
+            self.known = {each: (state, now) for each, state in states.items()}
+        for addresses in states.keys() | self.known.keys():
+            old, since = self.known.pop(addresses, ("absent", now))
+            new = states.get(addresses, "absent")
+            if new != "absent":
+                self.known[addresses] = new, since if new == old else now
+            if new != old:
+                lines.append(f"{pool}: backend {addresses[0]}: {old} -> {new}, says {path}; "
+                             f"was {old} for {now - since:.0f} s")
+        for line in lines[:LOG_BURST]:
+            self.log.change(line)
+        if len(lines) > LOG_BURST:
+            self.log.change(f"{pool}: and {len(lines) - LOG_BURST} more changes, says {path}")
+
 
 def is_host(addresses: Sequence[str]) -> bool:
     """Whether a backend is a host name."""
@@ -1120,80 +1166,29 @@ def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
     return name, stale, at, [Row(tuple(addresses), *rest) for addresses, *rest in rows]
 
 
-class Monitor:
-    """The process that watches what changes and tells the workers (Generation.publish)."""
-    def __init__(self, config: Config, life: "Life", log: Log) -> None:
-        self.life, self.log = life, log
-        self.feeds = [Feed(pool, pool.source) for pool in config.pools.values() if pool.source]
-        self.known: dict[str, dict[tuple[str, ...], tuple[str, float]]] = {}
-        lines = map(read_line, life.generation.read()[1].decode().split("\n")[1:])
-        seeds = {name: (at, rows) for name, _, at, rows in lines}  # a reload forgets no load
-        for feed in self.feeds:
-            at, rows = seeds.get(feed.pool.name, (0.0, []))
-            inline = feed.rows.keys()
-            feed.rows |= {row.addresses: (row, at) for row in rows
-                          if not inline or row.addresses in inline}
-
-    def run(self) -> None:
-        """Publish the first round when it is complete, then every change, until told to stop."""
-        for feed in self.feeds:
-            feed.start()
-        limit, last = self.life.beat() + FIRST_POLL, ""
-        while not self.life.wait(PUBLISH):
-            now = self.life.beat()
-            if now > limit or all(feed.polls for feed in self.feeds):
-                snapshot = self.snapshot(now)
-                if snapshot != last:
-                    last = snapshot
-                    self.life.generation.publish(snapshot.encode())
-            self.log.flush()
-
-    def snapshot(self, now: float) -> str:
-        """What workers load: a line of status for people, then a line for each pool."""
-        for feed in self.feeds:
-            if feed.seen != (feed.polls, int(now)):  # reports grow stale between polls, too
-                feed.seen = (feed.polls, int(now))
-                self.look_at(feed, now)
-        return "\n".join(["; ".join(feed.status for feed in self.feeds),
-                          *(feed.line for feed in self.feeds)])
-
-    def look_at(self, feed: Feed, now: float) -> None:
-        """Make a pool's line, and log each thing that is not as it was."""
-        rows, stale = feed.merge(now)
-        pool, path, trouble = f"pool {feed.pool.name}", feed.source.path, self.log.trouble
-        up = [row for row in rows if row.state == "up"]
-        feed.status = f"{feed.pool.name} {len(up)}/{len(rows)} up" + ", load unknown" * stale
-        newest = max((0.0, *(at for _, at in feed.rows.values())))
-        feed.line = json.dumps([feed.pool.name, stale, newest, rows])
-        hangs = now - feed.begun > feed.source.every + 2 * POLL_LIMIT
-        trouble(f"{pool}: {path}", "a poll hangs" if hangs else feed.trouble)
-        trouble(f"{pool}: rows of {path}", feed.skipped)
-        trouble(f"{pool}: load", f"reports are over {feed.pool.stale:g} s old" if stale else "")
-        full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
-                if row.weight]
-        trouble(f"{pool}: limits",
-                f"all {len(full)} backends are at max_connections" * (bool(full) and all(full)))
-        self.log_states(pool, {row.addresses: row.state for row in rows}, path, now)
-
-    def log_states(self, pool: str, states: dict[tuple[str, ...], str], path: str,
-                   now: float) -> None:
-        """One line for each backend that came, went or changed its state."""
-        known, lines = self.known.get(pool), []
-        if known is None:
-            self.log.change(f"{pool}: {len(states)} backends, read from {path}")
-            known = self.known[pool] = {each: (state, now) for each, state in states.items()}
-        for addresses in states.keys() | known.keys():
-            old, since = known.pop(addresses, ("absent", now))
-            new = states.get(addresses, "absent")
-            if new != "absent":
-                known[addresses] = new, since if new == old else now
-            if new != old:
-                lines.append(f"{pool}: backend {addresses[0]}: {old} -> {new}, says {path}; "
-                             f"was {old} for {now - since:.0f} s")
-        for line in lines[:LOG_BURST]:
-            self.log.change(line)
-        if len(lines) > LOG_BURST:
-            self.log.change(f"{pool}: and {len(lines) - LOG_BURST} more changes, says {path}")
+def monitor(config: Config, life: "Life", log: Log) -> None:
+    """What the monitor does: publish a snapshot when the first round of polls is complete, then
+    every change, until told to stop. It is a line of status for people, then one for each pool."""
+    feeds = {pool.name: Feed(pool, pool.source, log) for pool in config.pools.values()
+             if pool.source}
+    for line in life.generation.read()[1].decode().split("\n")[1:]:  # a reload forgets no load
+        name, _, at, rows = read_line(line)
+        if name in feeds:
+            feeds[name].take(rows, at)
+    for feed in feeds.values():
+        feed.start()
+    limit, last = life.beat() + FIRST_POLL, ""
+    while not life.wait(PUBLISH):
+        now = life.beat()
+        if now > limit or all(feed.polls for feed in feeds.values()):
+            for feed in feeds.values():
+                feed.look(now)
+            snapshot = "\n".join(["; ".join(feed.status for feed in feeds.values()),
+                                  *(feed.line for feed in feeds.values())])
+            if snapshot != last:
+                last = snapshot
+                life.generation.publish(snapshot.encode())
+        log.flush()
 
 
 # ---- 9. Processes: generation, life, sockets, supervisor ---------------------------------------
@@ -1564,7 +1559,7 @@ class Supervisor:
         self.unbind(config)
         self.log.configure(config)
         if life.slot == 1:
-            Monitor(config, life, self.log).run()
+            monitor(config, life, self.log)
             return
         state = State(config, self.secret, self.log)
         # The first answer waits for the first round of sources.
