@@ -1119,7 +1119,8 @@ class Feed(threading.Thread):
         """Make the pool's line and status, and log each thing that is not as it was."""
         if self.seen == (self.polls, int(now)):  # reports grow stale between polls, too
             return
-        self.seen, (rows, stale) = (self.polls, int(now)), self.merge(now)
+        self.seen = (self.polls, int(now))
+        rows, stale = self.merge(now)
         pool, path, trouble = f"pool {self.pool.name}", self.source.path, self.log.trouble
         up = [row for row in rows if row.state == "up"]
         self.status = f"{self.pool.name} {len(up)}/{len(rows)} up" + ", load unknown" * stale
@@ -1375,28 +1376,25 @@ def explain_bind(host: str, port: int, bad: OSError) -> str:
 
 def holders(port: int) -> str:
     """Who holds a port, as far as /proc tells: " by 127.0.0.53:53 (systemd-resolve, pid 601)"."""
+    lines: list[str] = []
     found: dict[str, str] = {}  # socket:[inode] -> what it is
     for table in ("udp", "udp6", "tcp", "tcp6"):
-        for line in read_lines(f"/proc/net/{table}")[1:]:
-            fields = line.split()
-            address, _, hexport = fields[1].partition(":")
-            if int(hexport, 16) == port and fields[3] in ("07", "0A"):  # UDP bound, TCP listening
-                words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
-                host = ipaddress.ip_address(struct.pack(f"!{len(words)}I", *words))
-                found[f"socket:[{fields[9]}]"] = show_endpoint(str(host), port)
+        with contextlib.suppress(OSError):  # no IPv6, or no /proc at all
+            lines += pathlib.Path("/proc/net", table).read_text().splitlines()[1:]
+    for line in lines:
+        fields = line.split()
+        address, _, hexport = fields[1].partition(":")
+        if int(hexport, 16) == port and fields[3] in ("07", "0A"):  # UDP bound, TCP listening
+            words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
+            host = ipaddress.ip_address(struct.pack(f"!{len(words)}I", *words))
+            found[f"socket:[{fields[9]}]"] = show_endpoint(str(host), port)
     for link in pathlib.Path("/proc").glob("[0-9]*/fd/*") if found else ():
         with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
-            inode, pid = os.readlink(link), link.parts[2]
+            inode, process = os.readlink(link), link.parent.parent
             if inode in found and "(" not in found[inode]:
-                found[inode] += f" ({''.join(read_lines(f'/proc/{pid}/comm'))}, pid {pid})"
+                name = (process / "comm").read_text(errors="replace").strip()
+                found[inode] += f" ({name}, pid {process.name})"
     return " by " + ", ".join(dict.fromkeys(found.values())) if found else ""
-
-
-def read_lines(path: str) -> list[str]:
-    """The lines of a file of /proc, none if it cannot be read."""
-    with contextlib.suppress(OSError):
-        return pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    return []
 
 
 def drop_privileges(user: str) -> None:
@@ -1527,22 +1525,25 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL)
         elif serving and now >= child.due:
             generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
-            self.log.flush()  # lest the child prints it once more
-            signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
-            try:
-                child.pid = os.fork()
-                if not child.pid:
-                    self.be_child(generation, child)
-            except OSError as bad:  # no more processes or memory: try again
-                self.log.trouble("starting a process", str(bad.strerror))
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
+            self.fork(generation, child)
+
+    def fork(self, generation: Generation, child: Child) -> None:
+        """Start a child, or note why that has to be tried again."""
+        self.log.flush()  # lest the child prints it once more
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
+        try:
+            child.pid = os.fork()
+            if not child.pid:
+                self.be_child(generation, child)
+        except OSError as bad:  # no more processes or memory
+            self.log.trouble("starting a process", str(bad.strerror))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
         """All of a child's life."""
         code = 1
         try:
             os.close(self.lifeline[1])
-            self.selector.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             generation.run(Life(generation, child.slot, self.lifeline[0]))
             code = 0
