@@ -1194,7 +1194,7 @@ def monitor(config: Config, life: "Life", log: Log) -> None:
 
 # ---- 9. Processes: generation, life, sockets, supervisor ---------------------------------------
 STOPS = {signal.SIGTERM, signal.SIGINT}
-ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT, "orphan": 0.0}  # seconds a child has left
+ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT}  # seconds a child has left
 
 
 class Child:
@@ -1269,7 +1269,7 @@ class Life:
 
     def end(self, how: str) -> None:
         """Note that it is time to go; a stop beats a retirement."""
-        self.ended = how if self.ended in ("", "retire") else self.ended
+        self.ended = "stop" if self.ended == "stop" else how
 
     def beat(self) -> float:
         """Show a sign of life; returns monotonic seconds."""
@@ -1285,11 +1285,11 @@ class Life:
         return snapshot.decode()
 
     def on_wake(self) -> None:
-        """Empty the signal pipe; the lifeline ends when the supervisor does."""
+        """Empty the signal pipe; the lifeline ends when the supervisor does, and so do we."""
         for fd in self.fds:
             with contextlib.suppress(BlockingIOError):
                 if not os.read(fd, 512):
-                    self.end("orphan")
+                    os._exit(0)
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not through the end; returns whether it has come."""

@@ -2484,6 +2484,17 @@ class Endings(unittest.TestCase):
             self.gone(*children)
             until(lambda: Reloads.is_free(server.port))
 
+    def test_case_46_no_retired_worker_outlives_the_supervisor(self):
+        with Server(LIVE, constants={"TCP_IDLE": 600.0}) as server, server.connect() as idle:
+            children = server.pids()
+            until(lambda: server.ask_tcp(query("www.example.com")))  # so idle has been accepted
+            server.reload()
+            until(lambda: len(server.pids()) == 2)
+            server.process.kill()
+            server.process.wait()
+            self.gone(*children)
+            self.assertEqual(idle.recv(1), b"")
+
     def test_case_51_sigterm_while_it_starts(self):
         with Server(LIVE, wait=False, workers=2) as server:
             server.wait_for(" on 127")
