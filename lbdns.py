@@ -20,10 +20,10 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(f"lbdns needs Python 3.11 or newer; this one is {sys.version.split()[0]}")
 
-import argparse
+# Imported here: what every process needs, for each module costs memory in all of them. What only a
+# command, a poll or the reading of a config needs is imported in the function that does it.
 import bisect
 import contextlib
-import difflib
 import errno
 import functools
 import gc
@@ -44,16 +44,11 @@ import resource
 import selectors
 import signal
 import socket
-import sqlite3
 import stat
 import struct
-import tempfile
 import threading
 import time
-import tomllib
-import traceback
 import types
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -64,6 +59,8 @@ except ImportError:
              "'python3 lbdns.py bundle > DIR/lbdns.py' writes the one file to copy")
 
 VERSION = "0.1.0"
+# Such modules that may be due after root was given up.
+LATER = ("ctypes", "difflib", "sqlite3", "tomllib", "urllib.parse")
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
 UDP_BATCH = 64            # datagrams answered per wake-up, so that TCP and timers get their turn
@@ -919,8 +916,8 @@ class Worker:
         try:
             return answer(packet, client, tcp, self.state, time.monotonic(), self.dice)
         except Exception as bug:
-            where = traceback.extract_tb(bug.__traceback__)[-1]
-            self.log.trouble(f"internal error, please report: line {where.lineno}",
+            where = show_traceback(bug).rpartition(" ")[2]
+            self.log.trouble(f"internal error, please report: line {where}",
                              f"{bug!r} for {packet[:512].hex()}")
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
 
@@ -1013,6 +1010,8 @@ class Problem(Exception):
 
 def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
     """One poll: records as column name -> value, NULLs left out; raises Problem."""
+    import sqlite3
+    import urllib.parse
     path, uri = source.path, f"file:{urllib.parse.quote(source.path)}?mode="
     try:
         # The table first: whoever is in the way of the second step leaves no file without one.
@@ -1205,6 +1204,14 @@ class Child:
         self.born = self.due = 0.0  # monotonic seconds: started; may be started again
 
 
+def memory_file() -> int:
+    """A new file without a name, in memory where the system has such a thing."""
+    if sys.platform == "linux":
+        return os.memfd_create("lbdns")
+    import tempfile
+    return os.dup(tempfile.TemporaryFile().fileno())
+
+
 class Generation:
     """The processes of one config, or the one that reads it, and the memory they share.
 
@@ -1217,8 +1224,7 @@ class Generation:
         self.watched = 1 in slots  # whether there is a monitor
         # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 1))).cast("Q")
-        create = getattr(os, "memfd_create", lambda name: os.dup(tempfile.TemporaryFile().fileno()))
-        self.files = [open(create("lbdns"), "w+b", buffering=0) for _ in range(2)]
+        self.files = [open(memory_file(), "w+b", buffering=0) for _ in range(2)]
         self.files[0].write(seed)
         self.told = 0              # number that systemd has heard of
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
@@ -1296,6 +1302,15 @@ class Life:
         time.sleep(seconds)
         self.on_wake()
         return bool(self.ended)
+
+
+def show_traceback(bug: BaseException) -> str:
+    """Where it was raised: the innermost functions and their lines, on one line."""
+    at, steps = bug.__traceback__, []
+    while at is not None:
+        steps.append(f"{at.tb_frame.f_code.co_name} line {at.tb_lineno}")
+        at = at.tb_next
+    return "; ".join(steps[-4:])
 
 
 def wake_on_signals() -> int:
@@ -1457,6 +1472,9 @@ class Supervisor:
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
+        if os.geteuid() == 0:  # the user may not be allowed to read Python's files
+            for module in LATER if self.reloads else LATER[:1]:
+                __import__(module)
         drop_privileges(config.user)
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
@@ -1548,9 +1566,7 @@ class Supervisor:
             generation.run(Life(generation, child.slot, self.lifeline[0]))
             code = 0
         except BaseException as bug:
-            where = "; ".join(f"{each.name} line {each.lineno}"
-                              for each in traceback.extract_tb(bug.__traceback__)[-4:])
-            self.log.error(f"{child.name} fails: {bug!r} in {where}")
+            self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
         finally:
             self.log.flush()
             os._exit(code)
@@ -1679,6 +1695,7 @@ class Key(NamedTuple):
 
 def suggest(word: Any, known: Iterable[str]) -> str:
     """The nearest right word, or all of them."""
+    import difflib
     known = list(known)
     near = difflib.get_close_matches(str(word), known, 1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
@@ -2039,9 +2056,10 @@ def check_functions(config: Config) -> None:
 
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
+    import tomllib
     checker = Checker(file)
     try:
-        document = tomllib.loads(checker.text("", pathlib.Path(file).name))
+        document = tomllib.loads(checker.text("", os.path.basename(file)))
     except (ValueError, RecursionError) as bad:  # ValueError is TOML's, and of numbers too long
         checker.problem("", str(bad))
     if checker.problems:
@@ -2112,8 +2130,11 @@ def check(file: str) -> int:
     return 0
 
 
-def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """What the command line asks for: `words` and `port`."""
+def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
+    """What the command line asks for: words and a port."""
+    if not argv:
+        return DEMO, 9000
+    import argparse
     parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE, add_help=False)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
@@ -2126,15 +2147,14 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("-p takes 0 to 65535 and goes with NAME=ADDR,ADDR; a config has `listen`")
     if not inline and len(found.words) != (2 if found.words[0] == "check" else 1):
         parser.error(f"{' '.join(found.words)!r} is none of the forms above")
-    return found
+    return found.words or DEMO, 9000 if found.port is None else found.port
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a command; returns the exit code: 0, 1 (check found problems) or 2 (cannot start)."""
     while os.open(os.devnull, os.O_RDWR) < 2:  # no socket may become what the log writes to
         pass
-    found = parse_arguments(argv)
-    words, port = found.words or DEMO, 9000 if found.port is None else found.port
+    words, port = parse_arguments(argv)
     if words[0] == "check":
         return check(words[1])
     if words[0] in ("example", "bundle"):

@@ -2862,7 +2862,8 @@ source = { sqlite = "b.db", every = 0.1 }
         port = free_port()
         try:
             with Server(words=("api.example.com=10.0.0.1", "-p", str(port)), port=port, wait=False,
-                        prelude="import locale; os.setgid(65534); os.setuid(65534)",
+                        prelude="import argparse, locale, pathlib, shutil\n"
+                                "os.setgid(65534); os.setuid(65534)",
                         stderr=write) as server:
                 until(lambda: Logs.answers(server))
                 for _ in range(30):
