@@ -1586,6 +1586,27 @@ class Live(unittest.TestCase):
             self.assertEqual(server.ask("1596207957-api.example.com").flags, "qr aa")
             server.wait_for(r" 127\.0\.0\.1 api\.example\.com A NOERROR ")
 
+    def test_a_process_takes_20_mib_on_average(self):
+        port = free_port()
+        with Server(words=("api.example.com=1.2.3.4", "-p", str(port)), port=port) as server:
+            server.ask_many([query("api.example.com")] * 100)
+            pids = [server.process.pid, *server.pids()]
+            pages = [int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
+            self.assertLess(sum(pages) * resource.getpagesize() / len(pids), 20 << 20, pages)
+            # So that people and pgrep find it: the command line still names the script.
+            words = pathlib.Path(f"/proc/{server.process.pid}/cmdline").read_text().split("\0")
+            self.assertEqual(words[-5:-1],
+                             [str(SCRIPT), "api.example.com=1.2.3.4", "-p", str(port)])
+
+    def test_it_serves_where_its_code_cannot_be_handed_on(self):
+        port = free_port()  # to a memfd, which is a file: CPython ignores SIGXFSZ
+        with Server(words=("api.example.com=1.2.3.4", "-p", str(port)), port=port,
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999))
+                    ) as server:
+            self.assertEqual(server.ask("api.example.com").rdatas, ["1.2.3.4"])
+            words = pathlib.Path(f"/proc/{server.process.pid}/cmdline").read_text().split("\0")
+            self.assertNotIn("-c", words)
+
     def test_pools_without_a_file(self):
         port = free_port()
         with Server(words=("a.example.com=10.0.0.1,fd00::1", "api.example.org=www.example.net",
