@@ -67,7 +67,7 @@ import struct
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn, cast
 
 try:
@@ -244,7 +244,6 @@ class Backend:
 class PoolConfig(NamedTuple):
     """A pool as the config has it."""
     name: str                   # lower case, without the final dot; the table's column `pool`
-    owner: bytes                # the same in wire form
     policy: str
     ttl: int                    # seconds
     answers: int                # addresses per answer
@@ -1022,7 +1021,7 @@ TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, up
   FROM backends WHERE pool = ? ORDER BY rowid"""
 
 
-class Problem(Exception):
+class Problem(wire.BadText):
     """A value breaks a rule, or a source cannot be read; the text says which and why."""
 
 
@@ -1222,14 +1221,6 @@ class Child:
         self.born = self.due = 0.0  # monotonic seconds: started; may be started again
 
 
-def memory_file() -> int:
-    """A new file without a name, in memory where the system has such a thing."""
-    if sys.platform == "linux":
-        return os.memfd_create("lbdns")
-    import tempfile
-    return os.dup(tempfile.TemporaryFile().fileno())
-
-
 class Generation:
     """The processes of one config, or the one that reads it, and the memory they share.
 
@@ -1242,7 +1233,11 @@ class Generation:
         self.watched = 1 in slots  # whether there is a monitor
         # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 1))).cast("Q")
-        self.files = [open(memory_file(), "w+b", buffering=0) for _ in range(2)]
+        if sys.platform == "linux":
+            self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
+        else:
+            import tempfile
+            self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
         self.files[0].write(seed)
         self.told = 0              # number that systemd has heard of
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
@@ -1490,9 +1485,8 @@ class Supervisor:
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
-        if os.geteuid() == 0:  # the user may not be allowed to read Python's files
-            for module in LATER if self.reloads else LATER[:1]:
-                __import__(module)
+        for module in LATER[:None if self.reloads else 1] if os.geteuid() == 0 else ():
+            __import__(module)  # while it can be: `user` may have no right to read Python's files
         drop_privileges(config.user)
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
@@ -1711,19 +1705,18 @@ class Key(NamedTuple):
     help: str = ""
 
 
-def suggest(word: Any, known: Iterable[str]) -> str:
+def suggest(word: Any, known: Collection[str]) -> str:
     """The nearest right word, or all of them."""
     import difflib
-    known = list(known)
     near = difflib.get_close_matches(str(word), known, 1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
 
-def rule(test: Callable[[Any], bool], says: str) -> Check:
-    """A check that keeps the value as it is."""
+def rule(test: Callable[[Any], Any], says: str, words: Sequence[str] = ()) -> Check:
+    """A check that keeps the value as it is; `words` are what it could be meant to be."""
     def check(value: Any) -> Any:
         if not test(value):
-            raise Problem(says)
+            raise Problem(says + (f"; {suggest(value, words)}" if words else ""))
         return value
     return check
 
@@ -1742,12 +1735,8 @@ def number(low: float, high: float) -> Check:
 
 def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Check:
     """A check for one of a few words, or for text that `other` accepts."""
-    def check(value: Any) -> Any:
-        if isinstance(value, str) and (value in words or other(value)):
-            return value
-        raise Problem(f"must be one of {', '.join(words)} {says}".rstrip() + "; "
-                      + suggest(value, words))
-    return check
+    return rule(lambda value: isinstance(value, str) and (value in words or other(value)),
+                f"must be one of {', '.join(words)} {says}".rstrip(), words)
 
 
 def some(check: Check) -> Check:
@@ -1758,10 +1747,9 @@ def some(check: Check) -> Check:
 def endpoint(value: Any) -> tuple[str, int]:
     """A check for "127.0.0.1:53" and "[::]:53"; port 0 lets the kernel pick one."""
     match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", str(value))
-    host = match and (match[1] or match[2])
-    if not match or not is_address(host) or int(match[3]) > 65535:
+    if not match or not is_address(match[1] or match[2]) or int(match[3]) > 65535:
         raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
-    return str(ipaddress.ip_address(host or "")), int(match[3])
+    return str(ipaddress.ip_address(match[1] or match[2])), int(match[3])
 
 
 def contact(value: Any) -> bytes:
@@ -1779,10 +1767,7 @@ def is_address(value: Any) -> bool:
 
 def domain(value: Any) -> bytes:
     """A check for a domain name."""
-    try:
-        return wire.parse_name(TEXT(value))
-    except wire.BadText as bad:
-        raise Problem(str(bad)) from None
+    return wire.parse_name(TEXT(value))
 
 
 def backend_address(value: Any) -> tuple[str, ...]:
@@ -1790,17 +1775,14 @@ def backend_address(value: Any) -> tuple[str, ...]:
     name; canonical, so that the same server is the same key everywhere."""
     found = []
     for each in value.split(",") if isinstance(value, str) else LIST(value):
-        each = TEXT(each).strip()
-        if is_address(each):
-            found.append(str(ipaddress.ip_address(each)))
-        elif not re.fullmatch(r"[a-z0-9_.-]*[a-z_-][a-z0-9_-]*\.?", each.lower()):
+        text = TEXT(each).strip().lower()
+        if not is_address(text) and not re.fullmatch(r"[a-z0-9_.-]*[a-z_-][a-z0-9_-]*\.?", text):
             raise Problem("is no IPv4 or IPv6 address, and no host name")
-        else:
-            found.append(wire.show_name(domain(each).lower()))
-    kinds = [wire.address_rdata(each)[0] for each in found]
-    if len(set(kinds)) != len(kinds) or (wire.CNAME in kinds and len(kinds) > 1):
+        found.append(wire.address_rdata(text))
+    kinds = [rtype for rtype, _ in sorted(found)]
+    if kinds != [wire.A, wire.AAAA] and len(kinds) > 1:
         raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
-    return tuple(sorted(found, key=lambda each: ":" in each))
+    return tuple(wire.show_rdata(*each) for each in sorted(found))
 
 
 TEXT = rule(lambda value: isinstance(value, str) and value != "", "must be text")
@@ -1875,24 +1857,24 @@ class Checker:
         try:
             return (self.folder / file).read_text("utf-8").removeprefix("\ufeff")
         except (OSError, ValueError) as bad:
-            why = getattr(bad, "strerror", None) or bad
-            self.problem(path, f" = {file!r}: {why}" if path else str(why))
+            self.problem(path, f" = {file!r}: {getattr(bad, 'strerror', None) or bad}")
             return ""
 
     def table(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
         """The values of a table that pass their checks."""
+        if not isinstance(value, dict):
+            self.problem(path, f" = {value!r:.80}: must be a table")
+            return {}
         found = {}
-        for name, each in value.items() if isinstance(value, dict) else ():
+        for name, each in value.items():
             where = f"{path}.{name}" if path else name
             try:
                 if name not in keys:
                     self.problem(where, ": unknown key; " + suggest(name, keys))
                 else:
                     found[name] = keys[name].check(each)
-            except Problem as bad:
+            except wire.BadText as bad:
                 self.problem(where, f" = {each!r:.80}: {bad}")
-        if not isinstance(value, dict):
-            self.problem(path, f" = {value!r:.80}: must be a table")
         return found
 
     def full(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
@@ -1906,11 +1888,10 @@ class Checker:
             where = f'{path}."{name}"'
             try:
                 key = domain(name).lower()
-                if key in seen:
+                if seen.setdefault(key, name) != name:
                     raise Problem(f'the same name as {path}."{seen[key]}"')
-                seen[key] = name
                 yield where, key, each
-            except Problem as bad:
+            except wire.BadText as bad:
                 self.problem(where, f": {bad}")
 
     def config(self, document: dict[str, Any]) -> Config:
@@ -1940,9 +1921,8 @@ class Checker:
     def zone(self, where: str, apex: bytes, value: Any) -> Zone:
         """One zone: its records, and SOA and NS from the keys where the records have none."""
         keys, zone = self.full(where, value, ZONE), Zone(apex)
-        texts = {"records": keys["records"]}
-        if keys["file"]:
-            texts["file"] = self.text(f"{where}.file", keys["file"])
+        texts = {"records": keys["records"],
+                 "file": keys["file"] and self.text(f"{where}.file", keys["file"])}
         for label, text in texts.items():
             parsed = wire.ZoneText(text, apex, keys["ttl"])
             for problem in parsed.problems:
@@ -1991,9 +1971,8 @@ class Checker:
                         for parent, labels in zone.endings.items()}
         zone.cuts = {owner for owner, node in zone.nodes.items()
                      if wire.NS in node and owner != zone.apex}
-        soa = zone.nodes[zone.apex].get(wire.SOA, wire.RRset(wire.SOA, 0, (bytes(4),)))
-        minimum = int.from_bytes(soa.rdatas[0][-4:], "big")
-        zone.negative = soa._replace(ttl=min(soa.ttl, minimum))  # RFC 2308 3
+        soa = zone.nodes[zone.apex][wire.SOA]  # its TTL or its minimum: RFC 2308 3
+        zone.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big")))
         for server in zone.nodes[zone.apex][wire.NS].rdatas:
             node = zone.nodes.get(server.lower(), {})
             if zone.apex in wire.suffixes(server.lower()) and not {wire.A, wire.AAAA} & node.keys():
@@ -2002,7 +1981,9 @@ class Checker:
 
     def pool(self, where: str, owner: bytes, value: Any, zones: dict[bytes, Zone]) -> PoolConfig:
         """One pool."""
-        keys, zone = self.full(where, value, POOL), home(owner, zones)
+        keys = self.full(where, value, POOL)
+        # The zone with the longest apex.
+        zone = next((zones[each] for each in wire.suffixes(owner) if each in zones), None)
         rows = tuple(self.backends(where, keys["backends"]))
         if not keys["backends"] and keys["source"] is None:
             self.problem(where, ": needs backends, or a source that names them")
@@ -2010,13 +1991,17 @@ class Checker:
         if len(hosts) > 1:
             self.problem(where, ".backends: addresses and host names do not mix")
         self.check_owner(where, owner, zone, True in hosts)
-        code = ""
+        keys.update(backends=rows, code="", name=wire.show_name(owner)[:-1])
         if keys["policy"] not in POLICIES:
-            code = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
+            keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
         if keys["anticache"] is None:
             keys["anticache"] = zone is None or owner != zone.apex
-        keys.update(backends=rows, source=self.source(where, keys["source"]))
-        return PoolConfig(**keys, code=code, name=wire.show_name(owner)[:-1], owner=owner)
+        if keys["source"] is not None:
+            given = self.full(f"{where}.source", keys["source"], SOURCE)
+            if "sqlite" not in keys["source"]:
+                self.problem(f"{where}.source", ': needs sqlite = "FILE"')
+            keys["source"] = Source(str(self.folder / given.pop("sqlite")), **given)
+        return PoolConfig(**keys)
 
     def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:
         """Note why a pool cannot stand at its name, if it cannot."""
@@ -2034,31 +2019,17 @@ class Checker:
         """The inline backends."""
         seen: set[str] = set()
         for at, value in enumerate(values):
-            path = f"{where}.backends[{at}]"
-            known = len(self.problems)
+            path, known = f"{where}.backends[{at}]", len(self.problems)
             table = value if isinstance(value, dict) else {"address": value}
             keys = self.full(path, table, BACKEND)
-            if not keys["address"] and len(self.problems) == known:
-                self.problem(path, ": needs an address")
-            if seen & set(keys["address"]):
+            row = Row(keys.pop("address"), **keys)
+            if seen & set(row.addresses):
                 self.problem(path, f" = {value!r:.80}: stands in the list twice")
-            seen |= set(keys["address"])
-            if keys["address"]:
-                yield Row(keys.pop("address"), **keys)
-
-    def source(self, where: str, value: Any) -> Source | None:
-        """Where rows come from."""
-        if value is None:
-            return None
-        keys = self.full(f"{where}.source", value, SOURCE)
-        if "sqlite" not in value:
-            self.problem(f"{where}.source", ': needs sqlite = "FILE"')
-        return Source(str(self.folder / keys.pop("sqlite")), **keys)
-
-
-def home(owner: bytes, zones: dict[bytes, Zone]) -> Zone | None:
-    """The zone of a name: the one with the longest apex."""
-    return next((zones[each] for each in wire.suffixes(owner) if each in zones), None)
+            elif not row.addresses and len(self.problems) == known:
+                self.problem(path, ": needs an address")
+            seen.update(row.addresses)
+            if row.addresses:
+                yield row
 
 
 def check_functions(config: Config) -> None:
@@ -2075,14 +2046,12 @@ def check_functions(config: Config) -> None:
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
     import tomllib
-    checker = Checker(file)
     try:
-        document = tomllib.loads(checker.text("", os.path.basename(file)))
-    except (ValueError, RecursionError) as bad:  # ValueError is TOML's, and of numbers too long
-        checker.problem("", str(bad))
-    if checker.problems:
-        raise ConfigError("\n".join(checker.problems))
-    return checker.config(document)
+        with open(file, encoding="utf-8") as text:
+            document = tomllib.loads(text.read().removeprefix("\ufeff"))
+    except (OSError, ValueError, RecursionError) as bad:  # ValueError: of TOML, UTF-8, int()
+        raise ConfigError(f"{file}: {getattr(bad, 'strerror', None) or bad}") from None
+    return Checker(file).config(document)
 
 
 # ---- 11. Command line --------------------------------------------------------------------------
@@ -2150,8 +2119,6 @@ def check(file: str) -> int:
 
 def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
     """What the command line asks for: words and a port."""
-    if not argv:
-        return DEMO, 9000
     import argparse
     parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE, add_help=False)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
