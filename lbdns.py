@@ -40,6 +40,7 @@ if __name__ == "__main__" and sys._getframe().f_back is None and sys.platform ==
 
 # Imported here: what every process needs, for each module costs memory in all of them. What only a
 # command, a poll or the reading of a config needs is imported in the function that does it.
+import array
 import bisect
 import contextlib
 import errno
@@ -67,8 +68,8 @@ import struct
 import threading
 import time
 import types
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn, cast
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 try:
     import wire
@@ -81,7 +82,9 @@ VERSION = "0.1.0"
 LATER = ("ctypes", "difflib", "sqlite3", "tomllib", "urllib.parse")
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
-UDP_BATCH = 64            # datagrams answered per wake-up, so that TCP and timers get their turn
+UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
+BATCH = 32                # datagrams a system call takes; more would not stay in the cache
+UDP_BATCH = 4 * BATCH     # datagrams answered per wake-up, so that TCP and timers get their turn
 UDP_QUERY_MAX = 4096      # octets of a query over UDP; what is longer is dropped unread
 UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
 UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
@@ -92,7 +95,8 @@ TCP_MESSAGE = 5.0         # seconds from a query's first octet to its last
 TCP_LIFE = 300.0          # seconds a connection may live; then it is closed between two queries
 TCP_READ = 16384          # octets taken from a connection per wake-up
 TCP_QUEUE = 65536         # octets of unread replies after which a client's queries must wait
-TCP_TURN = 64             # queries answered per connection and wake-up
+TCP_GROUP = 8             # queries answered before a look at how much is unread
+TCP_TURNS = 8             # such groups answered per connection and wake-up
 ACCEPT_TURN = 32          # connections accepted per wake-up
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 TICK = 0.5                # seconds between two looks at timers and heartbeats
@@ -105,6 +109,9 @@ CRASH_WINDOW = 10.0       # a child that lived shorter than this waits before it
 CRASH_PAUSE = 1.0         # seconds of that wait
 NSID_MAX = 64             # octets; it rides in every reply that is asked for it
 CHAIN_MAX = 8             # CNAMEs followed in one answer
+COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
+LEARNED_MAX = 10_000      # things the fast path remembers, of about 300 octets each
+OPT_ROOM = 200            # octets of a reply's OPT that the fast path sets aside
 TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
 CREDIT_FADE = 20.0        # seconds in which own answers stop counting as load not yet reported
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
@@ -312,7 +319,7 @@ class State:
         self.pools = {owner: Pool(pool, scale, log) for owner, pool in config.pools.items()}
         self.names = {pool.config.name: pool for pool in self.pools.values()}
         self.lines: set[str] = set()    # of the snapshot last read
-        # Called with every reply when queries are logged, else None.
+        # Called with every reply: by the log of queries, or by the fast path.
         self.note: Callable[[wire.Query, str, Reply], None] | None = None
 
     def load(self, snapshot: str, now: float) -> None:
@@ -325,9 +332,13 @@ class State:
 
 
 # ---- 4. A query's way: answer, find -----------------------------------------------------------
+Dice = Callable[[], float]    # gives floats in [0, 1)
+Dealer = Callable[[], bytes]  # gives the records of a pool's next answer
+
 class Reply:
     """What is to be said, before it becomes bytes."""
-    __slots__ = ("authoritative", "chosen", "options", "rcode", "records", "scoped")
+    __slots__ = ("authoritative", "chosen", "options", "plan", "policy", "pool", "rcode",
+                 "records", "scoped")
 
     def __init__(self, rcode: int) -> None:
         self.rcode, self.authoritative = rcode, False
@@ -335,17 +346,24 @@ class Reply:
         self.options: list[tuple[int, bytes]] = []              # of OPT: code, data
         self.chosen: list[str] = []                             # backends answered, for the log
         self.scoped = False                                     # whether the client subnet counted
+        self.pool: Pool | None = None                           # which had a say, by this plan
+        self.plan: dict[int, tuple[Policy, bool]] = {}
+        self.policy: Policy | None = None                       # which chose
 
     def explain(self, code: int, text: str) -> None:
         """Say why this answer is unusual: an Extended DNS Error (RFC 8914)."""
         self.options.append((wire.EDE, struct.pack("!H", code) + text.encode()))
+
+    def errors(self) -> tuple[tuple[int, bytes], ...]:
+        """What was explained."""
+        return tuple(each for each in self.options if each[0] == wire.EDE)
 
 
 class Ask(NamedTuple):
     """What a policy may know of a query."""
     query: wire.Query
     sender: str                  # the peer's address
-    dice: Callable[[], float]    # gives floats in [0, 1)
+    dice: Dice
 
     def question(self) -> types.SimpleNamespace:
         """The same for a user's function: name and type asked for, the client's address (usually a
@@ -377,10 +395,10 @@ def plain_address(host: str) -> str:
 
 
 def answer(packet: bytes, client: str, tcp: bool, state: State, now: float,
-           dice: Callable[[], float]) -> bytes | None:
+           dice: Dice) -> bytes | None:
     """The reply to one query, or None to stay silent (only for what is not a query).
 
-    `client` is the peer's address as text, `now` monotonic seconds, `dice` gives floats in [0, 1).
+    `client` is the peer's address as text, `now` monotonic seconds.
     """
     try:
         query = wire.decode_query(packet)
@@ -396,9 +414,10 @@ def answer(packet: bytes, client: str, tcp: bool, state: State, now: float,
     writer = wire.Writer(query, query.limit(tcp), reply.options)
     for section, owner, rrset in reply.records:
         writer.add(section, owner, rrset)
+    octets = writer.finish(reply.rcode, reply.authoritative)
     if state.note is not None:
         state.note(query, client, reply)
-    return writer.finish(reply.rcode, reply.authoritative)
+    return octets
 
 
 def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: Reply,
@@ -416,7 +435,8 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
     if wire.COOKIE in options and reply.rcode != wire.FORMERR:
         # RFC 7873 5.2 in the layout of RFC 9018 4. No cookie is ever demanded, so none is checked:
         # what this gives a client is proof that the reply comes from whom it asked.
-        cookie = options[wire.COOKIE][:8] + struct.pack("!II", 1 << 24, int(now))
+        step = int(now // COOKIE_STEP * COOKIE_STEP)
+        cookie = options[wire.COOKIE][:8] + struct.pack("!II", 1 << 24, step)
         seal = hashlib.blake2s(cookie + plain_address(client).encode(), key=state.secret,
                                digest_size=8)
         reply.options.append((wire.COOKIE, cookie + seal.digest()))
@@ -522,6 +542,8 @@ def find(zone: Zone, names: Sequence[bytes],
 class Policy:
     """How a pool chooses; this one is `failover`. One object per pool and record type, so that A
     and AAAA never disturb each other. `plan` gets the eligible backends whenever they change."""
+    blind = True  # whether it chooses without a look at the query, so that the fast path may ask it
+
     def __init__(self, rtype: int, pool: "Pool") -> None:
         self.rtype, self.pool = rtype, pool
         self.backends: list[Backend] = []
@@ -530,9 +552,37 @@ class Policy:
         """Prepare for picking from these, of which there is at least one."""
         self.backends = backends
 
-    def pick(self, ask: Ask, count: int) -> list[Backend]:
+    def draw(self, dice: Dice) -> Backend:
+        """One backend: here the first in the list."""
+        return self.backends[0]
+
+    def spread(self, dice: Dice, count: int) -> list[Backend]:
         """Up to `count` different backends, best first: here in the order they are listed."""
         return self.backends[:count]
+
+    def pick(self, ask: Ask, count: int) -> list[Backend]:
+        """The backends to answer a query with."""
+        return [self.draw(ask.dice)] if count == 1 else self.spread(ask.dice, count)
+
+    def dealer(self, before: bytes, dice: Dice) -> "Dealer | None":
+        """For the fast path: what gives the records of an answer each time it is called, `before`
+        being what stands before each rdata; None where their number is not always the same."""
+        rtype, pool, count = self.rtype, self.pool, self.pool.config.answers
+
+        def deal_one() -> bytes:
+            backend = self.draw(dice)
+            if pool.counting:
+                pool.credit([backend])
+            return before + backend.rdata[rtype]
+
+        def deal() -> bytes:
+            chosen = self.spread(dice, count)
+            pool.credit(chosen)
+            return b"".join([before + each.rdata[rtype] for each in chosen])
+        if count == 1:
+            return deal_one
+        unique = len({each.rdata[rtype] for each in self.backends}) == len(self.backends)
+        return deal if unique else None
 
 
 def capacity(backend: Backend) -> float:
@@ -545,47 +595,63 @@ class Random(Policy):
     def plan(self, backends: list[Backend]) -> None:
         """Lay the weights end to end, so that a pick is one draw and one bisection."""
         super().plan(backends)
-        self.edges = list(itertools.accumulate(map(capacity, backends)))
+        *self.edges, self.total = itertools.accumulate(map(capacity, backends))
 
-    def pick(self, ask: Ask, count: int) -> list[Backend]:
-        """One draw; for several, the smallest of exponential draws (Efraimidis, Spirakis 2006)."""
-        if count == 1:
-            at = bisect.bisect(self.edges, ask.dice() * self.edges[-1])
-            return [self.backends[min(at, len(self.backends) - 1)]]
+    def draw(self, dice: Dice) -> Backend:
+        """Where a throw of the dice falls between the edges."""
+        return self.backends[bisect.bisect(self.edges, dice() * self.total)]
+
+    def dealer(self, before: bytes, dice: Dice) -> "Dealer | None":
+        """The same without the backends, where nobody counts their answers."""
+        if self.pool.counting or self.pool.config.answers > 1:
+            return super().dealer(before, dice)
+        find, edges, total = bisect.bisect, self.edges, self.total
+        records = [before + each.rdata[self.rtype] for each in self.backends]
+        return lambda: records[find(edges, dice() * total)]
+
+    def spread(self, dice: Dice, count: int) -> list[Backend]:
+        """The smallest of exponential draws (Efraimidis, Spirakis 2006)."""
         return heapq.nsmallest(count, self.backends,
-                               key=lambda each: -math.log(1 - ask.dice()) / capacity(each))
+                               key=lambda each: -math.log(1 - dice()) / capacity(each))
 
 
 class RoundRobin(Policy):
     """Smooth weighted rotation: each backend's key is its next turn, 1/weight after its last, and
     the smallest key is picked. Who joins or comes back starts level with the earliest of the
     others, so they notice nothing."""
-    heap: list[tuple[float, int, Backend]] = []
+    heap: list[tuple[float, int, Backend, float]] = []  # key, a tie-breaker, who, how far it moves
 
     def plan(self, backends: list[Backend]) -> None:
         """Go on with the turns of the last plan; equal turns are taken in the config's order."""
         super().plan(backends)
-        for turn, _, backend in self.heap:
+        for turn, _, backend, _ in self.heap:
             backend.turns[self.rtype] = turn
-        level = min((turn for turn, _, _ in self.heap), default=0.0)
+        level = self.heap[0][0] if self.heap else 0.0
         self.arrange((max(level, each.turns.get(self.rtype, level)) for each in backends),
                      itertools.count())
 
     def arrange(self, keys: Iterable[float], order: Iterable[int]) -> None:
         """Build the heap; (key, order) is never equal for two backends."""
-        self.heap = list(zip(keys, order, self.backends, strict=False))
+        self.heap = list(zip(keys, order, self.backends, map(self.step, self.backends),
+                             strict=False))
         heapq.heapify(self.heap)
 
     def step(self, backend: Backend) -> float:
         """How far a pick moves a backend's key."""
         return 1 / capacity(backend)
 
-    def pick(self, ask: Ask, count: int) -> list[Backend]:
+    def draw(self, dice: Dice) -> Backend:
+        """The backend with the smallest key."""
+        key, order, backend, step = self.heap[0]
+        heapq.heapreplace(self.heap, (key + step, order, backend, step))
+        return backend
+
+    def spread(self, dice: Dice, count: int) -> list[Backend]:
         """The backends with the smallest keys."""
         taken = [heapq.heappop(self.heap) for _ in range(min(count, len(self.heap)))]
-        for key, order, backend in taken:
-            heapq.heappush(self.heap, (key + self.step(backend), order, backend))
-        return [backend for _, _, backend in taken]
+        for key, order, backend, step in taken:
+            heapq.heappush(self.heap, (key + step, order, backend, step))
+        return [backend for _, _, backend, _ in taken]
 
 
 class LeastConnections(RoundRobin):
@@ -624,6 +690,8 @@ class LowestRatio(LeastConnections):
 class Hash(Policy):
     """Rendezvous hashing (Thaler, Ravishankar 1996): a client's network always gets the same
     backend, on every server, and when one is removed only its clients move."""
+    blind = False
+
     def pick(self, ask: Ask, count: int) -> list[Backend]:
         """The backends with the best draws, the draw being a hash of network and backend."""
         network = ask.network()
@@ -636,6 +704,8 @@ class Hash(Policy):
 
 class Custom(Random):
     """A user's function; whatever it does wrong, the query is answered, at random."""
+    blind = False
+
     def pick(self, ask: Ask, count: int) -> list[Backend]:
         """What pick(query, backends) returns: a backend, several of them, or None for SERVFAIL."""
         try:
@@ -670,6 +740,9 @@ class Pool:
         self.stale, self.loaded = False, 0.0
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
         self.current: dict[int, tuple[Policy, bool]] = {}  # type -> (policy, last resort?)
+        self.counting = True            # whether own answers matter to anything
+        # What the fast path has learned of the pool's name, and of its anti-cache names.
+        self.answers: tuple[Answers, Answers] = ({}, {})
         self.load(config.backends, False, 0.0)
 
     def load(self, rows: Iterable[Row], stale: bool, now: float) -> None:
@@ -687,6 +760,10 @@ class Pool:
     def plan(self) -> None:
         """Decide for each type who is eligible and by which policy."""
         self.current = {}
+        self.counting = self.kind in (LeastConnections, Custom) or any(
+            each.max_connections is not None for each in self.backends)
+        for answers in self.answers:
+            answers.clear()
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             have = [each for each in self.backends if rtype in each.rdata]
             if have:
@@ -710,6 +787,7 @@ class Pool:
 
     def pick(self, qtype: int, ask: Ask, reply: Reply) -> wire.RRset | None:
         """The records to answer a type with; None: NODATA, or SERVFAIL when reply.rcode says so."""
+        reply.pool, reply.plan = self, self.current
         rtype = wire.CNAME if wire.CNAME in self.current else qtype
         if qtype == wire.ANY:
             rtype = next(iter(self.current), wire.A)
@@ -725,13 +803,12 @@ class Pool:
                 return self.last_resort(qtype, reply)
         if self.stale:
             reply.explain(3, "the load of the backends is unknown")  # 3: Stale Answer
-        chosen = policy.pick(ask, self.config.answers)
+        reply.policy, chosen = policy, policy.pick(ask, self.config.answers)
         if not chosen:
             reply.rcode = wire.SERVFAIL
             return None
-        for each in chosen:
-            self.credit(each)
-            reply.chosen.append(each.addresses[-1 if rtype == wire.AAAA else 0])
+        self.credit(chosen)
+        reply.chosen = [each.addresses[-1 if rtype == wire.AAAA else 0] for each in chosen]
         reply.scoped |= isinstance(policy, Hash)
         ttl = min(self.config.ttl, TTL_RESORT) if resort else self.config.ttl
         # Two rows or a user's function may name one address twice: RFC 2181 5 wants it once.
@@ -749,12 +826,13 @@ class Pool:
             return None
         return wire.RRset(kind, min(self.config.ttl, TTL_RESORT), [rdata])
 
-    def credit(self, backend: Backend) -> None:
+    def credit(self, chosen: list[Backend]) -> None:
         """Count an answer as load to come; who is full by that is out until the next snapshot."""
-        was_full = backend.full()
-        backend.credit += self.scale
-        if backend.max_connections is not None and backend.full() and not was_full:
-            self.plan()
+        for backend in chosen if self.counting else ():
+            was_full = backend.max_connections is None or backend.full()
+            backend.credit += self.scale
+            if not was_full and backend.full():
+                self.plan()
 
 
 def load_function(config: PoolConfig) -> Callable[..., Any]:
@@ -765,35 +843,226 @@ def load_function(config: PoolConfig) -> Callable[..., Any]:
     return cast("Callable[..., Any]", space[name])
 
 
-# ---- 6. UDP: one datagram in, one out ----------------------------------------------------------
+# ---- 6. The fast path: a cache of `answer` -----------------------------------------------------
+Peer = str | bytes               # a client's address: text, or the octets it has in a sockaddr
+Edit = tuple[bytes, int, bytes]  # query to reply: octets 2 to 11, and all from an offset on
+# What transports call with queries, a function that tells the peer of each, and "came over TCP".
+Respond = Callable[[Sequence[bytes], Callable[[], Sequence[Peer]], bool], Sequence["Edit | None"]]
+
+# What depends on the name: octets 2 to 11; records, or a pool's dealer; Extended DNS Errors.
+Entry = tuple[bytes, bytes, "Dealer | None", tuple[Any, ...]]
+Answers = dict[int, Entry]       # of a name, by kind of query + the offset at which the name ends
+KIND = 512                       # kinds are multiples of this, which is more than the offset can be
+UNKNOWN: Answers = {}            # stays empty: `answer` has to be asked
+# Below a name that exists: where another's last octets stand if a pool's name of some length ends
+# there, and the anti-cache names of such pools; one for each length, shortest first.
+Endings = list[tuple[slice, dict[bytes, Answers]]]
+# What all of a query says but its id and its labels below a name that exists: kind of query; OPT of
+# the reply (None: it depends on the client); the OPTs by client and Extended DNS Errors; the octets
+# behind the name, if lower() may change them; length of the name; the names that exist; the first
+# of Endings; the others of them; what answers all other names below.
+Tail = tuple[int, "bytes | None", dict[Any, bytes], "bytes | None", int, Container[bytes],
+             slice, dict[bytes, Answers], Endings, Answers]
+NOWHERE = 1 << 16                # an offset behind every query's end
+LABEL_ENDS = [NOWHERE, *range(wire.HEADER + 2, wire.HEADER + 2 + wire.LABEL_MAX),
+              *[NOWHERE] * (255 - wire.LABEL_MAX)]  # length of the first label -> where it ends
+
+
+class Cache:
+    """Answers what it knows, asks `miss` for the rest, and learns from what that says.
+
+    Equal to `answer` octet for octet, since each part of a reply is found by all octets of the
+    query that it depends on, names by their lower case. Names that do not exist are not stored:
+    they share what answers all such names below the nearest name that exists, or the anti-cache
+    names of a pool. So no stranger can fill the memory with names.
+    """
+    def __init__(self, state: State, dice: Dice,
+                 miss: Callable[[bytes, Peer, bool], bytes | None]) -> None:
+        self.state, self.dice, self.miss = state, dice, miss
+        self.told: tuple[wire.Query, Reply] | None = None  # what `answer` said last
+        self.until = 0.0                                   # when cookies change
+        self.tails: tuple[dict[bytes, Tail], ...] = ({}, {})  # of UDP, of TCP
+        self.exact = {owner: pool.answers[0] for owner, pool in state.pools.items()}
+        self.absent: dict[bytes, Answers] = {apex: {} for apex in state.zones}  # NXDOMAIN
+        self.filled: list[Answers] = []                    # one for each thing that was learned
+        state.note = self.note
+
+    def note(self, query: wire.Query, client: str, reply: Reply) -> None:
+        """Remember what `answer` said, for `learn`."""
+        self.told = query, reply
+
+    def tick(self, now: float) -> None:
+        """Forget the replies' OPTs when their cookies change."""
+        if now >= self.until:
+            self.until = (now // COOKIE_STEP + 1) * COOKIE_STEP
+            for tails in self.tails:
+                tails.clear()
+
+    def replies(self, packets: Sequence[bytes], peers: Callable[[], Sequence[Peer]],
+                tcp: bool) -> list[Edit | None]:
+        """The replies to some queries. A packet may be anything: what its octets find here was
+        learned from a good query that had the same ones, label by label."""
+        edits: list[Edit | None] = []
+        clients: Sequence[Peer] = ()  # known only when they matter
+        tails, exact, ends, add = self.tails[tcp], self.exact, LABEL_ENDS, edits.append
+        for packet in packets:
+            octets = packet.lower()
+            try:
+                start, at = 12, ends[octets[12]]
+            except IndexError:
+                start, at = 12, NOWHERE
+            tail = tails.get(octets[2:12] + octets[at:])
+            while tail is None and at < len(octets) and 0 < octets[at] <= wire.LABEL_MAX:
+                start, at = at, at + 1 + octets[at]
+                tail = tails.get(octets[2:12] + octets[at:])
+            if tail is not None:
+                kind, opt, opts, rest, size, names, part, pools, longer, answers = tail
+                end = at + size
+                name = octets[start:end]
+                if name in names:
+                    answers = exact.get(name, UNKNOWN) if start == 12 else UNKNOWN
+                else:
+                    answers = pools.get(name[part], answers)
+                    for part, pools in longer:
+                        answers = pools.get(name[part], answers)
+                entry = answers.get(kind + end)
+                if entry is not None and (rest is None or packet.endswith(rest)):
+                    header, records, deal, errors = entry
+                    if opt is None or errors:
+                        clients = clients or peers()
+                        opt = opts.get((clients[len(edits)], errors))
+                    if opt is not None:
+                        if deal is not None:
+                            records = deal()
+                        add((header, end + 4, records + opt))
+                        continue
+            clients = clients or peers()
+            add(self.ask(packet, clients[len(edits)], tcp))
+        return edits
+
+    def ask(self, packet: bytes, peer: Peer, tcp: bool) -> Edit | None:
+        """Have a query answered, and learn from it."""
+        self.told = None
+        octets = self.miss(packet, peer, tcp)
+        if octets is None:
+            return None
+        if self.told is not None:
+            self.learn(packet, peer, tcp, octets, *self.told)
+        return octets[2:wire.HEADER], wire.HEADER, octets[wire.HEADER:]
+
+    def learn(self, packet: bytes, peer: Peer, tcp: bool, octets: bytes, query: wire.Query,
+              reply: Reply) -> None:
+        """Keep the two parts of a reply, if what they depend on is in the octets they are kept by.
+        """
+        end, policy, errors = wire.HEADER + len(query.qname), reply.policy, reply.errors()
+        if (query.rcode or len(query.qname) == 1
+                # Nothing but OPT behind the question; its owner could be a pointer into the name.
+                or packet[6:wire.HEADER] != bytes([0, 0, 0, 0, 0, query.has_opt])
+                or packet[end + 4:end + 5].strip(b"\0")
+                # Short enough with any OPT: whether it is truncated is no question then.
+                or len(octets) + OPT_ROOM > wire.UDP_PLAIN
+                # A choice that looks at the query, or whose rdata may be compressed.
+                or policy and not (policy.blind and policy.rtype == query.qtype != wire.CNAME)):
+            return
+        names, above = wire.suffixes(query.key), 1  # the nearest name above that exists
+        while not self.exists(names[above:]):
+            above += 1
+        known, endings, others = self.below(names[above:])
+        answers = others
+        for part, pools in endings:
+            answers = pools.get(names[above - 1][part], answers)
+        if above == 1 and query.key in known:
+            answers = self.exact.setdefault(query.key, {})
+        deal = policy.dealer(octets[end + 4:end + 16], self.dice) if policy else None
+        # A pool clears its own answers when it plans anew. It may just have done so; and those of
+        # a name that leads to it by a CNAME are not its own.
+        if answers is UNKNOWN or (policy and not deal) or (
+                reply.pool and (reply.plan is not reply.pool.current or all(
+                    answers is not each for each in reply.pool.answers))):
+            return
+        if len(self.filled) >= LEARNED_MAX:
+            learned: list[Any] = [*self.tails, *self.filled, self.filled]
+            for each in learned:
+                each.clear()
+        self.filled.append(answers)
+        cut = len(octets) - (11 + sum(4 + len(data) for _, data in reply.options)) * query.has_opt
+        kind = (query.qtype * 4 + bool(query.flags & wire.RD) * 2 + query.has_opt) * KIND
+        answers[kind + end] = octets[2:wire.HEADER], octets[end + 4:cut], deal, errors
+
+        size = len(names[above])
+        key = packet[2:wire.HEADER] + packet[end - size:].lower()
+        rest = packet[end:] if packet[end:].lower() != packet[end:].upper() else None
+        old, opts = self.tails[tcp].get(key), dict[Any, bytes]()
+        opt = None
+        if old is not None and old[3] == rest:
+            _, opt, opts, *_ = old
+        if errors or wire.COOKIE in query.options:
+            opts[peer, errors] = octets[cut:]
+        else:
+            opt = octets[cut:]
+        self.tails[tcp][key] = (kind, opt, opts, rest, size, known,
+                                *endings[0], endings[1:], others)
+
+    def exists(self, names: list[bytes]) -> bool:
+        """Whether a name, given with its ancestors, exists or is outside of all zones."""
+        zone = find_zone(names, wire.A, self.state)
+        return zone is None or names[0] in zone.nodes
+
+    def below(self, names: list[bytes]) -> tuple[Container[bytes], Endings, Answers]:
+        """What is below such a name, by the rules of `find`: names that exist, endings, and what
+        answers all other names."""
+        zone, endings = find_zone(names, wire.A, self.state), Endings([(slice(0), {})])
+        if zone is None:
+            return self.state.zones, endings, UNKNOWN
+        if find_cut(zone, names, wire.A) is not None:
+            return zone.nodes, endings, UNKNOWN
+        size, pools = len(names[0]), zone.endings.get(names[0], {})
+        endings += [(slice(-size - length, -size),
+                     {label: self.state.pools[owner].answers[1] for label, owner in pools.items()
+                      if len(label) == length}) for length in zone.lengths.get(names[0], ())[::-1]]
+        owner = zone.anticache(names)
+        others = self.state.pools[owner].answers[1] if owner is not None else (
+            UNKNOWN if b"\x01*" + names[0] in zone.nodes else self.absent[zone.apex])
+        return zone.nodes, endings[bool(pools):], others
+
+
+# ---- 7. UDP: one datagram in, one out, or a batch of them ---------------------------------------
 # Numbers of Linux that the socket module of 3.11 does not name.
 IP_PKTINFO, SO_RCVBUFFORCE = 8, 33
 PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
 IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
 CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
+NO_REPLY: Edit = (bytes(10), 0, b"")
+NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
 
-# What a transport calls with a query's octets, the peer's address and whether it came over TCP.
-Respond = Callable[[bytes, str, bool], bytes | None]
+class Datagrams:
+    """UDP one by one, as every system can; `Batch` does the same on Linux."""
+    def __init__(self, sock: socket.socket, respond: Respond) -> None:
+        self.sock, self.respond = sock, respond
 
-
-def serve_datagrams(sock: socket.socket, respond: Respond, *_: float) -> int:
-    """Answer what has come in, at most UDP_BATCH datagrams; returns how many came."""
-    for count in range(UDP_BATCH):
-        try:
-            packet, control, flags, peer = sock.recvmsg(UDP_QUERY_MAX, CONTROL_SPACE)
-        except BlockingIOError:
-            return count
-        except OSError:  # an ICMP error of an earlier reply (RFC 1122 4.1.3.3): not ours to mind
-            continue
-        if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
-            continue
-        reply = respond(packet, peer[0], False)
-        if reply is not None:
+    def serve(self, *ready: float) -> bool:
+        """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came."""
+        for _ in range(UDP_BATCH):
             try:
-                sock.sendmsg([reply], reply_from(control), 0, peer)
-            except OSError:  # no route, no buffer, a filter: this reply is lost, others are not
-                pass
-    return UDP_BATCH
+                packet, control, flags, peer = self.sock.recvmsg(UDP_QUERY_MAX, CONTROL_SPACE)
+            except BlockingIOError:
+                return False
+            except OSError:  # an ICMP error of an earlier reply (RFC 1122 4.1.3.3): never mind
+                continue
+            if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
+                continue
+            for reply in apply([packet], self.respond([packet], [peer[0]].copy, False)):
+                try:
+                    self.sock.sendmsg([reply], reply_from(control), 0, peer)
+                except OSError:  # no route, no buffer, a filter: this reply is lost, others are not
+                    pass
+        return True
+
+
+def apply(packets: Sequence[bytes], edits: Sequence[Edit | None]) -> list[bytes]:
+    """The replies that there are, whole."""
+    return [packet[:2] + edit[0] + packet[wire.HEADER:edit[1]] + edit[2]
+            for packet, edit in zip(packets, edits, strict=True) if edit is not None]
 
 
 def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
@@ -810,7 +1079,144 @@ def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, by
     return out
 
 
-# ---- 7. TCP: connections and the worker's loop -------------------------------------------------
+class Batch(Datagrams):
+    """UDP with recvmmsg(2) and sendmmsg(2): up to BATCH datagrams for one system call each way.
+
+    Both calls take an array of `struct mmsghdr` (Message), each of which points to a name (the
+    peer's sockaddr), a vector (a buffer and its size) and control data (the address that was
+    asked). The kernel fills all that in and notes how long the datagram was. The reply takes the
+    query's place in the buffer, its size goes into the vector, and the same array is sent, without
+    the messages that get no reply.
+
+    All of it lies in one piece of memory that is mapped here and stays where it is; messages and
+    vectors come first, so that one assignment makes them new for the next call.
+    """
+    NAME = 28                   # octets of a sockaddr_in6, the longest that comes
+    SLOT = UDP_QUERY_MAX + 192  # of a buffer; no power of two, lest all share few cache lines
+
+    def __init__(self, sock: socket.socket, respond: Respond) -> None:
+        super().__init__(sock, respond)
+        import ctypes
+        address, size, word, octet = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_char
+
+        class Vector(ctypes.Structure):         # struct iovec
+            _fields_ = [("base", address), ("size", size)]
+
+        class Header(ctypes.Structure):         # struct msghdr
+            _fields_ = [("name", address), ("name_size", word), ("vector", address),
+                        ("vectors", size), ("control", address), ("control_size", size),
+                        ("flags", ctypes.c_int)]
+
+        class Message(ctypes.Structure):        # struct mmsghdr
+            _fields_ = [("header", Header), ("length", word)]
+
+        class Memory(ctypes.Structure):
+            _fields_ = [("messages", Message * BATCH), ("vectors", Vector * BATCH),
+                        ("names", octet * self.NAME * BATCH),
+                        ("controls", octet * CONTROL_SPACE * BATCH),
+                        ("buffers", octet * self.SLOT * BATCH)]
+
+        self.memory, self.message = mmap.mmap(-1, ctypes.sizeof(Memory)), ctypes.sizeof(Message)
+        whole = Memory.from_buffer(self.memory)
+        for at in range(BATCH):
+            # One octet more than is allowed tells what is too long.
+            whole.vectors[at] = Vector(ctypes.addressof(whole.buffers[at]), UDP_QUERY_MAX + 1)
+            whole.messages[at].header = Header(
+                ctypes.addressof(whole.names[at]), self.NAME, ctypes.addressof(whole.vectors[at]),
+                1, ctypes.addressof(whole.controls[at]), CONTROL_SPACE, 0)
+        self.base, self.names = ctypes.addressof(whole), Memory.names.offset
+        self.fresh = self.memory[:self.names]
+        self.starts = [Memory.buffers.offset + self.SLOT * at for at in range(BATCH)]
+        self.headers = [slice(start + 2, start + wire.HEADER) for start in self.starts]
+        self.lengths = self.column("I", Message.length.offset, self.message)
+        self.sizes = self.column("L", Memory.vectors.offset + Vector.size.offset,
+                                 ctypes.sizeof(Vector))
+        v6 = sock.family == socket.AF_INET6
+        self.address = struct.Struct("8x16s4x" if v6 else "4x4s20x")
+        self.interfaces = self.column("I", Memory.controls.offset + socket.CMSG_LEN(0) + 16 * v6,
+                                      CONTROL_SPACE)
+        libc = ctypes.CDLL(None)
+        self.receive, self.send, self.fd = libc.recvmmsg, libc.sendmmsg, sock.fileno()
+        self.receive.argtypes = [ctypes.c_int, address, word, ctypes.c_int, address]
+        self.send.argtypes = [ctypes.c_int, address, word, ctypes.c_int]
+
+    def column(self, kind: Literal["I", "L"], start: int, step: int) -> "memoryview[int]":
+        """One field of each message, as a view on the memory."""
+        width = struct.calcsize(kind)
+        view = memoryview(self.memory)[:start + step * BATCH].cast("B").cast(kind)
+        return view[start // width::step // width]
+
+    def serve(self, *ready: float) -> bool:
+        """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came."""
+        return all(self.turn() == BATCH for _ in range(UDP_BATCH // BATCH))
+
+    def turn(self) -> int:
+        """Receive, answer and send once; returns how many came."""
+        memory, message = self.memory, self.message
+        memory[:self.names] = self.fresh
+        came = int(self.receive(self.fd, self.base, BATCH, socket.MSG_DONTWAIT, None))
+        if came <= 0:
+            return 0
+        self.interfaces[:] = NO_INTERFACES  # as in `reply_from`
+        lengths = self.lengths[:came].tolist()
+        if max(lengths) > UDP_QUERY_MAX:
+            lengths = [each if each <= UDP_QUERY_MAX else 0 for each in lengths]
+        edits = self.respond([memory[start:start + length]
+                              for start, length in zip(self.starts, lengths, strict=False)],
+                             self.peers, False)
+        sizes = array.array("L")
+        for start, place, edit in zip(self.starts, self.headers, edits, strict=False):
+            header, end, tail = edit or NO_REPLY
+            memory[place] = header
+            memory[start + end:start + end + len(tail)] = tail
+            sizes.append(end + len(tail))
+        self.sizes[:came] = sizes
+        count, sent = came if 0 not in sizes else self.close_gaps(sizes), 0
+        while sent < count:  # -1 is about the first of them: it is lost, the others are not
+            sent += max(1, self.send(self.fd, self.base + sent * message, count - sent,
+                                     socket.MSG_DONTWAIT))
+        return came
+
+    def peers(self) -> list[Peer]:
+        """The addresses that the messages came from."""
+        names = self.memory[self.names:self.names + BATCH * self.NAME]
+        return [address for address, in self.address.iter_unpack(names)]
+
+    def close_gaps(self, sizes: Sequence[int]) -> int:
+        """Move the messages that have a reply to the front; returns how many have."""
+        have, size = [at for at, each in enumerate(sizes) if each], self.message
+        for to, at in enumerate(have):
+            self.memory[to * size:to * size + size] = self.memory[at * size:at * size + size]
+        return len(have)
+
+
+def choose_transport() -> tuple[type[Datagrams], str]:
+    """Batch, if it proves here that it works, else Datagrams; and what to tell about it."""
+    def respond(packets: Sequence[bytes], peers: Callable[[], Sequence[Peer]],
+                tcp: bool) -> list[Edit | None]:
+        return [(bytes(10), len(packet), cast(bytes, peer))
+                for packet, peer in zip(packets, peers(), strict=False)]
+    try:
+        if not UDP_MMSG:
+            raise OSError("only Linux has recvmmsg")
+        with contextlib.ExitStack() as stack:
+            server, one, two = (stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+                                for _ in range(3))
+            for sock in (server, one, two):
+                sock.bind(("127.0.0.1", 0))
+                sock.settimeout(TICK)
+            batch = Batch(server, respond)
+            for sock, octets in ((one, 12), (two, 700), (one, 40)):
+                sock.sendto(bytes(octets), server.getsockname())
+            batch.serve()
+            if [len(sock.recv(UDP_QUERY_MAX)) for sock in (one, two, one)] != [16, 704, 44]:
+                raise OSError("recvmmsg does not work as it should")
+        return Batch, f"UDP in batches of {BATCH}"
+    except (ImportError, AttributeError, OSError, MemoryError) as bad:
+        return Datagrams, f"UDP one by one: {bad}"
+
+
+# ---- 8. TCP: connections and the worker's loop -------------------------------------------------
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 class Connection:
@@ -827,23 +1233,31 @@ class Connection:
         """Whether a whole query waits in the inbox (or a length that no query has)."""
         return len(self.inbox) >= 2 and len(self.inbox) - 2 >= int.from_bytes(self.inbox[:2], "big")
 
+    def take(self) -> list[bytes]:
+        """Take up to TCP_GROUP whole queries out of the inbox, while there is room for replies."""
+        packets: list[bytes] = []
+        at = 0
+        while len(packets) < TCP_GROUP and len(self.inbox) - at >= 2:
+            end = at + 2 + int.from_bytes(self.inbox[at:at + 2], "big")
+            if end > len(self.inbox) or len(self.outbox) >= TCP_QUEUE:
+                break
+            packets.append(bytes(self.inbox[at + 2:end]))
+            at = end
+        del self.inbox[:at]
+        return packets
+
     def serve(self, respond: Respond, now: float) -> bool:
         """Answer the whole queries received, TCP_TURN at most; False = hang up (RFC 7766 6.2.1)."""
-        done, at = 0, 0
-        while done < TCP_TURN and len(self.outbox) < TCP_QUEUE and len(self.inbox) - at >= 2:
-            end = at + 2 + int.from_bytes(self.inbox[at:at + 2], "big")
-            if end - at - 2 < wire.HEADER:
-                return False
-            if end > len(self.inbox):
+        for _ in range(TCP_TURNS):
+            packets = self.take()
+            if not packets:
                 break
-            reply = respond(bytes(self.inbox[at + 2:end]), self.host, True)
-            if reply is None:
+            replies = apply(packets, respond(packets, lambda: [self.host] * TCP_GROUP, True))
+            for reply in replies:
+                self.outbox += len(reply).to_bytes(2, "big") + reply
+            if len(replies) < len(packets) or len(packets[-1]) < wire.HEADER:
                 return False
-            self.outbox += len(reply).to_bytes(2, "big") + reply
-            done, at = done + 1, end
-        if done:
             self.active, self.partial = now, 0.0
-            del self.inbox[:at]
         if self.inbox and not self.partial:
             self.partial = now
         return True
@@ -864,7 +1278,6 @@ class Worker:
     """
     def __init__(self, state: State, sockets: "Sockets", life: "Life", log: Log) -> None:
         self.state, self.life, self.log = state, life, log
-        self.udp = [udp for udp, _ in sockets.values()]
         self.tcp = [tcp for _, tcp in sockets.values()]
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -873,16 +1286,22 @@ class Worker:
         self.listening = False           # accepting; rests for a TICK when descriptors run out
         self.begun = 0                   # when the query in hand arrived (ns); for the log
         self.selector = selectors.DefaultSelector()
-        if log.level >= 2:
+        self.cache = Cache(state, self.dice, self.ask)
+        self.respond: Respond = self.cache.replies
+        if log.level >= 2:  # each query is logged, so each must be read
+            self.respond = lambda packets, peers, tcp: [
+                self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
             state.note = lambda query, client, reply: log.query(
                 query, client, reply, (time.perf_counter_ns() - self.begun) // 1000)
+        transport, self.transport = choose_transport()
+        self.udp = [transport(udp, self.respond) for udp, _ in sockets.values()]
 
     def run(self) -> None:
         """Serve until told to stop: SIGTERM ends within STOP_LIMIT, SIGUSR1 lets clients finish."""
         for fd in self.life.fds:
             self.selector.register(fd, READ, lambda events, now: self.life.on_wake())
         for udp in self.udp:
-            self.selector.register(udp, READ, functools.partial(serve_datagrams, udp, self.respond))
+            self.selector.register(udp.sock, READ, udp.serve)
         self.listen(True)
         gc.freeze()  # the config is here to stay: the collector need not walk it again
         checked = now = self.life.beat()
@@ -893,6 +1312,7 @@ class Worker:
             snapshot = self.life.news()
             if snapshot is not None:
                 self.state.load(snapshot, now)
+            self.cache.tick(now)
             for key, events in ready:
                 key.data(events, now)
             if now - checked > TICK:
@@ -917,17 +1337,19 @@ class Worker:
         does, which has the same sockets, and connections may go on until they are idle."""
         self.listen(False)
         for udp in self.udp:
-            self.selector.unregister(udp)
+            self.selector.unregister(udp.sock)
         if self.life.ended == "stop":
             for udp in self.udp:
-                while serve_datagrams(udp, self.respond) == UDP_BATCH:
+                while udp.serve():
                     self.life.beat()
             for client in list(self.clients.values()):
                 client.closing = True
                 self.on_client(client, 0, now)
 
-    def respond(self, packet: bytes, client: str, tcp: bool) -> bytes | None:
+    def ask(self, packet: bytes, peer: Peer, tcp: bool) -> bytes | None:
         """Call `answer`; should it fail by a mistake of ours, say SERVFAIL and go on."""
+        client = peer if isinstance(peer, str) else socket.inet_ntop(
+            socket.AF_INET if len(peer) == 4 else socket.AF_INET6, peer)
         if self.state.note is not None:
             self.begun = time.perf_counter_ns()
         try:

@@ -1139,6 +1139,246 @@ class CustomPolicies(unittest.TestCase):
                 self.assertIn("answering at random", desk.errors()[0])
 
 
+# ---- In this process: the fast path is a cache of `answer` -------------------------------------
+
+class Fast(Desk):
+    """A Desk that answers by the fast path; `asked` counts what that did not know."""
+
+    def __init__(self, config, seed=7):
+        super().__init__(config, seed)
+        self.asked = 0
+        self.cache = lbdns.Cache(self.state, self.dice, self.miss)
+
+    def miss(self, octets, client, tcp):
+        """What a worker calls when the fast path does not know."""
+        self.asked += 1
+        return super().raw(octets, client, tcp)
+
+    def raw(self, octets, client="192.0.2.77", tcp=False):
+        """The octets of the reply, or None."""
+        self.cache.tick(self.now)
+        edits = self.cache.replies([octets], [client].copy, tcp)
+        return next(iter(lbdns.apply([octets], edits)), None)
+
+
+FAST = """
+nsid = "ns1"
+[zones."example.com"]
+ns = ["ns1.example.com.", "ns2.example.net."]
+contact = "hostmaster.deep.example.com."
+records = '''
+$TTL 300
+ns1      A     127.0.0.1
+@        MX    10 mail
+mail     A     192.0.2.25
+www      A     192.0.2.80
+www      AAAA  2001:db8::80
+www      HTTPS 1 . alpn=h2
+type97   TYPE97 \\# 2 0102
+old-api  A     192.0.2.81
+x.api    TXT   "a static name that ends like the pool"
+a.ent    TXT   below
+alias    CNAME www
+topool   CNAME api
+tocapped CNAME capped
+*.wild   A     192.0.2.90
+sub      NS    ns.sub
+ns.sub   A     192.0.2.99
+yapi     NS    ns.sub
+big      TXT   "%s"
+'''
+[zones."lab.example.com"]
+[zones."example.org"]
+records = "@ 300 A 192.0.2.44"
+[pools."api.example.com"]
+policy = "POLICY"
+backends = ["10.0.0.1", { address = "10.0.0.2", weight = 2 }, ["10.0.0.3", "fd00::3"], "fd00::4"]
+[pools."rapid.api.example.com"]
+policy = "POLICY"
+anticache = false
+backends = ["10.1.0.1", "10.1.0.2"]
+[pools."capped.example.com"]
+policy = "POLICY"
+backends = [{ address = "10.2.0.1", max_connections = 40 }, { address = "10.2.0.2", weight = 3 }]
+[pools."two.example.com"]
+policy = "POLICY"
+answers = 2
+backends = ["10.3.0.1", "10.3.0.2", { address = "10.3.0.3", weight = 5 }]
+[pools."lab.example.com"]
+policy = "POLICY"
+anticache = true
+backends = ["10.4.0.1", "10.4.0.2"]
+[pools."host.example.com"]
+policy = "POLICY"
+backends = ["www.example.com", "elsewhere.test"]
+[pools."dead.example.com"]
+policy = "POLICY"
+backends = [{ address = "10.5.0.1", state = "down" }]
+[pools."none.example.com"]
+policy = "POLICY"
+all_down = "servfail"
+backends = [{ address = "10.6.0.1", state = "down" }]
+[pools."last.example.com"]
+policy = "POLICY"
+all_down = "10.9.9.9"
+backends = [{ address = "10.6.0.1", state = "down" }]
+""" % ("x" * 200)
+
+
+class FastPathTest(unittest.TestCase):
+    """The fast path says what `answer` says, octet for octet, with the same dice."""
+    NAMES = (
+        "api 1596207957-api 1596207958-api xapi x.api y.x.api a.b.api old-api 1-old-api yapi "
+        "1.yapi rapid.api 1-rapid.api 1.rapid.api capped 1-capped 2.capped two 1-two lab 1-lab "
+        "x.lab 9-lab.lab host 1-host dead 1-dead none 1-none last 1-last www mail ns1 alias topool "
+        "tocapped type97 big x.big x.wild wild y.x.wild sub x.sub ns.sub ent a.ent b.ent nope "
+        "x.nope hostmaster.deep deep x.deep 1.www").split()
+    OPTIONS = (b"", b"", b"", option(10, b"8octets!"), option(10, b"8OCTETS!" + bytes(16)),
+               subnet("192.0.2.0/24"), subnet("65.66.67.0/24"), subnet("0.0.0.0/0"), option(3),
+               option(12, bytes(20)), option(11), option(10, b"short"), option(8, b"\1"),
+               option(10, b"8octets!") + subnet("192.0.2.0/24") + option(3) + option(11))
+
+    def season(self, rng):
+        """What is in fashion for a while: few names, types, flags and options, so that most
+        queries have been answered before."""
+        types = ("A", "A", "AAAA", "AAAA", "HTTPS", "TXT", "NS", "SOA", "ANY", "DS", "TYPE97",
+                 "CNAME", "AXFR")
+        flags = (0, 0x100, 0x100, 0x110, 0x120, 0x150, 0x900, 0x8000)
+        return (rng.sample(self.NAMES, 4), ["A", rng.choice(types)], [0x100, rng.choice(flags)],
+                [b"", rng.choice(self.OPTIONS)], rng.choice((512, 1232, 4096, 65535, 0x4161)),
+                rng.choice((0, 0, 0x8000, 0x40)))
+
+    def packet(self, rng, names, types, flags, options, payload, opt_flags):
+        """A query as resolvers send them, now and then damaged."""
+        name = rng.choice(names)
+        if rng.random() < 0.4:
+            name = f"{rng.randrange(10**rng.randrange(8, 10))}-{name}"
+        name += rng.choice((".example.com",) * 20 + (".example.org", ".test", ".com", ""))
+        if rng.random() < 0.05:
+            name = rng.choice(("example.com", "com", ".", "example.org", "x.test"))
+        if rng.random() < 0.6:
+            name = "".join(rng.choice((each.upper(), each.lower())) for each in name)
+        octets = query(name, rng.choice(types), rng.randrange(65536), rng.choice(flags),
+                       rng.random() < 0.7, payload, opt_flags, rng.choice(options),
+                       1 if rng.random() < 0.98 else 3)
+        damage = rng.random()
+        if damage < 0.05:
+            at = rng.randrange(len(octets))
+            octet = bytes([rng.choice((0, 1, 13, 63, 64, 65, 97, 192, 255))])
+            octets = octets[:at] + octet + octets[at + 1:]
+        elif damage < 0.07:
+            octets = octets[:rng.randrange(len(octets))]
+        elif damage < 0.09:
+            octets += rng.choice((b"\0", b"A", octets[12:]))
+        return octets
+
+    def same(self, policy, number, config=FAST):
+        """Both answer the same queries, with tables that change and time that passes between."""
+        desks = []
+        for kind in (Desk, Fast):
+            random.seed(5)
+            rng, desk = random.Random(11), kind(config.replace("POLICY", policy))
+            desk.told = []
+            for at in range(number):
+                if at % 500 == 0:
+                    season = self.season(rng)
+                if at % 400 == 300:
+                    desk.now += rng.choice((0.5, 1, 70))
+                    desk.load(*((f"10.0.0.{n}", {"connections": rng.randrange(50)})
+                                for n in range(1, 5)), stale=rng.random() < 0.3)
+                    desk.load(*((f"10.2.0.{n}", {"connections": rng.randrange(30),
+                                                 "max_connections": 35 + n}) for n in (1, 2)),
+                              pool="capped.example.com")
+                octets, tcp = self.packet(rng, *season), rng.random() < 0.2
+                client = rng.choice(("192.0.2.77", "2001:db8::1"))
+                desk.told.append((octets, client, tcp, desk.raw(octets, client, tcp)))
+            desks.append(desk)
+        for slow, fast in zip(desks[0].told, desks[1].told, strict=True):
+            self.assertEqual(slow, fast, f"{policy}: {slow[0].hex()}")
+        return desks[1].asked / number
+
+    def test_it_equals_answer(self):
+        for policy in lbdns.POLICIES:
+            with self.subTest(policy):
+                # Most are answered by the fast path; what it has to know is said below.
+                self.assertLess(self.same(policy, 4000), 1 if policy == "hash" else 0.7)
+
+    def test_it_equals_answer_with_a_function_of_the_users(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "my.py").write_text(
+                "def pick(query, backends):\n"
+                "    return None if query.subnet else backends[len(query.name) % len(backends)]\n")
+            self.same(f"{folder}/my.py:pick", 2000)
+
+    def test_every_octet_changed(self):
+        """What is learned from good queries is found by none that means something else."""
+        desk, twin = (kind(FAST.replace("POLICY", "failover")) for kind in (Fast, Desk))
+        for name in ("1-api.example.com", "a.b.lab.example.com", "WWW.example.com",
+                     "q.example.com"):
+            for options in (b"", option(10, b"AbCdEfGh")):
+                good = query(name, "A", 1, 0x100, True, options=options)
+                damaged = [good[:size] for size in range(len(good))]
+                damaged += [good[:at] + bytes([each]) + good[at + 1:] for at in range(len(good))
+                            for each in (0, 1, 3, 63, 64, 65, 90, 97, 122, 128, 192, 193, 255)]
+                for octets in [good, *damaged, good] * 2:
+                    self.assertEqual(desk.raw(octets), twin.raw(octets), octets.hex())
+
+    def test_labels_that_only_look_right(self):
+        desk, twin = (kind(FAST.replace("POLICY", "failover")) for kind in (Fast, Desk))
+        parent, rest = wire.parse_name("example.com"), bytes.fromhex("00010001")
+        for octets in (b"\3api", b"\5a\0b\3x", b"\4\3api", b"\7a\3api\0\0", b"\5\0\0\1\0\1", b"",
+                       b"\xc0\x0c", b"\x40" + b"x" * 64, b"\xc4" + b"x" * 192 + b"\3api",
+                       b"\x3f" + b"x" * 63, b"\3API",
+                       (b"\x3f" + b"x" * 63) * 3 + b"\x35" + b"y" * 50 + b"api",
+                       b"\2pi", b"\x0b1.2\3.4-api"):
+            for head in ("000001000001000000000000", "000000200001000000000000"):
+                looks = bytes.fromhex(head) + octets + parent + rest
+                for packet in (query("api.example.com"), looks):
+                    self.assertEqual(desk.raw(packet), twin.raw(packet), packet.hex())
+
+    def test_what_users_send_stays_on_it(self):
+        """The second of two such queries is answered without `answer`, whoever sends it."""
+        for policy in ("random", "round-robin", "least-connections", "failover"):
+            desk = Fast(FAST.replace("POLICY", policy))
+            for one, two, rtype in (
+                    ("api", "aPI", "A"), ("1-api", "2-ApI", "A"), ("1-api", "2-api", "AAAA"),
+                    ("1-api", "2-api", "HTTPS"), ("q.api", "r.api", "A"),
+                    ("r.q.api", "t.s.api", "A"), ("1-rapid.api", "2-rapid.api", "A"),
+                    ("1-two", "2-two", "A"), ("1-capped", "2-capped", "A"), ("www", "WWW", "A"),
+                    ("mail", "mail", "AAAA"), ("nope", "nixx", "TXT"), ("no.pe", "ne.po", "A"),
+                    ("alias", "alias", "A"), ("1-dead", "2-dead", "A"), ("1-last", "2-last", "A"),
+                    ("ent", "ent", "A")):
+                for at, options in enumerate(self.OPTIONS[2:10] + self.OPTIONS[13:]):
+                    for tcp in (False, True):
+                        ask = {"options": options, "opt": True, "payload": 1400, "tcp": tcp,
+                               "opt_flags": 0x8000 * (at % 2)}
+                        desk.ask(f"{one}.example.com", rtype, **ask)
+                        before = desk.asked
+                        desk.ask(f"{two}.example.com", rtype, ident=99, **ask)
+                        self.assertEqual(desk.asked, before, (policy, two, rtype, options, tcp))
+
+    def test_what_it_remembers_is_bounded(self):
+        desk = Fast(ZONE + POOL)
+        for at in range(3 * lbdns.LEARNED_MAX):
+            desk.ask("api.example.com", options=option(10, at.to_bytes(8, "big")))
+        size = len(desk.cache.filled)
+        self.assertLessEqual(size, lbdns.LEARNED_MAX)
+        self.assertLessEqual(sum(map(len, desk.cache.tails)), lbdns.LEARNED_MAX)
+        for at in range(1000):
+            desk.ask(f"{at}-api.example.com")
+            desk.ask(f"{at}.www.example.com")
+        self.assertLess(len(desk.cache.filled), size + 20)
+
+    def test_round_robin_takes_turns_on_both_paths(self):
+        desk = Fast(pool("round-robin", weighted(1, 1, 1, 1)))
+        asked = (("api.example.com", b""), ("1-api.example.com", b""), ("2-api.example.com", b""),
+                 ("api.example.com", option(65001, b"12345678")))
+        rdatas = [desk.ask(name, options=options).rdatas[0] for _ in range(50)
+                  for name, options in asked]
+        self.assertEqual(rdatas, rdatas[:4] * 50)
+        self.assertLess(desk.asked, 10)
+
+
 # ---- The config checker and the commands -------------------------------------------------------
 
 WHOLE = "must be ~whole ~"

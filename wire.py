@@ -378,13 +378,15 @@ class Writer:
         Names are compared without case but written as they are, so a pointer may lead to other
         case: RFC 4343 4.1 lets a server do that.
         """
-        if name == self.query.qname and self.query.question:
+        if name == self.query.qname and self.query.question and not self.offsets:
             self.out += b"\xc0\x0c"  # the common owner: the name in the question, at HEADER
             return
-        # Noted only now: most replies hold no other name than the one in the question.
+        key, at, asked = name.lower(), 0, self.query.key
+        # Noted only now: most replies hold no other name than the one in the question. If that is
+        # below this one, only from here on: its first labels then change no octet of a reply.
         if not self.offsets and self.query.question:
-            self._note(self.query.key, HEADER)
-        key, at = name.lower(), 0
+            below = len(asked) - len(key) if key in suffixes(asked) else 0
+            self._note(asked[below:], HEADER + below)
         while name[at] and key[at:] not in self.offsets:
             at += 1 + name[at]
         start = len(self.out)
