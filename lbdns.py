@@ -22,8 +22,10 @@ if sys.version_info < (3, 11):  # noqa: UP036
 
 # Python keeps the syntax tree of a script as long as it runs: 5 to 7 MiB in each of our processes.
 # So the script (which no frame calls) hands its compiled code to a fresh Python in its own place,
-# with the same pid, options, arguments and path. Where that is not possible, the tree stays.
-if __name__ == "__main__" and sys._getframe().f_back is None and sys.platform == "linux":
+# with the same pid, options, arguments and path (so -S, which is quicker, loses no package of a
+# user's policy). Where that is not possible, or a debugger looks on, the tree stays.
+if (__name__ == "__main__" and sys.platform == "linux" and sys._getframe().f_back is None
+        and sys.gettrace() is None):
     import marshal
     import os
     try:
@@ -34,7 +36,7 @@ if __name__ == "__main__" and sys._getframe().f_back is None and sys.platform ==
         boot = ("import marshal, sys; sys.argv, sys.path, __file__, code = "
                 f"marshal.load(open({fd}, 'rb')); exec(code)")
         options = sys.orig_argv[1:-len(sys.argv)]
-        os.execv(sys.executable, [sys.executable, *options, "-c", boot, *sys.argv])
+        os.execv(sys.executable, [sys.executable, "-S", *options, "-c", boot, *sys.argv])
     except OSError:  # a sandbox forbids one of these
         pass
 
@@ -946,29 +948,31 @@ class Cache:
         octets = self.miss(packet, peer, tcp)
         if octets is None:
             return None
-        if self.told is not None:
+        if self.told is not None and self.regular(packet, octets, *self.told):
             self.learn(packet, peer, tcp, octets, *self.told)
         return octets[2:wire.HEADER], wire.HEADER, octets[wire.HEADER:]
 
+    def regular(self, packet: bytes, octets: bytes, query: wire.Query, reply: Reply) -> bool:
+        """Whether a reply depends on nothing but the octets that its parts are kept by."""
+        end, policy = wire.HEADER + len(query.qname), reply.policy
+        return (query.rcode == wire.NOERROR and len(query.qname) > 1
+                # Nothing but OPT behind the question; its owner could be a pointer into the name.
+                and packet[6:wire.HEADER] == bytes([0, 0, 0, 0, 0, query.has_opt])
+                and packet[end + 4:end + 5] in (b"", b"\0")
+                # Short enough with any OPT: whether it is truncated is no question then.
+                and len(octets) + OPT_ROOM <= wire.UDP_PLAIN
+                # No choice that looks at the query, nor one whose rdata may be compressed.
+                and (not policy or policy.blind and policy.rtype == query.qtype != wire.CNAME))
+
     def learn(self, packet: bytes, peer: Peer, tcp: bool, octets: bytes, query: wire.Query,
               reply: Reply) -> None:
-        """Keep the two parts of a reply, if what they depend on is in the octets they are kept by.
-        """
+        """Keep the two parts of a regular reply."""
         end, policy, errors = wire.HEADER + len(query.qname), reply.policy, reply.errors()
-        if (query.rcode or len(query.qname) == 1
-                # Nothing but OPT behind the question; its owner could be a pointer into the name.
-                or packet[6:wire.HEADER] != bytes([0, 0, 0, 0, 0, query.has_opt])
-                or packet[end + 4:end + 5].strip(b"\0")
-                # Short enough with any OPT: whether it is truncated is no question then.
-                or len(octets) + OPT_ROOM > wire.UDP_PLAIN
-                # A choice that looks at the query, or whose rdata may be compressed.
-                or policy and not (policy.blind and policy.rtype == query.qtype != wire.CNAME)):
-            return
-        names, above = wire.suffixes(query.key), 1  # the nearest name above that exists
-        while not self.exists(names[above:]):
+        names, above, below = wire.suffixes(query.key), 0, None
+        while below is None:
             above += 1
-        known, endings, others = self.below(names[above:])
-        answers = others
+            below = self.below(names[above:])
+        known, endings, answers = below
         for part, pools in endings:
             answers = pools.get(names[above - 1][part], answers)
         if above == 1 and query.key in known:
@@ -1001,29 +1005,26 @@ class Cache:
         else:
             opt = octets[cut:]
         self.tails[tcp][key] = (kind, opt, opts, rest, size, known,
-                                *endings[0], endings[1:], others)
+                                *endings[0], endings[1:], below[2])
 
-    def exists(self, names: list[bytes]) -> bool:
-        """Whether a name, given with its ancestors, exists or is outside of all zones."""
-        zone = find_zone(names, wire.A, self.state)
-        return zone is None or names[0] in zone.nodes
-
-    def below(self, names: list[bytes]) -> tuple[Container[bytes], Endings, Answers]:
-        """What is below such a name, by the rules of `find`: names that exist, endings, and what
-        answers all other names."""
-        zone, endings = find_zone(names, wire.A, self.state), Endings([(slice(0), {})])
+    def below(self, names: list[bytes]) -> tuple[Container[bytes], Endings, Answers] | None:
+        """What is below a name, given with its ancestors, by the rules of `find`: the names that
+        exist, endings, and what answers all others; None if the name itself does not exist."""
+        zone, none = find_zone(names, wire.A, self.state), Endings([(slice(0), {})])
         if zone is None:
-            return self.state.zones, endings, UNKNOWN
-        if find_cut(zone, names, wire.A) is not None:
-            return zone.nodes, endings, UNKNOWN
+            return self.state.zones, none, UNKNOWN
+        if names[0] not in zone.nodes:
+            return None
         size, pools = len(names[0]), zone.endings.get(names[0], {})
-        endings += [(slice(-size - length, -size),
-                     {label: self.state.pools[owner].answers[1] for label, owner in pools.items()
-                      if len(label) == length}) for length in zone.lengths.get(names[0], ())[::-1]]
+        if find_cut(zone, names, wire.A) is not None:
+            return zone.nodes, none, UNKNOWN
+        endings = [(slice(-size - length, -size),
+                    {label: self.state.pools[owner].answers[1] for label, owner in pools.items()
+                     if len(label) == length}) for length in zone.lengths.get(names[0], ())[::-1]]
         owner = zone.anticache(names)
         others = self.state.pools[owner].answers[1] if owner is not None else (
             UNKNOWN if b"\x01*" + names[0] in zone.nodes else self.absent[zone.apex])
-        return zone.nodes, endings[bool(pools):], others
+        return zone.nodes, endings or none, others
 
 
 # ---- 7. UDP: one datagram in, one out, or a batch of them ---------------------------------------
@@ -1293,8 +1294,10 @@ class Worker:
                 self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
             state.note = lambda query, client, reply: log.query(
                 query, client, reply, (time.perf_counter_ns() - self.begun) // 1000)
-        transport, self.transport = choose_transport()
+        transport, told = choose_transport()
         self.udp = [transport(udp, self.respond) for udp, _ in sockets.values()]
+        if life.slot == 2:  # the first worker speaks for all
+            log.change(told)
 
     def run(self) -> None:
         """Serve until told to stop: SIGTERM ends within STOP_LIMIT, SIGUSR1 lets clients finish."""

@@ -1336,6 +1336,13 @@ class FastPathTest(unittest.TestCase):
                 for packet in (query("api.example.com"), looks):
                     self.assertEqual(desk.raw(packet), twin.raw(packet), packet.hex())
 
+    def test_a_length_octet_is_no_part_of_a_label(self):
+        label = "1" + "a" * 49  # 49 is the octet "1"
+        config = f'{ZONE}\n[pools."{label}.example.com"]\nbackends = ["10.0.0.1"]'
+        for desk in (Fast(config), Desk(config)):
+            for name, rcode in ((label, 0), ("x" + label, 0), ("a" * 49, 3), ("b" * 49, 3)) * 2:
+                self.assertEqual(desk.ask(f"{name}.example.com").rcode, rcode, name)
+
     def test_what_users_send_stays_on_it(self):
         """The second of two such queries is answered without `answer`, whoever sends it."""
         for policy in ("random", "round-robin", "least-connections", "failover"):
