@@ -1086,8 +1086,7 @@ class Batch(Datagrams):
     Both calls take an array of `struct mmsghdr` (Message), each of which points to a name (the
     peer's sockaddr), a vector (a buffer and its size) and control data (the address that was
     asked). The kernel fills all that in and notes how long the datagram was. The reply takes the
-    query's place in the buffer, its size goes into the vector, and the same array is sent, without
-    the messages that get no reply.
+    query's place in the buffer, its size goes into the vector, and the same array is sent.
 
     All of it lies in one piece of memory that is mapped here and stays where it is; messages and
     vectors come first, so that one assignment makes them new for the next call.
@@ -1130,6 +1129,7 @@ class Batch(Datagrams):
         self.starts = [Memory.buffers.offset + self.SLOT * at for at in range(BATCH)]
         self.headers = [slice(start + 2, start + wire.HEADER) for start in self.starts]
         self.lengths = self.column("I", Message.length.offset, self.message)
+        self.name_sizes = self.column("I", Header.name_size.offset, self.message)
         self.sizes = self.column("L", Memory.vectors.offset + Vector.size.offset,
                                  ctypes.sizeof(Vector))
         v6 = sock.family == socket.AF_INET6
@@ -1172,9 +1172,12 @@ class Batch(Datagrams):
             memory[start + end:start + end + len(tail)] = tail
             sizes.append(end + len(tail))
         self.sizes[:came] = sizes
-        count, sent = came if 0 not in sizes else self.close_gaps(sizes), 0
-        while sent < count:  # -1 is about the first of them: it is lost, the others are not
-            sent += max(1, self.send(self.fd, self.base + sent * message, count - sent,
+        for at in range(came) if 0 in sizes else ():
+            if not sizes[at]:
+                self.name_sizes[at] = 0  # no reply: what goes to nobody is refused
+        sent = 0
+        while sent < came:  # -1 is about the first of them: it is lost, the others are not
+            sent += max(1, self.send(self.fd, self.base + sent * message, came - sent,
                                      socket.MSG_DONTWAIT))
         return came
 
@@ -1182,13 +1185,6 @@ class Batch(Datagrams):
         """The addresses that the messages came from."""
         names = self.memory[self.names:self.names + BATCH * self.NAME]
         return [address for address, in self.address.iter_unpack(names)]
-
-    def close_gaps(self, sizes: Sequence[int]) -> int:
-        """Move the messages that have a reply to the front; returns how many have."""
-        have, size = [at for at, each in enumerate(sizes) if each], self.message
-        for to, at in enumerate(have):
-            self.memory[to * size:to * size + size] = self.memory[at * size:at * size + size]
-        return len(have)
 
 
 def choose_transport() -> tuple[type[Datagrams], str]:
