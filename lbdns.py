@@ -1906,8 +1906,10 @@ class Supervisor:
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
+        # While it can be: `user` may have no right to read Python's files.
         for module in LATER[:None if self.reloads else 1] if os.geteuid() == 0 else ():
-            __import__(module)  # while it can be: `user` may have no right to read Python's files
+            with contextlib.suppress(ImportError):  # told where it is missed
+                __import__(module)
         drop_privileges(config.user)
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
