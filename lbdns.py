@@ -1285,6 +1285,7 @@ class Worker:
         self.dice = random.random        # seeded anew in every process by the module itself
         self.listening = False           # accepting; rests for a TICK when descriptors run out
         self.begun = 0                   # when the query in hand arrived (ns); for the log
+        self.ended = 0                   # how it is to end; 0 = it serves
         self.selector = selectors.DefaultSelector()
         self.cache = Cache(state, self.dice, self.ask)
         self.respond: Respond = self.cache.replies
@@ -1297,9 +1298,7 @@ class Worker:
         self.udp = [transport(udp, self.respond) for udp, _ in sockets.values()]
 
     def run(self) -> None:
-        """Serve until told to stop: SIGTERM ends within STOP_LIMIT, SIGUSR1 lets clients finish."""
-        for fd in self.life.fds:
-            self.selector.register(fd, READ, lambda events, now: self.life.on_wake())
+        """Serve until told to STOP, which ends soon, or to RETIRE, which lets clients finish."""
         for udp in self.udp:
             self.selector.register(udp.sock, READ, udp.serve)
         self.listen(True)
@@ -1318,8 +1317,8 @@ class Worker:
             if now - checked > TICK:
                 checked = now
                 self.on_tick(now)
-            if self.life.ended and until == math.inf:
-                until = now + ENDINGS[self.life.ended]
+            if self.ended and until == math.inf:
+                until = now + ENDINGS[self.ended]
                 self.stop_listening(now)
             self.log.flush()
 
@@ -1338,7 +1337,7 @@ class Worker:
         self.listen(False)
         for udp in self.udp:
             self.selector.unregister(udp.sock)
-        if self.life.ended == "stop":
+        if self.ended == STOP:
             for udp in self.udp:
                 while udp.serve():
                     self.life.beat()
@@ -1424,11 +1423,12 @@ class Worker:
             client.sock.close()
 
     def on_tick(self, now: float) -> None:
-        """Hang up on clients that passed a limit; accept again after a pause."""
+        """See to the end, and to clients that passed a limit; accept again after a pause."""
+        self.ended = self.life.ended()
         for client in list(self.clients.values()):
-            if client.expired(now, bool(self.life.ended)):
+            if client.expired(now, bool(self.ended)):
                 self.close(client)
-        self.listen(not self.life.ended)
+        self.listen(not self.ended)
 
 
 # ---- 8. Sources and the monitor: what changes the state ----------------------------------------
@@ -1632,7 +1632,8 @@ def monitor(config: Config, life: "Life", log: Log) -> None:
 
 # ---- 9. Processes: generation, life, sockets, supervisor ---------------------------------------
 STOPS = {signal.SIGTERM, signal.SIGINT}
-ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT}  # seconds a child has left
+RETIRE, STOP = 1, 2                             # how a child is told to end,
+ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
 
 
 class Child:
@@ -1653,8 +1654,9 @@ class Generation:
     def __init__(self, slots: Sequence[int], run: Callable[["Life"], None], seed: bytes) -> None:
         self.children, self.run = [Child(slot) for slot in slots], run
         self.watched = 1 in slots  # whether there is a monitor
-        # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet
-        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 1))).cast("Q")
+        # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
+        # [-1]: how it ends, 0 = it serves
+        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 2))).cast("Q")
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
         else:
@@ -1689,28 +1691,23 @@ class Generation:
         """Whether every child has begun to serve."""
         return all(child.pid and self.shared[child.slot] for child in self.children)
 
-    def end(self, number: int, seconds: float) -> None:
-        """Send all of them a signal to end within this time."""
-        self.until = time.monotonic() + seconds
-        for child in self.alive():
-            os.kill(child.pid, number)
+    def end(self, how: int) -> None:
+        """Tell all of them to end; each looks at least once a TICK."""
+        self.shared[-1], self.until = how, time.monotonic() + ENDINGS[how] + 2 * TICK
 
 
 class Life:
-    """A child's ties to the supervisor: heartbeat, snapshots, and how it learns of its end."""
-    def __init__(self, generation: Generation, slot: int, lifeline: int) -> None:
-        self.generation, self.slot = generation, slot
-        self.number, self.ended = 0, ""           # snapshot last read; a key of ENDINGS
-        self.fds = (wake_on_signals(), lifeline)  # readable when there is something to learn
-        signal.signal(signal.SIGTERM, lambda *_: self.end("stop"))
-        signal.signal(signal.SIGUSR1, lambda *_: self.end("retire"))
-        for number in (signal.SIGINT, signal.SIGHUP):  # the terminal's, meant for the supervisor
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked over the fork, lest one gets lost
+    """A child's ties to the supervisor: heartbeat, snapshots, and how it learns of its end. Signals
+    are for the supervisor: a child has its handlers, which only note them."""
+    def __init__(self, generation: Generation, slot: int, parent: int) -> None:
+        self.generation, self.slot, self.parent = generation, slot, parent
+        self.number = 0  # of the snapshot last read
 
-    def end(self, how: str) -> None:
-        """Note that it is time to go; a stop beats a retirement."""
-        self.ended = "stop" if self.ended == "stop" else how
+    def ended(self) -> int:
+        """How to end, 0 = not yet; at once where the supervisor is gone."""
+        if os.getppid() != self.parent:
+            os._exit(0)
+        return self.generation.shared[-1]
 
     def beat(self) -> float:
         """Show a sign of life; returns monotonic seconds."""
@@ -1725,18 +1722,10 @@ class Life:
         self.number, snapshot = self.generation.read()
         return snapshot.decode()
 
-    def on_wake(self) -> None:
-        """Empty the signal pipe; the lifeline ends when the supervisor does, and so do we."""
-        for fd in self.fds:
-            with contextlib.suppress(BlockingIOError):
-                if not os.read(fd, 512):
-                    os._exit(0)
-
     def wait(self, seconds: float) -> bool:
-        """Sleep, but not through the end; returns whether it has come."""
+        """Sleep; returns whether the end has come."""
         time.sleep(seconds)
-        self.on_wake()
-        return bool(self.ended)
+        return bool(self.ended())
 
 
 def show_traceback(bug: BaseException) -> str:
@@ -1746,15 +1735,6 @@ def show_traceback(bug: BaseException) -> str:
         steps.append(f"{at.tb_frame.f_code.co_name} line {at.tb_lineno}")
         at = at.tb_next
     return "; ".join(steps[-4:])
-
-
-def wake_on_signals() -> int:
-    """A pipe's end that becomes readable with every signal, so that select() returns."""
-    wake, signalled = os.pipe()
-    for fd in (wake, signalled):
-        os.set_blocking(fd, False)
-    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-    return wake
 
 
 class ConfigError(Exception):
@@ -1890,10 +1870,11 @@ class Supervisor:
         # Monotonic seconds: when children were looked at; when systemd's watchdog was fed, inf =
         # never before all is ready.
         self.tended = self.fed = math.inf
-        self.lifeline = os.pipe()                # children read it: it ends when this process does
-        os.set_blocking(self.lifeline[0], False)
+        self.pid = os.getpid()
+        self.wake, signalled = os.pipe()         # readable with every signal: select() returns
+        os.set_blocking(signalled, False)
+        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
         self.selector = selectors.DefaultSelector()
-        self.wake = wake_on_signals()
         self.selector.register(self.wake, READ)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop, which asks who ended
 
@@ -1982,22 +1963,18 @@ class Supervisor:
     def fork(self, generation: Generation, child: Child) -> None:
         """Start a child, or note why that has to be tried again."""
         self.log.flush()  # lest the child prints it once more
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
         try:
             child.pid = os.fork()
             if not child.pid:
                 self.be_child(generation, child)
         except OSError as bad:  # no more processes or memory
             self.log.trouble("starting a process", str(bad.strerror))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
         """All of a child's life."""
         code = 1
         try:
-            os.close(self.lifeline[1])
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            generation.run(Life(generation, child.slot, self.lifeline[0]))
+            generation.run(Life(generation, child.slot, self.pid))
             code = 0
         except BaseException as bug:
             self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
@@ -2014,8 +1991,9 @@ class Supervisor:
             return
         state = State(config, self.secret, self.log)
         # The first answer waits for the first round of sources.
-        while life.generation.watched and not life.generation.shared[0] and not life.ended:
-            life.wait(PUBLISH / 10)
+        while life.generation.watched and not life.generation.shared[0]:
+            if life.wait(PUBLISH / 10):
+                break
         Worker(state, self.sockets, life, self.log).run()
 
     def on_death(self, pid: int, status: int) -> None:
@@ -2049,7 +2027,7 @@ class Supervisor:
             while new.alive():
                 self.tend(TICK / 2)
                 if self.signals & STOPS:
-                    new.end(signal.SIGKILL, 0.0)
+                    new.until = 0.0
             number, octets = new.read()
         if not number:
             raise ConfigError("the process that reads the config did not start, was killed, or "
@@ -2084,7 +2062,7 @@ class Supervisor:
             self.bind(config)
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
             if not new.ready():
-                new.end(signal.SIGKILL, 0.0)
+                new.until = 0.0
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
@@ -2094,7 +2072,7 @@ class Supervisor:
             self.log.configure(config)
             if config.user != self.config.user:
                 self.log.error("warning: a new `user` needs a restart")
-            self.current.end(signal.SIGUSR1, RETIRE_LIMIT)
+            self.current.end(RETIRE)
             self.config, self.current = config, new
             what = f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones"
         self.unbind(self.config)
@@ -2105,11 +2083,11 @@ class Supervisor:
         notify("STOPPING=1")
         self.signals.clear()
         for generation in self.generations:
-            generation.end(signal.SIGTERM, STOP_LIMIT + TICK)
+            generation.end(STOP)
         while self.generations:
             self.tend(TICK / 5)
             for generation in self.generations if self.signals else ():
-                generation.end(signal.SIGKILL, 0.0)  # told twice: at once
+                generation.until = 0.0  # told twice: at once
         self.log.change("stopped")
         self.log.flush()
         return 0
