@@ -628,17 +628,12 @@ class RoundRobin(Policy):
             backend.turns[self.rtype] = turn
         level = self.heap[0][0] if self.heap else 0.0
         self.arrange((max(level, each.turns.get(self.rtype, level)) for each in backends),
-                     itertools.count())
+                     itertools.count(), (1 / capacity(each) for each in backends))
 
-    def arrange(self, keys: Iterable[float], order: Iterable[int]) -> None:
+    def arrange(self, keys: Iterable[float], order: Iterable[int], steps: Iterable[float]) -> None:
         """Build the heap; (key, order) is never equal for two backends."""
-        self.heap = list(zip(keys, order, self.backends, map(self.step, self.backends),
-                             strict=False))
+        self.heap = list(zip(keys, order, self.backends, steps, strict=False))
         heapq.heapify(self.heap)
-
-    def step(self, backend: Backend) -> float:
-        """How far a pick moves a backend's key."""
-        return 1 / capacity(backend)
 
     def draw(self, dice: Dice) -> Backend:
         """The backend with the smallest key."""
@@ -662,6 +657,8 @@ class LeastConnections(RoundRobin):
     fades over CREDIT_FADE, by when reports include it. A backend without a report counts as the
     median of the others.
     """
+    size = staticmethod(capacity)  # what the load of a backend is measured against
+
     def plan(self, backends: list[Backend]) -> None:
         """Build the heap; equal loads stand in random order, lest all servers begin alike."""
         Policy.plan(self, backends)
@@ -669,22 +666,13 @@ class LeastConnections(RoundRobin):
         known = sorted(load for load, unknown in loads if not unknown)
         middle = known[len(known) // 2] if known else 0.0
         self.arrange((load + middle * unknown for load, unknown in loads),
-                     random.sample(range(len(backends)), len(backends)))
-
-    def size(self, backend: Backend) -> float:
-        """What the load of a backend is measured against."""
-        return capacity(backend)
-
-    def step(self, backend: Backend) -> float:
-        """One answer of ours stands for one of every worker and server."""
-        return self.pool.scale / self.size(backend)
+                     random.sample(range(len(backends)), len(backends)),
+                     (self.pool.scale / self.size(each) for each in backends))
 
 
 class LowestRatio(LeastConnections):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
-    def size(self, backend: Backend) -> float:
-        """The limit; only full backends come here, so there is one."""
-        return float(backend.max_connections or 1)
+    size = staticmethod(lambda backend: float(backend.max_connections or 1))  # all have a limit
 
 
 class Hash(Policy):
