@@ -137,14 +137,15 @@ class Log:
         self.lines: list[bytes] = []
         self.lost = 0                                  # lines dropped since the last that got out
         self.troubles: dict[str, tuple[str, float, int]] = {}  # subject -> kind, when, times since
-        self.fd, self.socket = 2, None
+        self.write: Callable[[bytes], int] = functools.partial(os.write, 2)
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(2).st_mode):  # the journal: MSG_DONTWAIT does it per call
-                self.socket = socket.socket(fileno=os.dup(2))
+                journal = socket.socket(fileno=os.dup(2))
+                self.write = lambda line: journal.send(line, socket.MSG_DONTWAIT)
             else:  # opened once more, lest the shell's own copy stops blocking too
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
                 try:
-                    self.fd = os.open("/dev/fd/2", flags)
+                    self.write = functools.partial(os.write, os.open("/dev/fd/2", flags))
                 except OSError:  # another user's pipe or terminal
                     os.set_blocking(2, False)
 
@@ -199,10 +200,7 @@ class Log:
         lines, self.lines = self.lines, []
         for at, line in enumerate(lines):
             try:
-                if self.socket is not None:
-                    self.socket.send(line, socket.MSG_DONTWAIT)
-                else:
-                    os.write(self.fd, line)
+                self.write(line)
             except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
                 self.lost += len(lines) - at
                 return
