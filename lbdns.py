@@ -1222,14 +1222,10 @@ class Connection:
     def take(self) -> list[bytes]:
         """Take up to TCP_GROUP whole queries out of the inbox, while there is room for replies."""
         packets: list[bytes] = []
-        at = 0
-        while len(packets) < TCP_GROUP and len(self.inbox) - at >= 2:
-            end = at + 2 + int.from_bytes(self.inbox[at:at + 2], "big")
-            if end > len(self.inbox) or len(self.outbox) >= TCP_QUEUE:
-                break
-            packets.append(bytes(self.inbox[at + 2:end]))
-            at = end
-        del self.inbox[:at]
+        while self.has_query() and len(packets) < TCP_GROUP and len(self.outbox) < TCP_QUEUE:
+            end = 2 + int.from_bytes(self.inbox[:2], "big")
+            packets.append(bytes(self.inbox[2:end]))
+            del self.inbox[:end]
         return packets
 
     def serve(self, respond: Respond, now: float) -> bool:
