@@ -105,8 +105,7 @@ START_LIMIT = 10.0        # seconds a child may take to get ready
 LOAD_LIMIT = 60           # seconds reading a config may take
 STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
-CRASH_WINDOW = 10.0       # a child that lived shorter than this waits before it is started again
-CRASH_PAUSE = 1.0         # seconds of that wait
+CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
 NSID_MAX = 64             # octets; it rides in every reply that is asked for it
 CHAIN_MAX = 8             # CNAMEs followed in one answer
 COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
@@ -1623,7 +1622,7 @@ class Child:
     def __init__(self, slot: int) -> None:
         self.slot, self.pid = slot, 0
         self.name = ("loader", "monitor")[slot] if slot < 2 else f"worker {slot - 1}"
-        self.born = self.due = 0.0  # monotonic seconds: started; may be started again
+        self.born = -math.inf  # monotonic seconds: when it was last started
 
 
 class Generation:
@@ -1938,8 +1937,8 @@ class Supervisor:
                 self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
             if silent or now > generation.until:
                 os.kill(child.pid, signal.SIGKILL)
-        elif serving and now >= child.due:
-            generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
+        elif serving and now >= child.born + CRASH_PAUSE:
+            generation.shared[child.slot], child.born = 0, now
             self.fork(generation, child)
 
     def fork(self, generation: Generation, child: Child) -> None:
@@ -1979,12 +1978,11 @@ class Supervisor:
         Worker(state, self.sockets, life, self.log).run()
 
     def on_death(self, pid: int, status: int) -> None:
-        """A child has ended; note when it may be started again."""
-        now, code = time.monotonic(), os.waitstatus_to_exitcode(status)
+        """A child has ended; the next pass starts it again."""
+        code = os.waitstatus_to_exitcode(status)
         for generation in self.generations:
             for child in (each for each in generation.alive() if each.pid == pid):
-                child.pid, lived = 0, now - child.born
-                child.due = now + (CRASH_PAUSE if lived < CRASH_WINDOW else 0)
+                child.pid, lived = 0, time.monotonic() - child.born
                 if generation.until == math.inf:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
                     self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
