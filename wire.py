@@ -859,36 +859,27 @@ _TOKEN = re.compile(r"""(?P<quoted>"(?:[^"\\\n]|\\[^\n])*")|(?P<paren>[()])|(?P<
     |.""", re.X)
 
 
-def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """Pieces of zone text as (kind, text, line); raises BadText where no kind fits.
-
-    That is a quote or a backslash without its other end, or a blank that only looks like one.
-    """
-    line = 1
-    for match in _TOKEN.finditer(text):
-        if match.lastgroup is None:
-            raise BadText(f"line {line}: {match.group()!r} cannot stand here, or has no end")
-        yield match.lastgroup, match.group(), line
-        line += match.group() == "\n"
-
-
 def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
     """The entries of zone text, comments dropped and parentheses joined; raises BadText.
 
     An entry is its first line's number, whether it began with a blank, and its words.
     """
-    depth, first, blank = 0, 1, False
+    depth, first, line, blank = 0, 1, 1, False
     words: list[str] = []
-    for kind, piece, line in _tokens(text):
+    for match in _TOKEN.finditer(text):
+        kind, piece = match.lastgroup, match.group()
+        if kind is None:  # half a pair of quotes, a backslash, what only looks like a blank
+            raise BadText(f"line {line}: {piece!r} cannot stand here, or has no end")
         if kind in ("word", "quoted"):
             words.append(piece)
         blank = blank or not words and not depth and kind == "space"
         depth += {"(": 1, ")": -1}.get(piece, 0)
         if depth not in (0, 1):
             raise BadText(f"line {line}: parentheses do not match")
+        line += kind == "newline"
         if kind == "newline" and not depth:
             yield first, blank, words
-            first, blank, words = line + 1, False, []
+            first, blank, words = line, False, []
     if depth:
         raise BadText(f"line {first}: a parenthesis that is never closed")
     yield first, blank, words
