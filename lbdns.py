@@ -1509,17 +1509,15 @@ class Feed(threading.Thread):
         """The row that a record makes, by the rules of inline backends, and when it was true
         (monotonic seconds); raises Problem."""
         checker = Checker("")
-        given = checker.table("", record, RECORD)
-        addresses = given.pop("address", ())
-        row = next((self.inline[each] for each in addresses if each in self.inline), None)
-        if "address" not in record:
-            checker.problem("address", " = NULL: must be an address")
-        elif self.inline and addresses and row is None:
-            checker.problem(addresses[0], " is none of the config's backends")
-        elif addresses and row is None and is_host(addresses):
-            checker.problem(addresses[0], ": host names are possible only as inline backends")
+        given = checker.table("", {"address": "", **record}, RECORD)
         if checker.problems:
             raise Problem(checker.problems[0])
+        addresses = given.pop("address")
+        row = next((self.inline[each] for each in addresses if each in self.inline), None)
+        if row is None and self.inline:
+            raise Problem(f"{addresses[0]} is none of the config's backends")
+        if row is None and is_host(addresses):
+            raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
         row = row or Row(addresses)
         age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
         # Of two states the worse counts: a drain in the config is meant.
