@@ -801,15 +801,13 @@ class Pool:
 
     def last_resort(self, qtype: int, reply: Reply) -> wire.RRset | None:
         """What all_down says, other than "all"."""
-        if self.config.all_down == "servfail":
-            reply.rcode = wire.SERVFAIL
         if self.config.all_down in ("servfail", "empty"):
+            reply.rcode = wire.SERVFAIL if self.config.all_down == "servfail" else reply.rcode
             return None
         kind, rdata = wire.address_rdata(self.config.all_down)
         reply.chosen = [self.config.all_down]
-        if kind != qtype:
-            return None
-        return wire.RRset(kind, min(self.config.ttl, TTL_RESORT), [rdata])
+        ttl = min(self.config.ttl, TTL_RESORT)
+        return wire.RRset(kind, ttl, [rdata]) if kind == qtype else None
 
     def credit(self, chosen: list[Backend]) -> None:
         """Count an answer as load to come; who is full by that is out until the next snapshot."""
@@ -2425,8 +2423,7 @@ def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
     import tomllib
     try:
-        with open(file, encoding="utf-8") as text:
-            document = tomllib.loads(text.read().removeprefix("\ufeff"))
+        document = tomllib.loads(pathlib.Path(file).read_text("utf-8").removeprefix("\ufeff"))
     except (OSError, ValueError, RecursionError) as bad:  # ValueError: of TOML, UTF-8, int()
         raise ConfigError(f"{file}: {getattr(bad, 'strerror', None) or bad}") from None
     return Checker(file).config(document)
