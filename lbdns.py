@@ -9,7 +9,7 @@ How a query travels: serve_datagrams or Worker.on_client (bytes in) -> answer ->
 the client, the transport, the state, the clock and the dice; nothing on its way blocks.
 
 Where to change what: policies are section 5, what a name means is section 4 (`find`), transports
-are sections 6 and 7, sources section 8, processes section 9, config words the tables of section 12.
+are sections 7 and 8, sources section 9, processes section 10, config words the tables of 11.
 
 Processes: a supervisor binds the sockets, drops privileges, forks and then only waits; workers
 answer; a monitor reads the sources and publishes what it learns in memory that workers read.
@@ -1410,7 +1410,7 @@ class Worker:
         self.listen(not self.ended)
 
 
-# ---- 8. Sources and the monitor: what changes the state ----------------------------------------
+# ---- 9. Sources and the monitor: what changes the state ----------------------------------------
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL, address TEXT NOT NULL,   -- several addresses of one server: comma-separated
   connections INTEGER,                         -- established now; NULL = unknown, which is not 0
@@ -1607,7 +1607,7 @@ def monitor(config: Config, life: "Life", log: Log) -> None:
         log.flush()
 
 
-# ---- 9. Processes: generation, life, sockets, supervisor ---------------------------------------
+# ---- 10. Processes: generation, life, sockets, supervisor --------------------------------------
 STOPS = {signal.SIGTERM, signal.SIGINT}
 RETIRE, STOP = 1, 2                             # how a child is told to end,
 ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
@@ -2069,7 +2069,7 @@ class Supervisor:
         return 0
 
 
-# ---- 10. Config: one table of keys, one checker for start, reload and `check` ------------------
+# ---- 11. Config: one table of keys, one checker for start, reload and `check` ------------------
 Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
 
 
@@ -2429,7 +2429,7 @@ def read_config(file: str) -> Config:
     return Checker(file).config(document)
 
 
-# ---- 11. Command line --------------------------------------------------------------------------
+# ---- 12. Command line --------------------------------------------------------------------------
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
 USAGE = """lbdns.py                               the demo: api.example.com on 9000
        lbdns.py CONFIG                        serve what a TOML file says
