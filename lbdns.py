@@ -753,8 +753,7 @@ class Pool:
             have = [each for each in self.backends if rtype in each.rdata]
             if have:
                 kind, eligible, resort = self.eligible(have)
-                policy = self.policies.get((rtype, kind)) or kind(rtype, self)
-                self.policies[rtype, kind] = policy
+                policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
                 policy.plan(eligible)
                 self.current[rtype] = policy, resort
 
@@ -1660,10 +1659,6 @@ class Generation:
             if self.shared[0] == number:
                 return number, octets
 
-    def alive(self) -> list[Child]:
-        """The children that run."""
-        return [child for child in self.children if child.pid]
-
     def ready(self) -> bool:
         """Whether every child has begun to serve."""
         return all(child.pid and self.shared[child.slot] for child in self.children)
@@ -1918,7 +1913,7 @@ class Supervisor:
             for child in generation.children:
                 self.look_after(generation, child, now, slept)
         self.generations = [each for each in self.generations
-                            if each.until == math.inf or each.alive()]
+                            if each.until == math.inf or any(child.pid for child in each.children)]
         if now - self.fed > self.watchdog and self.current.ready():
             self.fed = now
             notify("WATCHDOG=1")
@@ -1977,7 +1972,7 @@ class Supervisor:
         """A child has ended; the next pass starts it again."""
         code = os.waitstatus_to_exitcode(status)
         for generation in self.generations:
-            for child in (each for each in generation.alive() if each.pid == pid):
+            for child in (each for each in generation.children if each.pid == pid):
                 child.pid, lived = 0, time.monotonic() - child.born
                 if generation.until == math.inf:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
@@ -2000,7 +1995,7 @@ class Supervisor:
         with new.files[0], new.files[1]:
             self.tend(0)  # starts it,
             new.until = time.monotonic() + LOAD_LIMIT  # and only once
-            while new.alive():
+            while new.children[0].pid:
                 self.tend(TICK / 2)
                 if self.signals & STOPS:
                     new.until = 0.0
