@@ -801,7 +801,10 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     left = list(words)
     try:
         if left[:1] == [r"\#"]:
-            rdata = _parse_generic(left)
+            del left[0]
+            size, rdata = _parse_number(_next(left, "a length"), TCP_MAX), _parse_hex(left)
+            if size != len(rdata):
+                raise BadText(f"length {size} but {len(rdata)} octets")
         elif rtype in _FORMATS:
             rdata = b"".join(field.parse(left, origin) for field in _FORMATS[rtype])
         else:
@@ -815,16 +818,6 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
         raise BadText(f"{show_type(rtype)}: {bad}") from None
     if taken != rdata:  # only \# can do that, and there is no message to point into
         raise BadText("a compression pointer in zone text")
-    return rdata
-
-
-def _parse_generic(words: list[str]) -> bytes:
-    r"""Rdata written `\# length hex` (RFC 3597 5)."""
-    del words[0]
-    size = _parse_number(_next(words, "a length"), TCP_MAX)
-    rdata = _parse_hex(words)
-    if size != len(rdata):
-        raise BadText(f"length {size} but {len(rdata)} octets")
     return rdata
 
 
