@@ -1513,7 +1513,7 @@ class Feed(threading.Thread):
         row = next((self.inline[each] for each in addresses if each in self.inline), None)
         if row is None and self.inline:
             raise Problem(f"{addresses[0]} is none of the config's backends")
-        if row is None and is_host(addresses):
+        if row is None and not is_address(addresses[0]):
             raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
         row = row or Row(addresses)
         age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
@@ -1568,11 +1568,6 @@ class Feed(threading.Thread):
             self.log.change(line)
         if len(lines) > LOG_BURST:
             self.log.change(f"{pool}: and {len(lines) - LOG_BURST} more changes, says {path}")
-
-
-def is_host(addresses: Sequence[str]) -> bool:
-    """Whether a backend is a host name."""
-    return wire.address_rdata(addresses[0])[0] == wire.CNAME
 
 
 def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
@@ -2358,7 +2353,7 @@ class Checker:
         rows = tuple(self.backends(where, keys["backends"]))
         if not keys["backends"] and keys["source"] is None:
             self.problem(where, ": needs backends, or a source that names them")
-        hosts = {is_host(row.addresses) for row in rows}
+        hosts = {not is_address(row.addresses[0]) for row in rows}
         if len(hosts) > 1:
             self.problem(where, ".backends: addresses and host names do not mix")
         self.check_owner(where, owner, zone, True in hosts)
