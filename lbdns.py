@@ -1925,20 +1925,14 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL)
         elif serving and now >= child.born + CRASH_PAUSE:
             generation.shared[child.slot], child.born = 0, now
-            self.fork(generation, child)
-
-    def fork(self, generation: Generation, child: Child) -> None:
-        """Start a child, or note why that has to be tried again."""
-        self.log.flush()  # lest the child prints it once more
-        try:
-            child.pid = os.fork()
-            if not child.pid:
-                self.be_child(generation, child)
-        except OSError as bad:  # no more processes or memory
-            self.log.trouble("starting a process", str(bad.strerror))
+            self.log.flush()  # lest the child prints it once more
+            try:
+                child.pid = os.fork() or self.be_child(generation, child)
+            except OSError as bad:  # no more processes or memory; tried again after the pause
+                self.log.trouble("starting a process", str(bad.strerror))
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
-        """All of a child's life."""
+        """All of a child's life; never returns."""
         code = 1
         try:
             generation.run(Life(generation, child.slot, self.pid))
