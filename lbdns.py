@@ -1521,29 +1521,25 @@ class Feed(threading.Thread):
         given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
         return row._replace(**given), now - max(0.0, age)
 
-    def merge(self, now: float) -> tuple[list[Row], bool]:
-        """The pool's rows now, connections too old forgotten; and whether all of them were."""
-        oldest = now - self.pool.stale
-        known = [at for row, at in self.rows.values() if row.connections is not None]
-        rows = [row if at >= oldest else row._replace(connections=None)
-                for row, at in self.rows.values()]
-        return rows, bool(known) and max(known) < oldest
-
     def look(self, now: float) -> None:
-        """Make the pool's line and status, and log each thing that is not as it was."""
+        """Make the pool's line, without connections that are too old to be true, and its status;
+        log each thing that is not as it was."""
         if self.seen == (self.polls, int(now)):  # reports grow stale between polls, too
             return
         self.seen = (self.polls, int(now))
-        rows, stale = self.merge(now)
+        found, oldest = list(self.rows.values()), now - self.pool.stale
+        rows = [row if at >= oldest else row._replace(connections=None) for row, at in found]
+        known = [at for row, at in found if row.connections is not None]
+        stale = bool(known) and max(known) < oldest  # none is young enough
         pool, path, trouble = f"pool {self.pool.name}", self.source.path, self.log.trouble
         up = [row for row in rows if row.state == "up"]
         self.status = f"{self.pool.name} {len(up)}/{len(rows)} up" + ", load unknown" * stale
-        newest = max((0.0, *(at for _, at in self.rows.values())))
+        newest = max((0.0, *(at for _, at in found)))
         self.line = json.dumps([self.pool.name, stale, newest, rows])
         hangs = now - self.begun > self.source.every + 2 * POLL_LIMIT
         trouble(f"{pool}: {path}", "a poll hangs" if hangs else self.trouble)
         trouble(f"{pool}: rows of {path}", self.skipped)
-        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old" if stale else "")
+        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old" * stale)
         full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
                 if row.weight]
         trouble(f"{pool}: limits",
