@@ -1419,10 +1419,7 @@ SCHEMA = """CREATE TABLE backends (
   PRIMARY KEY (pool, address))"""
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
   FROM backends WHERE pool = ? ORDER BY rowid"""
-
-
-class Problem(wire.BadText):
-    """A value breaks a rule, or a source cannot be read; the text says which and why."""
+Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
 
 
 def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
@@ -2229,7 +2226,7 @@ class Checker:
                     self.problem(where, ": unknown key; " + suggest(name, keys))
                 else:
                     found[name] = keys[name].check(each)
-            except wire.BadText as bad:
+            except Problem as bad:
                 self.problem(where, f" = {each!r:.80}: {bad}")
         return found
 
@@ -2247,7 +2244,7 @@ class Checker:
                 if seen.setdefault(key, name) != name:
                     raise Problem(f'the same name as {path}."{seen[key]}"')
                 yield where, key, each
-            except wire.BadText as bad:
+            except Problem as bad:
                 self.problem(where, f": {bad}")
 
     def config(self, document: dict[str, Any]) -> Config:
