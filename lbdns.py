@@ -9,7 +9,7 @@ How a query travels: serve_datagrams or Worker.on_client (bytes in) -> answer ->
 the client, the transport, the state, the clock and the dice; nothing on its way blocks.
 
 Where to change what: policies are section 5, what a name means is section 4 (`find`), transports
-are sections 6 and 7, sources section 8, processes section 9, config words the tables of section 12.
+are sections 7 and 8, sources section 9, processes section 10, config words the tables of 11.
 
 Processes: a supervisor binds the sockets, drops privileges, forks and then only waits; workers
 answer; a monitor reads the sources and publishes what it learns in memory that workers read.
@@ -107,8 +107,7 @@ START_LIMIT = 10.0        # seconds a child may take to get ready
 LOAD_LIMIT = 60           # seconds reading a config may take
 STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
-CRASH_WINDOW = 10.0       # a child that lived shorter than this waits before it is started again
-CRASH_PAUSE = 1.0         # seconds of that wait
+CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
 NSID_MAX = 64             # octets; it rides in every reply that is asked for it
 CHAIN_MAX = 8             # CNAMEs followed in one answer
 COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
@@ -139,14 +138,15 @@ class Log:
         self.lines: list[bytes] = []
         self.lost = 0                                  # lines dropped since the last that got out
         self.troubles: dict[str, tuple[str, float, int]] = {}  # subject -> kind, when, times since
-        self.fd, self.socket = 2, None
+        self.write: Callable[[bytes], int] = functools.partial(os.write, 2)
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(2).st_mode):  # the journal: MSG_DONTWAIT does it per call
-                self.socket = socket.socket(fileno=os.dup(2))
+                journal = socket.socket(fileno=os.dup(2))
+                self.write = lambda line: journal.send(line, socket.MSG_DONTWAIT)
             else:  # opened once more, lest the shell's own copy stops blocking too
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
                 try:
-                    self.fd = os.open("/dev/fd/2", flags)
+                    self.write = functools.partial(os.write, os.open("/dev/fd/2", flags))
                 except OSError:  # another user's pipe or terminal
                     os.set_blocking(2, False)
 
@@ -201,10 +201,7 @@ class Log:
         lines, self.lines = self.lines, []
         for at, line in enumerate(lines):
             try:
-                if self.socket is not None:
-                    self.socket.send(line, socket.MSG_DONTWAIT)
-                else:
-                    os.write(self.fd, line)
+                self.write(line)
             except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
                 self.lost += len(lines) - at
                 return
@@ -630,17 +627,12 @@ class RoundRobin(Policy):
             backend.turns[self.rtype] = turn
         level = self.heap[0][0] if self.heap else 0.0
         self.arrange((max(level, each.turns.get(self.rtype, level)) for each in backends),
-                     itertools.count())
+                     itertools.count(), (1 / capacity(each) for each in backends))
 
-    def arrange(self, keys: Iterable[float], order: Iterable[int]) -> None:
+    def arrange(self, keys: Iterable[float], order: Iterable[int], steps: Iterable[float]) -> None:
         """Build the heap; (key, order) is never equal for two backends."""
-        self.heap = list(zip(keys, order, self.backends, map(self.step, self.backends),
-                             strict=False))
+        self.heap = list(zip(keys, order, self.backends, steps, strict=False))
         heapq.heapify(self.heap)
-
-    def step(self, backend: Backend) -> float:
-        """How far a pick moves a backend's key."""
-        return 1 / capacity(backend)
 
     def draw(self, dice: Dice) -> Backend:
         """The backend with the smallest key."""
@@ -664,6 +656,8 @@ class LeastConnections(RoundRobin):
     fades over CREDIT_FADE, by when reports include it. A backend without a report counts as the
     median of the others.
     """
+    size = staticmethod(capacity)  # what the load of a backend is measured against
+
     def plan(self, backends: list[Backend]) -> None:
         """Build the heap; equal loads stand in random order, lest all servers begin alike."""
         Policy.plan(self, backends)
@@ -671,22 +665,13 @@ class LeastConnections(RoundRobin):
         known = sorted(load for load, unknown in loads if not unknown)
         middle = known[len(known) // 2] if known else 0.0
         self.arrange((load + middle * unknown for load, unknown in loads),
-                     random.sample(range(len(backends)), len(backends)))
-
-    def size(self, backend: Backend) -> float:
-        """What the load of a backend is measured against."""
-        return capacity(backend)
-
-    def step(self, backend: Backend) -> float:
-        """One answer of ours stands for one of every worker and server."""
-        return self.pool.scale / self.size(backend)
+                     random.sample(range(len(backends)), len(backends)),
+                     (self.pool.scale / self.size(each) for each in backends))
 
 
 class LowestRatio(LeastConnections):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
-    def size(self, backend: Backend) -> float:
-        """The limit; only full backends come here, so there is one."""
-        return float(backend.max_connections or 1)
+    size = staticmethod(lambda backend: float(backend.max_connections or 1))  # all have a limit
 
 
 class Hash(Policy):
@@ -770,8 +755,7 @@ class Pool:
             have = [each for each in self.backends if rtype in each.rdata]
             if have:
                 kind, eligible, resort = self.eligible(have)
-                policy = self.policies.get((rtype, kind)) or kind(rtype, self)
-                self.policies[rtype, kind] = policy
+                policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
                 policy.plan(eligible)
                 self.current[rtype] = policy, resort
 
@@ -818,15 +802,13 @@ class Pool:
 
     def last_resort(self, qtype: int, reply: Reply) -> wire.RRset | None:
         """What all_down says, other than "all"."""
-        if self.config.all_down == "servfail":
-            reply.rcode = wire.SERVFAIL
         if self.config.all_down in ("servfail", "empty"):
+            reply.rcode = wire.SERVFAIL if self.config.all_down == "servfail" else reply.rcode
             return None
         kind, rdata = wire.address_rdata(self.config.all_down)
         reply.chosen = [self.config.all_down]
-        if kind != qtype:
-            return None
-        return wire.RRset(kind, min(self.config.ttl, TTL_RESORT), [rdata])
+        ttl = min(self.config.ttl, TTL_RESORT)
+        return wire.RRset(kind, ttl, [rdata]) if kind == qtype else None
 
     def credit(self, chosen: list[Backend]) -> None:
         """Count an answer as load to come; who is full by that is out until the next snapshot."""
@@ -1233,14 +1215,10 @@ class Connection:
     def take(self) -> list[bytes]:
         """Take up to TCP_GROUP whole queries out of the inbox, while there is room for replies."""
         packets: list[bytes] = []
-        at = 0
-        while len(packets) < TCP_GROUP and len(self.inbox) - at >= 2:
-            end = at + 2 + int.from_bytes(self.inbox[at:at + 2], "big")
-            if end > len(self.inbox) or len(self.outbox) >= TCP_QUEUE:
-                break
-            packets.append(bytes(self.inbox[at + 2:end]))
-            at = end
-        del self.inbox[:at]
+        while self.has_query() and len(packets) < TCP_GROUP and len(self.outbox) < TCP_QUEUE:
+            end = 2 + int.from_bytes(self.inbox[:2], "big")
+            packets.append(bytes(self.inbox[2:end]))
+            del self.inbox[:end]
         return packets
 
     def serve(self, respond: Respond, now: float) -> bool:
@@ -1282,6 +1260,7 @@ class Worker:
         self.dice = random.random        # seeded anew in every process by the module itself
         self.listening = False           # accepting; rests for a TICK when descriptors run out
         self.begun = 0                   # when the query in hand arrived (ns); for the log
+        self.ended = 0                   # how it is to end; 0 = it serves
         self.selector = selectors.DefaultSelector()
         self.cache = Cache(state, self.dice, self.ask)
         self.respond: Respond = self.cache.replies
@@ -1296,9 +1275,7 @@ class Worker:
             log.change(told)
 
     def run(self) -> None:
-        """Serve until told to stop: SIGTERM ends within STOP_LIMIT, SIGUSR1 lets clients finish."""
-        for fd in self.life.fds:
-            self.selector.register(fd, READ, lambda events, now: self.life.on_wake())
+        """Serve until told to STOP, which ends soon, or to RETIRE, which lets clients finish."""
         for udp in self.udp:
             self.selector.register(udp.sock, READ, udp.serve)
         self.listen(True)
@@ -1317,8 +1294,8 @@ class Worker:
             if now - checked > TICK:
                 checked = now
                 self.on_tick(now)
-            if self.life.ended and until == math.inf:
-                until = now + ENDINGS[self.life.ended]
+            if self.ended and until == math.inf:
+                until = now + ENDINGS[self.ended]
                 self.stop_listening(now)
             self.log.flush()
 
@@ -1337,7 +1314,7 @@ class Worker:
         self.listen(False)
         for udp in self.udp:
             self.selector.unregister(udp.sock)
-        if self.life.ended == "stop":
+        if self.ended == STOP:
             for udp in self.udp:
                 while udp.serve():
                     self.life.beat()
@@ -1423,14 +1400,15 @@ class Worker:
             client.sock.close()
 
     def on_tick(self, now: float) -> None:
-        """Hang up on clients that passed a limit; accept again after a pause."""
+        """See to the end, and to clients that passed a limit; accept again after a pause."""
+        self.ended = self.life.ended()
         for client in list(self.clients.values()):
-            if client.expired(now, bool(self.life.ended)):
+            if client.expired(now, bool(self.ended)):
                 self.close(client)
-        self.listen(not self.life.ended)
+        self.listen(not self.ended)
 
 
-# ---- 8. Sources and the monitor: what changes the state ----------------------------------------
+# ---- 9. Sources and the monitor: what changes the state ----------------------------------------
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL, address TEXT NOT NULL,   -- several addresses of one server: comma-separated
   connections INTEGER,                         -- established now; NULL = unknown, which is not 0
@@ -1440,10 +1418,7 @@ SCHEMA = """CREATE TABLE backends (
   PRIMARY KEY (pool, address))"""
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
   FROM backends WHERE pool = ? ORDER BY rowid"""
-
-
-class Problem(wire.BadText):
-    """A value breaks a rule, or a source cannot be read; the text says which and why."""
+Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
 
 
 def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
@@ -1527,46 +1502,40 @@ class Feed(threading.Thread):
         """The row that a record makes, by the rules of inline backends, and when it was true
         (monotonic seconds); raises Problem."""
         checker = Checker("")
-        given = checker.table("", record, RECORD)
-        addresses = given.pop("address", ())
-        row = next((self.inline[each] for each in addresses if each in self.inline), None)
-        if "address" not in record:
-            checker.problem("address", " = NULL: must be an address")
-        elif self.inline and addresses and row is None:
-            checker.problem(addresses[0], " is none of the config's backends")
-        elif addresses and row is None and is_host(addresses):
-            checker.problem(addresses[0], ": host names are possible only as inline backends")
+        given = checker.table("", {"address": "", **record}, RECORD)
         if checker.problems:
             raise Problem(checker.problems[0])
+        addresses = given.pop("address")
+        row = next((self.inline[each] for each in addresses if each in self.inline), None)
+        if row is None and self.inline:
+            raise Problem(f"{addresses[0]} is none of the config's backends")
+        if row is None and not is_address(addresses[0]):
+            raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
         row = row or Row(addresses)
         age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
         # Of two states the worse counts: a drain in the config is meant.
         given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
         return row._replace(**given), now - max(0.0, age)
 
-    def merge(self, now: float) -> tuple[list[Row], bool]:
-        """The pool's rows now, connections too old forgotten; and whether all of them were."""
-        oldest = now - self.pool.stale
-        known = [at for row, at in self.rows.values() if row.connections is not None]
-        rows = [row if at >= oldest else row._replace(connections=None)
-                for row, at in self.rows.values()]
-        return rows, bool(known) and max(known) < oldest
-
     def look(self, now: float) -> None:
-        """Make the pool's line and status, and log each thing that is not as it was."""
+        """Make the pool's line, without connections that are too old to be true, and its status;
+        log each thing that is not as it was."""
         if self.seen == (self.polls, int(now)):  # reports grow stale between polls, too
             return
         self.seen = (self.polls, int(now))
-        rows, stale = self.merge(now)
+        found, oldest = list(self.rows.values()), now - self.pool.stale
+        rows = [row if at >= oldest else row._replace(connections=None) for row, at in found]
+        known = [at for row, at in found if row.connections is not None]
+        stale = bool(known) and max(known) < oldest  # none is young enough
         pool, path, trouble = f"pool {self.pool.name}", self.source.path, self.log.trouble
         up = [row for row in rows if row.state == "up"]
         self.status = f"{self.pool.name} {len(up)}/{len(rows)} up" + ", load unknown" * stale
-        newest = max((0.0, *(at for _, at in self.rows.values())))
+        newest = max((0.0, *(at for _, at in found)))
         self.line = json.dumps([self.pool.name, stale, newest, rows])
         hangs = now - self.begun > self.source.every + 2 * POLL_LIMIT
         trouble(f"{pool}: {path}", "a poll hangs" if hangs else self.trouble)
         trouble(f"{pool}: rows of {path}", self.skipped)
-        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old" if stale else "")
+        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old" * stale)
         full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
                 if row.weight]
         trouble(f"{pool}: limits",
@@ -1591,11 +1560,6 @@ class Feed(threading.Thread):
             self.log.change(line)
         if len(lines) > LOG_BURST:
             self.log.change(f"{pool}: and {len(lines) - LOG_BURST} more changes, says {path}")
-
-
-def is_host(addresses: Sequence[str]) -> bool:
-    """Whether a backend is a host name."""
-    return wire.address_rdata(addresses[0])[0] == wire.CNAME
 
 
 def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
@@ -1629,9 +1593,10 @@ def monitor(config: Config, life: "Life", log: Log) -> None:
         log.flush()
 
 
-# ---- 9. Processes: generation, life, sockets, supervisor ---------------------------------------
+# ---- 10. Processes: generation, life, sockets, supervisor --------------------------------------
 STOPS = {signal.SIGTERM, signal.SIGINT}
-ENDINGS = {"stop": STOP_LIMIT, "retire": RETIRE_LIMIT}  # seconds a child has left
+RETIRE, STOP = 1, 2                             # how a child is told to end,
+ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
 
 
 class Child:
@@ -1639,7 +1604,7 @@ class Child:
     def __init__(self, slot: int) -> None:
         self.slot, self.pid = slot, 0
         self.name = ("loader", "monitor")[slot] if slot < 2 else f"worker {slot - 1}"
-        self.born = self.due = 0.0  # monotonic seconds: started; may be started again
+        self.born = -math.inf  # monotonic seconds: when it was last started
 
 
 class Generation:
@@ -1652,8 +1617,9 @@ class Generation:
     def __init__(self, slots: Sequence[int], run: Callable[["Life"], None], seed: bytes) -> None:
         self.children, self.run = [Child(slot) for slot in slots], run
         self.watched = 1 in slots  # whether there is a monitor
-        # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet
-        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 1))).cast("Q")
+        # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
+        # [-1]: how it ends, 0 = it serves
+        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 2))).cast("Q")
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
         else:
@@ -1680,36 +1646,27 @@ class Generation:
             if self.shared[0] == number:
                 return number, octets
 
-    def alive(self) -> list[Child]:
-        """The children that run."""
-        return [child for child in self.children if child.pid]
-
     def ready(self) -> bool:
         """Whether every child has begun to serve."""
         return all(child.pid and self.shared[child.slot] for child in self.children)
 
-    def end(self, number: int, seconds: float) -> None:
-        """Send all of them a signal to end within this time."""
-        self.until = time.monotonic() + seconds
-        for child in self.alive():
-            os.kill(child.pid, number)
+    def end(self, how: int) -> None:
+        """Tell all of them to end; each looks at least once a TICK."""
+        self.shared[-1], self.until = how, time.monotonic() + ENDINGS[how] + 2 * TICK
 
 
 class Life:
-    """A child's ties to the supervisor: heartbeat, snapshots, and how it learns of its end."""
-    def __init__(self, generation: Generation, slot: int, lifeline: int) -> None:
-        self.generation, self.slot = generation, slot
-        self.number, self.ended = 0, ""           # snapshot last read; a key of ENDINGS
-        self.fds = (wake_on_signals(), lifeline)  # readable when there is something to learn
-        signal.signal(signal.SIGTERM, lambda *_: self.end("stop"))
-        signal.signal(signal.SIGUSR1, lambda *_: self.end("retire"))
-        for number in (signal.SIGINT, signal.SIGHUP):  # the terminal's, meant for the supervisor
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked over the fork, lest one gets lost
+    """A child's ties to the supervisor: heartbeat, snapshots, and how it learns of its end. Signals
+    are for the supervisor: a child has its handlers, which only note them."""
+    def __init__(self, generation: Generation, slot: int, parent: int) -> None:
+        self.generation, self.slot, self.parent = generation, slot, parent
+        self.number = 0  # of the snapshot last read
 
-    def end(self, how: str) -> None:
-        """Note that it is time to go; a stop beats a retirement."""
-        self.ended = "stop" if self.ended == "stop" else how
+    def ended(self) -> int:
+        """How to end, 0 = not yet; at once where the supervisor is gone."""
+        if os.getppid() != self.parent:
+            os._exit(0)
+        return self.generation.shared[-1]
 
     def beat(self) -> float:
         """Show a sign of life; returns monotonic seconds."""
@@ -1724,18 +1681,10 @@ class Life:
         self.number, snapshot = self.generation.read()
         return snapshot.decode()
 
-    def on_wake(self) -> None:
-        """Empty the signal pipe; the lifeline ends when the supervisor does, and so do we."""
-        for fd in self.fds:
-            with contextlib.suppress(BlockingIOError):
-                if not os.read(fd, 512):
-                    os._exit(0)
-
     def wait(self, seconds: float) -> bool:
-        """Sleep, but not through the end; returns whether it has come."""
+        """Sleep; returns whether the end has come."""
         time.sleep(seconds)
-        self.on_wake()
-        return bool(self.ended)
+        return bool(self.ended())
 
 
 def show_traceback(bug: BaseException) -> str:
@@ -1745,15 +1694,6 @@ def show_traceback(bug: BaseException) -> str:
         steps.append(f"{at.tb_frame.f_code.co_name} line {at.tb_lineno}")
         at = at.tb_next
     return "; ".join(steps[-4:])
-
-
-def wake_on_signals() -> int:
-    """A pipe's end that becomes readable with every signal, so that select() returns."""
-    wake, signalled = os.pipe()
-    for fd in (wake, signalled):
-        os.set_blocking(fd, False)
-    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-    return wake
 
 
 class ConfigError(Exception):
@@ -1889,10 +1829,11 @@ class Supervisor:
         # Monotonic seconds: when children were looked at; when systemd's watchdog was fed, inf =
         # never before all is ready.
         self.tended = self.fed = math.inf
-        self.lifeline = os.pipe()                # children read it: it ends when this process does
-        os.set_blocking(self.lifeline[0], False)
+        self.pid = os.getpid()
+        self.wake, signalled = os.pipe()         # readable with every signal: select() returns
+        os.set_blocking(signalled, False)
+        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
         self.selector = selectors.DefaultSelector()
-        self.wake = wake_on_signals()
         self.selector.register(self.wake, READ)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop, which asks who ended
 
@@ -1961,7 +1902,7 @@ class Supervisor:
             for child in generation.children:
                 self.look_after(generation, child, now, slept)
         self.generations = [each for each in self.generations
-                            if each.until == math.inf or each.alive()]
+                            if each.until == math.inf or any(child.pid for child in each.children)]
         if now - self.fed > self.watchdog and self.current.ready():
             self.fed = now
             notify("WATCHDOG=1")
@@ -1976,29 +1917,19 @@ class Supervisor:
                 self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
             if silent or now > generation.until:
                 os.kill(child.pid, signal.SIGKILL)
-        elif serving and now >= child.due:
-            generation.shared[child.slot], child.born, child.due = 0, now, now + CRASH_PAUSE
-            self.fork(generation, child)
-
-    def fork(self, generation: Generation, child: Child) -> None:
-        """Start a child, or note why that has to be tried again."""
-        self.log.flush()  # lest the child prints it once more
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGUSR1})
-        try:
-            child.pid = os.fork()
-            if not child.pid:
-                self.be_child(generation, child)
-        except OSError as bad:  # no more processes or memory
-            self.log.trouble("starting a process", str(bad.strerror))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGUSR1})
+        elif serving and now >= child.born + CRASH_PAUSE:
+            generation.shared[child.slot], child.born = 0, now
+            self.log.flush()  # lest the child prints it once more
+            try:
+                child.pid = os.fork() or self.be_child(generation, child)
+            except OSError as bad:  # no more processes or memory; tried again after the pause
+                self.log.trouble("starting a process", str(bad.strerror))
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
-        """All of a child's life."""
+        """All of a child's life; never returns."""
         code = 1
         try:
-            os.close(self.lifeline[1])
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            generation.run(Life(generation, child.slot, self.lifeline[0]))
+            generation.run(Life(generation, child.slot, self.pid))
             code = 0
         except BaseException as bug:
             self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
@@ -2015,17 +1946,17 @@ class Supervisor:
             return
         state = State(config, self.secret, self.log)
         # The first answer waits for the first round of sources.
-        while life.generation.watched and not life.generation.shared[0] and not life.ended:
-            life.wait(PUBLISH / 10)
+        while life.generation.watched and not life.generation.shared[0]:
+            if life.wait(PUBLISH / 10):
+                break
         Worker(state, self.sockets, life, self.log).run()
 
     def on_death(self, pid: int, status: int) -> None:
-        """A child has ended; note when it may be started again."""
-        now, code = time.monotonic(), os.waitstatus_to_exitcode(status)
+        """A child has ended; the next pass starts it again."""
+        code = os.waitstatus_to_exitcode(status)
         for generation in self.generations:
-            for child in (each for each in generation.alive() if each.pid == pid):
-                child.pid, lived = 0, now - child.born
-                child.due = now + (CRASH_PAUSE if lived < CRASH_WINDOW else 0)
+            for child in (each for each in generation.children if each.pid == pid):
+                child.pid, lived = 0, time.monotonic() - child.born
                 if generation.until == math.inf:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
                     self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
@@ -2047,10 +1978,10 @@ class Supervisor:
         with new.files[0], new.files[1]:
             self.tend(0)  # starts it,
             new.until = time.monotonic() + LOAD_LIMIT  # and only once
-            while new.alive():
+            while new.children[0].pid:
                 self.tend(TICK / 2)
                 if self.signals & STOPS:
-                    new.end(signal.SIGKILL, 0.0)
+                    new.until = 0.0
             number, octets = new.read()
         if not number:
             raise ConfigError("the process that reads the config did not start, was killed, or "
@@ -2085,7 +2016,7 @@ class Supervisor:
             self.bind(config)
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
             if not new.ready():
-                new.end(signal.SIGKILL, 0.0)
+                new.until = 0.0
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
@@ -2095,7 +2026,7 @@ class Supervisor:
             self.log.configure(config)
             if config.user != self.config.user:
                 self.log.error("warning: a new `user` needs a restart")
-            self.current.end(signal.SIGUSR1, RETIRE_LIMIT)
+            self.current.end(RETIRE)
             self.config, self.current = config, new
             what = f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones"
         self.unbind(self.config)
@@ -2106,17 +2037,17 @@ class Supervisor:
         notify("STOPPING=1")
         self.signals.clear()
         for generation in self.generations:
-            generation.end(signal.SIGTERM, STOP_LIMIT + TICK)
+            generation.end(STOP)
         while self.generations:
             self.tend(TICK / 5)
             for generation in self.generations if self.signals else ():
-                generation.end(signal.SIGKILL, 0.0)  # told twice: at once
+                generation.until = 0.0  # told twice: at once
         self.log.change("stopped")
         self.log.flush()
         return 0
 
 
-# ---- 10. Config: one table of keys, one checker for start, reload and `check` ------------------
+# ---- 11. Config: one table of keys, one checker for start, reload and `check` ------------------
 Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
 
 
@@ -2296,7 +2227,7 @@ class Checker:
                     self.problem(where, ": unknown key; " + suggest(name, keys))
                 else:
                     found[name] = keys[name].check(each)
-            except wire.BadText as bad:
+            except Problem as bad:
                 self.problem(where, f" = {each!r:.80}: {bad}")
         return found
 
@@ -2314,7 +2245,7 @@ class Checker:
                 if seen.setdefault(key, name) != name:
                     raise Problem(f'the same name as {path}."{seen[key]}"')
                 yield where, key, each
-            except wire.BadText as bad:
+            except Problem as bad:
                 self.problem(where, f": {bad}")
 
     def config(self, document: dict[str, Any]) -> Config:
@@ -2410,7 +2341,7 @@ class Checker:
         rows = tuple(self.backends(where, keys["backends"]))
         if not keys["backends"] and keys["source"] is None:
             self.problem(where, ": needs backends, or a source that names them")
-        hosts = {is_host(row.addresses) for row in rows}
+        hosts = {not is_address(row.addresses[0]) for row in rows}
         if len(hosts) > 1:
             self.problem(where, ".backends: addresses and host names do not mix")
         self.check_owner(where, owner, zone, True in hosts)
@@ -2470,14 +2401,13 @@ def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
     import tomllib
     try:
-        with open(file, encoding="utf-8") as text:
-            document = tomllib.loads(text.read().removeprefix("\ufeff"))
+        document = tomllib.loads(pathlib.Path(file).read_text("utf-8").removeprefix("\ufeff"))
     except (OSError, ValueError, RecursionError) as bad:  # ValueError: of TOML, UTF-8, int()
         raise ConfigError(f"{file}: {getattr(bad, 'strerror', None) or bad}") from None
     return Checker(file).config(document)
 
 
-# ---- 11. Command line --------------------------------------------------------------------------
+# ---- 12. Command line --------------------------------------------------------------------------
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
 USAGE = """lbdns.py                               the demo: api.example.com on 9000
        lbdns.py CONFIG                        serve what a TOML file says

@@ -801,7 +801,10 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     left = list(words)
     try:
         if left[:1] == [r"\#"]:
-            rdata = _parse_generic(left)
+            del left[0]
+            size, rdata = _parse_number(_next(left, "a length"), TCP_MAX), _parse_hex(left)
+            if size != len(rdata):
+                raise BadText(f"length {size} but {len(rdata)} octets")
         elif rtype in _FORMATS:
             rdata = b"".join(field.parse(left, origin) for field in _FORMATS[rtype])
         else:
@@ -815,16 +818,6 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
         raise BadText(f"{show_type(rtype)}: {bad}") from None
     if taken != rdata:  # only \# can do that, and there is no message to point into
         raise BadText("a compression pointer in zone text")
-    return rdata
-
-
-def _parse_generic(words: list[str]) -> bytes:
-    r"""Rdata written `\# length hex` (RFC 3597 5)."""
-    del words[0]
-    size = _parse_number(_next(words, "a length"), TCP_MAX)
-    rdata = _parse_hex(words)
-    if size != len(rdata):
-        raise BadText(f"length {size} but {len(rdata)} octets")
     return rdata
 
 
@@ -859,36 +852,27 @@ _TOKEN = re.compile(r"""(?P<quoted>"(?:[^"\\\n]|\\[^\n])*")|(?P<paren>[()])|(?P<
     |.""", re.X)
 
 
-def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """Pieces of zone text as (kind, text, line); raises BadText where no kind fits.
-
-    That is a quote or a backslash without its other end, or a blank that only looks like one.
-    """
-    line = 1
-    for match in _TOKEN.finditer(text):
-        if match.lastgroup is None:
-            raise BadText(f"line {line}: {match.group()!r} cannot stand here, or has no end")
-        yield match.lastgroup, match.group(), line
-        line += match.group() == "\n"
-
-
 def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
     """The entries of zone text, comments dropped and parentheses joined; raises BadText.
 
     An entry is its first line's number, whether it began with a blank, and its words.
     """
-    depth, first, blank = 0, 1, False
+    depth, first, line, blank = 0, 1, 1, False
     words: list[str] = []
-    for kind, piece, line in _tokens(text):
+    for match in _TOKEN.finditer(text):
+        kind, piece = match.lastgroup, match.group()
+        if kind is None:  # half a pair of quotes, a backslash, what only looks like a blank
+            raise BadText(f"line {line}: {piece!r} cannot stand here, or has no end")
         if kind in ("word", "quoted"):
             words.append(piece)
         blank = blank or not words and not depth and kind == "space"
         depth += {"(": 1, ")": -1}.get(piece, 0)
         if depth not in (0, 1):
             raise BadText(f"line {line}: parentheses do not match")
+        line += kind == "newline"
         if kind == "newline" and not depth:
             yield first, blank, words
-            first, blank, words = line + 1, False, []
+            first, blank, words = line, False, []
     if depth:
         raise BadText(f"line {first}: a parenthesis that is never closed")
     yield first, blank, words
