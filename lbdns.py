@@ -614,35 +614,52 @@ class Random(Policy):
                                key=lambda each: -math.log(1 - dice()) / capacity(each))
 
 
+Turn = tuple[float, int, Backend, float]  # key, a tie-breaker, who, how far a pick moves the key
+
+
 class RoundRobin(Policy):
     """Smooth weighted rotation: each backend's key is its next turn, 1/weight after its last, and
     the smallest key is picked. Who joins or comes back starts level with the earliest of the
-    others, so they notice nothing."""
-    heap: list[tuple[float, int, Backend, float]] = []  # key, a tie-breaker, who, how far it moves
+    others, so they notice nothing.
+
+    Those whose turn is still to come stand in `waiting`, the last first; those who had it
+    are in `heap`. A new key is mostly the largest of the heap, so the number of backends is no
+    matter.
+    """
+    waiting: list[Turn] = []
+    heap: list[Turn] = []
 
     def plan(self, backends: list[Backend]) -> None:
         """Go on with the turns of the last plan; equal turns are taken in the config's order."""
         super().plan(backends)
-        for turn, _, backend, _ in self.heap:
+        turns = [*self.waiting, *self.heap]
+        for turn, _, backend, _ in turns:
             backend.turns[self.rtype] = turn
-        level = self.heap[0][0] if self.heap else 0.0
+        level = min(turns)[0] if turns else 0.0
         self.arrange((max(level, each.turns.get(self.rtype, level)) for each in backends),
                      itertools.count(), (1 / capacity(each) for each in backends))
 
     def arrange(self, keys: Iterable[float], order: Iterable[int], steps: Iterable[float]) -> None:
-        """Build the heap; (key, order) is never equal for two backends."""
-        self.heap = list(zip(keys, order, self.backends, steps, strict=False))
-        heapq.heapify(self.heap)
+        """Line all up; (key, order) is never equal for two backends."""
+        self.waiting, self.heap = [], list(zip(keys, order, self.backends, steps, strict=False))
+
+    def pop(self) -> Turn:
+        """Take out the smallest key."""
+        if not self.waiting:
+            self.waiting, self.heap = sorted(self.heap, reverse=True), []
+        if self.heap and self.heap[0] < self.waiting[-1]:
+            return heapq.heappop(self.heap)
+        return self.waiting.pop()
 
     def draw(self, dice: Dice) -> Backend:
         """The backend with the smallest key."""
-        key, order, backend, step = self.heap[0]
-        heapq.heapreplace(self.heap, (key + step, order, backend, step))
+        key, order, backend, step = self.pop()
+        heapq.heappush(self.heap, (key + step, order, backend, step))
         return backend
 
     def spread(self, dice: Dice, count: int) -> list[Backend]:
         """The backends with the smallest keys."""
-        taken = [heapq.heappop(self.heap) for _ in range(min(count, len(self.heap)))]
+        taken = [self.pop() for _ in range(min(count, len(self.backends)))]
         for key, order, backend, step in taken:
             heapq.heappush(self.heap, (key + step, order, backend, step))
         return [backend for _, _, backend, _ in taken]
@@ -659,7 +676,7 @@ class LeastConnections(RoundRobin):
     size = staticmethod(capacity)  # what the load of a backend is measured against
 
     def plan(self, backends: list[Backend]) -> None:
-        """Build the heap; equal loads stand in random order, lest all servers begin alike."""
+        """Line all up; equal loads stand in random order, lest all servers begin alike."""
         Policy.plan(self, backends)
         loads = [(each.load / self.size(each), each.connections is None) for each in backends]
         known = sorted(load for load, unknown in loads if not unknown)
@@ -1222,7 +1239,8 @@ class Connection:
         return packets
 
     def serve(self, respond: Respond, now: float) -> bool:
-        """Answer the whole queries received, TCP_TURN at most; False = hang up (RFC 7766 6.2.1)."""
+        """Answer the whole queries received, TCP_TURNS groups of them at most; False = hang up:
+        what is no query closes the connection (RFC 7766 6.2.1)."""
         for _ in range(TCP_TURNS):
             packets = self.take()
             if not packets:
@@ -1230,7 +1248,7 @@ class Connection:
             replies = apply(packets, respond(packets, lambda: [self.host] * TCP_GROUP, True))
             for reply in replies:
                 self.outbox += len(reply).to_bytes(2, "big") + reply
-            if len(replies) < len(packets) or len(packets[-1]) < wire.HEADER:
+            if len(replies) < len(packets):
                 return False
             self.active, self.partial = now, 0.0
         if self.inbox and not self.partial:
@@ -1273,6 +1291,7 @@ class Worker:
         self.udp = [transport(udp, self.respond) for udp, _ in sockets.values()]
         if life.slot == 2:  # the first worker speaks for all
             log.change(told)
+            log.flush()
 
     def run(self) -> None:
         """Serve until told to STOP, which ends soon, or to RETIRE, which lets clients finish."""
