@@ -916,29 +916,32 @@ class Cache:
             while tail is None and at < len(octets) and 0 < octets[at] <= wire.LABEL_MAX:
                 start, at = at, at + 1 + octets[at]
                 tail = tails.get(octets[2:12] + octets[at:])
-            if tail is not None:
-                kind, opt, opts, rest, size, names, part, pools, longer, answers = tail
-                end = at + size
-                name = octets[start:end]
-                if name in names:
-                    answers = exact.get(name, UNKNOWN) if start == 12 else UNKNOWN
-                else:
+            if tail is None:
+                add(None)
+                continue
+            kind, opt, opts, rest, size, names, part, pools, longer, answers = tail
+            end = at + size
+            name = octets[start:end]
+            if name in names:
+                answers = exact.get(name, UNKNOWN) if start == 12 else UNKNOWN
+            else:
+                answers = pools.get(name[part], answers)
+                for part, pools in longer:
                     answers = pools.get(name[part], answers)
-                    for part, pools in longer:
-                        answers = pools.get(name[part], answers)
-                entry = answers.get(kind + end)
-                if entry is not None and (rest is None or packet.endswith(rest)):
-                    header, records, deal, errors = entry
-                    if opt is None or errors:
-                        clients = clients or peers()
-                        opt = opts.get((clients[len(edits)], errors))
-                    if opt is not None:
-                        if deal is not None:
-                            records = deal()
-                        add((header, end + 4, records + opt))
-                        continue
-            clients = clients or peers()
-            add(self.ask(packet, clients[len(edits)], tcp))
+            entry = answers.get(kind + end)
+            if entry is None or (rest is not None and not packet.endswith(rest)):
+                add(None)
+                continue
+            header, records, deal, errors = entry
+            if opt is None or errors:
+                clients = clients or peers()
+                opt = opts.get((clients[len(edits)], errors))
+            add((header, end + 4, (records if deal is None else deal()) + opt)
+                if opt is not None else None)
+        for number, edit in enumerate(edits) if None in edits else ():
+            if edit is None:
+                clients = clients or peers()
+                edits[number] = self.ask(packets[number], clients[number], tcp)
         return edits
 
     def ask(self, packet: bytes, peer: Peer, tcp: bool) -> Edit | None:
@@ -966,7 +969,6 @@ class Cache:
     def learn(self, packet: bytes, peer: Peer, tcp: bool, octets: bytes, query: wire.Query,
               reply: Reply) -> None:
         """Keep the two parts of a regular reply."""
-        end, policy, errors = wire.HEADER + len(query.qname), reply.policy, reply.errors()
         names, above, below = wire.suffixes(query.key), 0, None
         while below is None:
             above += 1
@@ -976,6 +978,7 @@ class Cache:
             answers = pools.get(names[above - 1][part], answers)
         if above == 1 and query.key in known:
             answers = self.exact.setdefault(query.key, {})
+        end, policy = wire.HEADER + len(query.qname), reply.policy
         deal = policy.dealer(octets[end + 4:end + 16], self.dice) if policy else None
         # A pool clears its own answers when it plans anew. It may just have done so; and those of
         # a name that leads to it by a CNAME are not its own.
@@ -990,15 +993,15 @@ class Cache:
         self.filled.append(answers)
         cut = len(octets) - (11 + sum(4 + len(data) for _, data in reply.options)) * query.has_opt
         kind = (query.qtype * 4 + bool(query.flags & wire.RD) * 2 + query.has_opt) * KIND
+        errors = reply.errors()
         answers[kind + end] = octets[2:wire.HEADER], octets[end + 4:cut], deal, errors
 
-        size = len(names[above])
+        size, rest = len(names[above]), None
         key = packet[2:wire.HEADER] + packet[end - size:].lower()
-        rest = packet[end:] if packet[end:].lower() != packet[end:].upper() else None
-        old, opts = self.tails[tcp].get(key), dict[Any, bytes]()
-        opt = None
-        if old is not None and old[3] == rest:
-            _, opt, opts, *_ = old
+        if packet[end:].lower() != packet[end:].upper():
+            rest = packet[end:]
+        old = self.tails[tcp].get(key)
+        opt, opts = (old[1], old[2]) if old is not None and old[3] == rest else (None, {})
         if errors or wire.COOKIE in query.options:
             opts[peer, errors] = octets[cut:]
         else:
