@@ -33,8 +33,8 @@ if (__name__ == "__main__" and sys.platform == "linux" and sys._getframe().f_bac
         with open(fd, "wb", closefd=False) as memory:
             marshal.dump((sys.argv, sys.path, __file__, sys._getframe().f_code), memory)
         os.lseek(fd, 0, os.SEEK_SET)
-        boot = ("import marshal, sys; sys.argv, sys.path, __file__, code = "
-                f"marshal.load(open({fd}, 'rb')); exec(code)")
+        boot = (f"import marshal, sys\nwith open({fd}, 'rb') as memory:\n"
+                " sys.argv, sys.path, __file__, code = marshal.load(memory)\nexec(code)")
         options = sys.orig_argv[1:-len(sys.argv)]
         os.execv(sys.executable, [sys.executable, "-S", *options, "-c", boot, *sys.argv])
     except OSError:  # a sandbox forbids one of these
@@ -112,6 +112,7 @@ NSID_MAX = 64             # octets; it rides in every reply that is asked for it
 CHAIN_MAX = 8             # CNAMEs followed in one answer
 COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
 LEARNED_MAX = 10_000      # things the fast path remembers, of about 300 octets each
+LEARNED_SIZE = 512        # octets of the longest query that the fast path looks at
 OPT_ROOM = 200            # octets of a reply's OPT that the fast path sets aside
 TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
 CREDIT_FADE = 20.0        # seconds in which own answers stop counting as load not yet reported
@@ -853,18 +854,21 @@ Respond = Callable[[Sequence[bytes], Callable[[], Sequence[Peer]], bool], Sequen
 # What depends on the name: octets 2 to 11; records, or a pool's dealer; Extended DNS Errors.
 Entry = tuple[bytes, bytes, "Dealer | None", tuple[Any, ...]]
 Answers = dict[int, Entry]       # of a name, by kind of query + the offset at which the name ends
-KIND = 512                       # kinds are multiples of this, which is more than the offset can be
+KIND = LEARNED_SIZE              # kinds are multiples of this, which is more than the offset can be
 UNKNOWN: Answers = {}            # stays empty: `answer` has to be asked
 # Below a name that exists: where another's last octets stand if a pool's name of some length ends
 # there, and the anti-cache names of such pools; one for each length, shortest first.
 Endings = list[tuple[slice, dict[bytes, Answers]]]
+# What is below a name that exists: the names that do, endings, and what answers all others.
+Below = tuple[Container[bytes], Endings, Answers]
 # What all of a query says but its id and its labels below a name that exists: kind of query; OPT of
 # the reply (None: it depends on the client); the OPTs by client and Extended DNS Errors; the octets
 # behind the name, if lower() may change them; length of the name; the names that exist; the first
 # of Endings; the others of them; what answers all other names below.
 Tail = tuple[int, "bytes | None", dict[Any, bytes], "bytes | None", int, Container[bytes],
              slice, dict[bytes, Answers], Endings, Answers]
-NOWHERE = 1 << 16                # an offset behind every query's end
+NAMES_END = wire.HEADER + wire.NAME_MAX  # an offset behind every name
+NOWHERE = 1 << 16                        # an offset behind every query
 LABEL_ENDS = [NOWHERE, *range(wire.HEADER + 2, wire.HEADER + 2 + wire.LABEL_MAX),
               *[NOWHERE] * (255 - wire.LABEL_MAX)]  # length of the first label -> where it ends
 
@@ -885,6 +889,7 @@ class Cache:
         self.tails: tuple[dict[bytes, Tail], ...] = ({}, {})  # of UDP, of TCP
         self.exact = {owner: pool.answers[0] for owner, pool in state.pools.items()}
         self.absent: dict[bytes, Answers] = {apex: {} for apex in state.zones}  # NXDOMAIN
+        self.known: dict[bytes, Below] = {}                # what is below names that exist
         self.filled: list[Answers] = []                    # one for each thing that was learned
         state.note = self.note
 
@@ -907,13 +912,17 @@ class Cache:
         clients: Sequence[Peer] = ()  # known only when they matter
         tails, exact, ends, add = self.tails[tcp], self.exact, LABEL_ENDS, edits.append
         for packet in packets:
+            if len(packet) > LEARNED_SIZE:
+                add(None)
+                continue
             octets = packet.lower()
             try:
                 start, at = 12, ends[octets[12]]
             except IndexError:
                 start, at = 12, NOWHERE
             tail = tails.get(octets[2:12] + octets[at:])
-            while tail is None and at < len(octets) and 0 < octets[at] <= wire.LABEL_MAX:
+            while tail is None and at < min(len(octets), NAMES_END) and (
+                    0 < octets[at] <= wire.LABEL_MAX):
                 start, at = at, at + 1 + octets[at]
                 tail = tails.get(octets[2:12] + octets[at:])
             if tail is None:
@@ -958,6 +967,7 @@ class Cache:
         """Whether a reply depends on nothing but the octets that its parts are kept by."""
         end, policy = wire.HEADER + len(query.qname), reply.policy
         return (query.rcode == wire.NOERROR and len(query.qname) > 1
+                and len(packet) <= LEARNED_SIZE
                 # Nothing but OPT behind the question; its owner could be a pointer into the name.
                 and packet[6:wire.HEADER] == bytes([0, 0, 0, 0, 0, query.has_opt])
                 and packet[end + 4:end + 5] in (b"", b"\0")
@@ -969,11 +979,14 @@ class Cache:
     def learn(self, packet: bytes, peer: Peer, tcp: bool, octets: bytes, query: wire.Query,
               reply: Reply) -> None:
         """Keep the two parts of a regular reply."""
-        names, above, below = wire.suffixes(query.key), 0, None
-        while below is None:
-            above += 1
-            below = self.below(names[above:])
-        known, endings, answers = below
+        names = wire.suffixes(query.key)
+        zone = find_zone(names, wire.A, self.state)
+        if zone is None:
+            return
+        # The nearest name above that exists; if this is the apex, the one right above will do.
+        above = next((at for at, each in enumerate(names) if at and each in zone.nodes), 1)
+        below = self.known.get(names[above]) or self.below(names[above:])
+        known, endings, answers = self.known[names[above]] = below
         for part, pools in endings:
             answers = pools.get(names[above - 1][part], answers)
         if above == 1 and query.key in known:
@@ -1009,24 +1022,24 @@ class Cache:
         self.tails[tcp][key] = (kind, opt, opts, rest, size, known,
                                 *endings[0], endings[1:], below[2])
 
-    def below(self, names: list[bytes]) -> tuple[Container[bytes], Endings, Answers] | None:
-        """What is below a name, given with its ancestors, by the rules of `find`: the names that
-        exist, endings, and what answers all others; None if the name itself does not exist."""
+    def below(self, names: list[bytes]) -> Below:
+        """What is below a name, given with its ancestors, by the rules of `find`."""
         zone, none = find_zone(names, wire.A, self.state), Endings([(slice(0), {})])
         if zone is None:
             return self.state.zones, none, UNKNOWN
-        if names[0] not in zone.nodes:
-            return None
-        size, pools = len(names[0]), zone.endings.get(names[0], {})
+        size, endings = len(names[0]), dict[int, dict[bytes, Answers]]()
+        for label, owner in zone.endings.get(names[0], {}).items():
+            endings.setdefault(len(label), {})[label] = self.state.pools[owner].answers[1]
+            # The label of this length less one could, with its length octet, be taken for it.
+            if label[0] == len(label) - 1:
+                return zone.nodes, none, UNKNOWN
         if find_cut(zone, names, wire.A) is not None:
             return zone.nodes, none, UNKNOWN
-        endings = [(slice(-size - length, -size),
-                    {label: self.state.pools[owner].answers[1] for label, owner in pools.items()
-                     if len(label) == length}) for length in zone.lengths.get(names[0], ())[::-1]]
-        owner = zone.anticache(names)
-        others = self.state.pools[owner].answers[1] if owner is not None else (
+        owned = zone.anticache(names)
+        others = self.state.pools[owned].answers[1] if owned is not None else (
             UNKNOWN if b"\x01*" + names[0] in zone.nodes else self.absent[zone.apex])
-        return zone.nodes, endings or none, others
+        return zone.nodes, [(slice(-size - length, -size), endings[length])
+                            for length in sorted(endings)] or none, others
 
 
 # ---- 7. UDP: one datagram in, one out, or a batch of them ---------------------------------------
@@ -2340,9 +2353,6 @@ class Checker:
         for owner in [*zone.nodes, *names]:
             for name in wire.suffixes(owner)[:-len(wire.suffixes(zone.apex)) or None]:
                 zone.nodes.setdefault(name, {})  # an empty non-terminal, unless there is more
-        for owner in (each for each in names if each in pools and pools[each].anticache):
-            parent, label = owner[1 + owner[0]:], owner[1:1 + owner[0]]
-            zone.endings.setdefault(parent, {})[label] = owner
         zone.lengths = {parent: sorted({len(label) for label in labels}, reverse=True)
                         for parent, labels in zone.endings.items()}
         zone.cuts = {owner for owner, node in zone.nodes.items()
@@ -2372,6 +2382,8 @@ class Checker:
             keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
         if keys["anticache"] is None:
             keys["anticache"] = zone is None or owner != zone.apex
+        if keys["anticache"] and zone is not None and owner[0]:
+            zone.endings.setdefault(owner[1 + owner[0]:], {})[owner[1:1 + owner[0]]] = owner
         if keys["source"] is not None:
             given = self.full(f"{where}.source", keys["source"], SOURCE)
             if "sqlite" not in keys["source"]:

@@ -1340,8 +1340,25 @@ class FastPathTest(unittest.TestCase):
         label = "1" + "a" * 49  # 49 is the octet "1"
         config = f'{ZONE}\n[pools."{label}.example.com"]\nbackends = ["10.0.0.1"]'
         for desk in (Fast(config), Desk(config)):
-            for name, rcode in ((label, 0), ("x" + label, 0), ("a" * 49, 3), ("b" * 49, 3)) * 2:
+            for name, rcode in ((label, 0), ("x" + label, 0), ("a" * 49, 3), ("b" * 49, 3),
+                                ("abc." + label[1:], 3), ("xyz1" + label[1:], 0)) * 2:
                 self.assertEqual(desk.ask(f"{name}.example.com").rcode, rcode, name)
+
+    def test_zones_in_each_other_keep_their_own_soa(self):
+        config = (FAST + '[zones."."]\n').replace("POLICY", "random")
+        names = ("1-lab.example.com", "x.lab.example.com", "2-lab.example.com", "y.lab.example.com",
+                 "x.ns1", "x.abc", "a.b.ns1", "1-api.example.com", "2-api.example.com") * 2
+        desk, twin = Fast(config), Desk(config)
+        for name in names:
+            self.assertEqual(desk.raw(query(name, "AAAA")), twin.raw(query(name, "AAAA")), name)
+
+    def test_long_packets_cost_and_leave_nothing(self):
+        desk = Fast(ZONE + POOL)
+        for labels in (480, 2000, 30000):
+            packet = query("api.example.com")[:12] + b"\1a" * labels + query("api.example.com")[12:]
+            self.assertEqual(Answer(desk.raw(packet, tcp=True)).rcode, wire.FORMERR)
+        desk.ask("www.example.com", options=option(12, bytes(600)))
+        self.assertEqual((desk.cache.tails, desk.cache.filled), (({}, {}), []))
 
     def test_what_users_send_stays_on_it(self):
         """The second of two such queries is answered without `answer`, whoever sends it."""

@@ -387,6 +387,7 @@ class Writer:
         if not self.offsets and self.query.question:
             below = len(asked) - len(key) if key in suffixes(asked) else 0
             self._note(asked[below:], HEADER + below)
+            self.offsets[b"\0"] = HEADER  # never used; says that this is done
         while name[at] and key[at:] not in self.offsets:
             at += 1 + name[at]
         start = len(self.out)
