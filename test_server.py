@@ -3900,6 +3900,97 @@ class Redirect(unittest.TestCase):
         self.redirected_by(IPTABLES)
 
 
+BENCH = HERE / "bench"
+
+
+@needs_file(BENCH)
+class BenchTest(unittest.TestCase):
+    """The programs of bench/ in a tiny form: each line of their tables has its numbers. What the
+    numbers are is not for tests: other things run beside them."""
+
+    NUMBER = r" +[\d,.]+"
+    MAYBE = r" +([\d,.]+|-)"      # a ratio to what cost less than the kernel counts
+
+    def bench(self, program, *words, code=0):
+        """What a program of bench/ printed; it leaves neither files nor processes behind."""
+        with folder_of() as folder:
+            done = subprocess.run(
+                [*PYTHON, str(BENCH / program), "--lbdns", str(SCRIPT), "--rounds", "1",
+                 "--seconds", "0.2", *words], env={**os.environ, "TMPDIR": str(folder)},
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, timeout=30 * PATIENCE)
+            self.assertEqual(done.returncode, code, done.stdout)
+            self.assertEqual([path.name for path in folder.iterdir()], [])
+            self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+                              if str(folder).encode() in self.content(path)], [])
+        return done.stdout
+
+    @staticmethod
+    def content(path):
+        """A file's octets, if it is still there."""
+        with contextlib.suppress(OSError):
+            return path.read_bytes()
+        return b""
+
+    @needs("dnsperf")
+    def test_compare(self):
+        text = self.bench("compare.py", "--only", "lbdns,echo", "--starts", "1", "--rate", "500")
+        self.assertRegex(text, r"(?m)^machine: .*\n^cores: .*\n^versions: Python [\d.]+.*, "
+                               r"lbdns [\d.]+, dnsperf [\d.]+")
+        for server, works in (("lbdns", ("fixed", "anti", "cookie", "mix", "nx", "tcp")),
+                              ("echo", ("fixed", "anti", "cookie", "mix", "nx"))):
+            for work in works:       # us/query, user, system, q/s, lost, ratio
+                with self.subTest(server=server, work=work):
+                    self.assertRegex(
+                        text, rf"(?m)^{work} +{server}({self.NUMBER}){{5}}{self.MAYBE}$")
+            with self.subTest(server=server):
+                self.assertRegex(text, rf"(?m)^latency +{server}({self.NUMBER}){{4}}$")
+                self.assertRegex(text, rf"(?m)^after the loads +{server}({self.NUMBER}){{3}}$")
+        self.assertNotRegex(text, r"(?m)^tcp +echo|^note: ")
+
+    @needs("dnsperf", "gdnsd")
+    def test_compare_with_gdnsd(self):
+        text = self.bench("compare.py", "--only", "lbdns,gdnsd", "--work", "anti", "--starts", "1")
+        self.assertRegex(text, r"(?m)^load .* / gdnsd$")
+        for server in ("lbdns", "gdnsd"):
+            self.assertRegex(text, rf"(?m)^anti +{server}({self.NUMBER}){{5}}{self.MAYBE}$")
+        self.assertNotRegex(text, r"(?m)^note: ")
+
+    @needs("dnsperf")
+    def test_scale(self):
+        text = self.bench("scale.py", "--largest", "3")
+        sizes = {"workers": (1, 2), "pools": (1,), "names": (1,)}
+        for policy in lbdns.POLICIES:
+            sizes[policy] = (1, 3)
+        for series, numbers in sizes.items():
+            for size in numbers:     # us/query; ratio; q/s, lost, RSS before and after
+                with self.subTest(series=series, size=size):
+                    self.assertRegex(text, rf"(?m)^{series} +{size}{self.NUMBER}{self.MAYBE}"
+                                           rf"({self.NUMBER}){{4}}$")
+        self.assertNotRegex(text, r"(?m)^note: ")
+
+    @needs("dnsperf")
+    def test_what_cannot_be_measured_is_one_sentence(self):
+        for program, words, says in (
+                ("compare.py", ("--only", "bind"), "compare.py: --only knows no 'bind', only "),
+                ("compare.py", ("--work", "ani"), "compare.py: --work knows no 'ani', only fix"),
+                ("scale.py", ("--only", "pool"), "scale.py: --only knows no 'pool', only work"),
+                ("scale.py", ("--rounds", "0"), "scale.py: it takes at least one round"),
+                ("scale.py", ("--lbdns", "/nowhere"), "scale.py: there is no /nowhere: --lbdns"),
+                ("scale.py", ("--python", "/nowhere"), "scale.py: /nowhere is not installed: ")):
+            with self.subTest(program=program, words=words):
+                text = self.bench(program, *words, code=2)
+                self.assertTrue(text.startswith(says) and text.count("\n") == 1, text)
+
+    def test_without_dnsperf_the_programs_say_what_to_install(self):
+        with folder_of() as folder:
+            done = subprocess.run([*PYTHON, str(BENCH / "scale.py")], text=True, timeout=PATIENCE,
+                                  env={**os.environ, "PATH": str(folder)},
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT)
+        self.assertEqual((done.returncode, done.stdout),
+                         (2, "scale.py: dnsperf is not installed: apt-get install dnsperf.\n"))
+
 
 
 if __name__ == "__main__":
