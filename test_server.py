@@ -38,6 +38,7 @@ import time
 import tomllib
 import unittest
 from collections import Counter
+from types import SimpleNamespace
 
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = pathlib.Path(os.environ.get("LBDNS_DIR", HERE)).resolve()
@@ -3499,12 +3500,15 @@ class Resolvers(unittest.TestCase):
         self.assertEqual(count, 1017)
 
     def resolve_through(self, conf, *words, **options):
-        """Serve, and have a resolver of this config ask us; returns our log."""
-        port = free_port()
-        with Server(LOOKUP_ZONE + POOL, **options) as server, \
-                folder_of(conf=fill(conf, port=port, server=server.port)) as folder:
-            self.believed_by(port, *words, "-c", str(folder / "conf"))
-            return server.log()
+        """Serve, and have a resolver of this config ask us: with the fast path, and where all is
+        logged; returns that log."""
+        for level in ("changes", "queries"):
+            port = free_port()
+            with Server(LOOKUP_ZONE + POOL, log=level, **options) as server, \
+                    folder_of(conf=fill(conf, port=port, server=server.port)) as folder:
+                self.believed_by(port, *words, "-c", str(folder / "conf"))
+                log = server.log()
+        return log
 
     @needs("unbound", "dig")
     def test_unbound(self):
@@ -3898,6 +3902,349 @@ class Redirect(unittest.TestCase):
     @needs("iptables")
     def test_iptables(self):
         self.redirected_by(IPTABLES)
+
+# ---- UDP in batches ----------------------------------------------------------------------------
+
+class Burst(unittest.TestCase):
+    """What came in while the worker had no turn is answered as if it had come one by one. So it is
+    on both transports; each test stops the worker until all has been sent."""
+
+    LAST = query("last.example.com", ident=0xFFFF)
+    SILENT = (b"", b"\x12", bytes(11), query("www.example.com", flags=0x8000),
+              query("www.example.com").ljust(lbdns.UDP_QUERY_MAX + 1, b"\0"), bytes(60_000))
+
+    @classmethod
+    def setUpClass(cls):
+        port = free_port()
+        cls.server = Server(LIVE, port=port, listen=[f"{ANY_HOST}:{port}"],
+                            constants={"HEARTBEAT": 60.0})
+        cls.addClassCleanup(cls.server.__exit__)
+
+    def sender(self, host="127.0.0.1", port=0, server=None):
+        """A socket that sends to an address of the server and hears only from that."""
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(sock.close)
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sock.bind(("", port))
+        sock.connect((host, (server or self.server).port))
+        return sock
+
+    def burst(self, *asks, server=None, also=lambda: None):
+        """Send (sender, packet) pairs, and a last query from each sender, before the worker gets a
+        turn. Returns by sender, in the order of their arrival, the replies before the last."""
+        worker, = (server or self.server).pids()
+        replies = {sock: [] for sock, _ in asks}
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            until(lambda: status_of(worker, "State").startswith("T"))
+            also()
+            for sock, packet in (*asks, *((sock, self.LAST) for sock in replies)):
+                sock.send(packet)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        for sock, got in replies.items():
+            for reply in iter(lambda at=sock: at.recv(65535), None):
+                if reply[:2] == self.LAST[:2]:
+                    break
+                got.append(reply)
+        return replies
+
+    def assertAnswers(self, packets, replies):
+        """These are the replies to these queries, in this order."""
+        self.assertEqual([reply[:2].hex() for reply in replies],
+                         [packet[:2].hex() for packet in packets])
+        for packet, reply in zip(packets, replies, strict=True):
+            end = packet.index(b"\0", wire.HEADER) + 5
+            self.assertEqual(reply[wire.HEADER:end], packet[wire.HEADER:end])
+            answer = Answer(reply)
+            name = wire.show_name(answer.questions[0][0]).lower()
+            pool = re.sub(r"^\d+-", "", name)
+            if pool.startswith("nope"):
+                self.assertEqual(brief(answer), "NXDOMAIN aa |  | SOA")
+            else:
+                self.assertEqual((answer.rcode, answer.flags), (0, "qr aa"))
+                self.assertEqual([line.split()[0].lower() for line in answer.answer], [name])
+                self.assertLessEqual(set(answer.rdatas), {
+                    "www.example.com.": {"192.0.2.80"}, "a.b.example.com.": {"10.0.0.4"},
+                    "api.example.com.": {"1.2.3.4", "8.8.4.4", "8.8.8.8"},
+                    "rr.example.com.": {"10.0.0.1", "10.0.0.2", "10.0.0.3"}}[pool])
+
+    @staticmethod
+    def good(number):
+        """A query with this id; six kinds of them take turns."""
+        name = (f"{number}-api", "www", f"nope{number}", f"{number}-rr", "a.b", "aPi")[number % 6]
+        return query(f"{name}.example.com", ident=number, opt=number % 4 > 1)
+
+    def test_400_queries_before_its_turn_are_all_answered(self):
+        """Several senders, both families, several addresses of the server."""
+        senders = [self.sender(host) for host in HOSTS * 4]
+        asks = [(senders[n * 7 % 400 % len(senders)], self.good(n)) for n in range(400)]
+        for sock, replies in self.burst(*asks).items():
+            self.assertAnswers([packet for who, packet in asks if who is sock], replies)
+
+    def test_400_queries_of_one_sender_are_all_answered_in_order(self):
+        sock, packets = self.sender(), [self.good(n) for n in range(400)]
+        self.assertAnswers(packets, self.burst(*((sock, each) for each in packets))[sock])
+
+    def test_case_25_each_address_answers_from_itself_on_a_wildcard_of_ipv4(self):
+        port = free_port()
+        with Server(LIVE, port=port, listen=[f"0.0.0.0:{port}"],
+                    constants={"HEARTBEAT": 60.0}) as server:
+            senders = [self.sender(f"127.0.0.{1 + n % 3}", server=server) for n in range(9)]
+            asks = [(senders[n % 9], self.good(n)) for n in range(90)]
+            for sock, replies in self.burst(*asks, server=server).items():
+                self.assertAnswers([packet for who, packet in asks if who is sock], replies)
+
+    def test_every_number_of_queries_from_1_to_70(self):
+        senders = [self.sender(host) for host in HOSTS]
+        for number in range(1, 71):
+            asks = [(senders[n * n % len(senders)], self.good(n)) for n in range(number)]
+            for sock, replies in self.burst(*asks).items():
+                self.assertAnswers([packet for who, packet in asks if who is sock], replies)
+
+    def test_case_03_what_gets_no_reply_takes_none_from_its_neighbours(self):
+        rng, senders = random.Random(60), [self.sender(host) for host in HOSTS]
+        for number in (1, 2, 31, 32, 33, 64, 70, 130):
+            for share in (0.1, 0.5, 0.9, 1):
+                asks = [(rng.choice(senders), rng.choice(self.SILENT) if rng.random() < share else
+                         self.good(n)) for n in range(number)]
+                for sock, replies in self.burst(*asks).items():
+                    self.assertAnswers([packet for who, packet in asks if who is sock and
+                                        packet not in self.SILENT], replies)
+
+    def test_each_kind_of_silence_at_each_place_of_three(self):
+        sock = self.sender()
+        for silent in self.SILENT:
+            for at in range(3):
+                packets = [self.good(n) for n in range(3)]
+                packets[at] = silent
+                replies = self.burst(*((sock, each) for each in packets))[sock]
+                self.assertAnswers([each for each in packets if each != silent], replies)
+
+    def test_the_longest_query_is_answered_and_one_octet_more_is_not(self):
+        longest, sock = lbdns.UDP_QUERY_MAX, self.sender()
+        for sizes in ([longest], [longest + 1], [longest, longest + 1] * 35, [longest] * 40):
+            packets = [self.good(6 * n + 1).ljust(size, b"\0") for n, size in enumerate(sizes)]
+            replies = self.burst(*((sock, each) for each in packets))[sock]
+            self.assertAnswers([each for each in packets if len(each) == longest], replies)
+
+    def test_port_0_which_no_reply_can_be_sent_to_costs_its_neighbours_nothing(self):
+        try:
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+        except PermissionError:
+            not_permitted("raw sockets")
+        self.addCleanup(raw.close)
+        packet = self.good(1)
+        nowhere = struct.pack("!4H", 0, self.server.port, 8 + len(packet), 0) + packet
+        for places in ([0], [1], [0, 1, 2], [5, 31], [32]):
+            sock, packets = self.sender(), [self.good(n) for n in range(40)]
+            sender = SimpleNamespace(send=lambda octets: raw.sendto(octets, ("127.0.0.1", 0)))
+            asks = [(sock, packet) for packet in packets]
+            for at in places:
+                asks.insert(at, (sender, nowhere))
+            self.assertAnswers(packets, self.mixed(asks, sock))
+
+    def mixed(self, asks, sock):
+        """The replies to one sender, where others send, too."""
+        def others_and_then_it():
+            for who, packet in asks:
+                who.send(packet)
+        return self.burst((sock, self.SILENT[0]), also=others_and_then_it)[sock]
+
+    @needs("unshare", "ip", "nft")
+    def test_a_reply_that_a_filter_refuses_costs_its_neighbours_nothing(self):
+        """In a network of its own: the kernel says EPERM for what goes to port 5555."""
+        if os.environ.get("LBDNS_NETWORK") != self.id():
+            rules = ("ip link set lo up; nft add table ip t; "
+                     "nft 'add chain ip t out { type filter hook output priority 0; }'; ")
+            try:
+                run("unshare", "-n", "sh", "-ec", rules)
+            except AssertionError as bad:
+                not_permitted(str(bad))
+            name = f"{pathlib.Path(__file__).stem}.{type(self).__name__}.{self._testMethodName}"
+            run("unshare", "-n", "sh", "-ec", rules + 'exec "$@"', "sh", sys.executable, "-m",
+                "unittest", name, limit=60 + PATIENCE, cwd=HERE,
+                env={**os.environ, "LBDNS_NETWORK": self.id()})
+            return
+        refused, good = self.sender(port=5555), self.sender()
+        run("nft", "add", "rule", "ip", "t", "out", "udp", "sport", str(self.server.port), "udp",
+            "dport", "5555", "drop")
+        for places in ([0], [1], [0, 1, 2], [5, 31], [31, 32, 33], [69]):
+            packets = [self.good(n) for n in range(70)]
+            asks = [(refused if n in places else good, packet) for n, packet in enumerate(packets)]
+            self.assertAnswers([packet for who, packet in asks if who is good],
+                               self.mixed(asks, good))
+        refused.settimeout(0)
+        with self.assertRaises(BlockingIOError):
+            refused.recv(512)
+
+
+MANY_PACKETS = """
+import random, socket, sys
+sys.path.insert(0, sys.argv[1])
+import lbdns
+rng = random.Random(60)
+noise = rng.randbytes(1 << 16)
+def respond(packets, peers, tcp):
+    if rng.random() < 0.1:
+        assert len(peers()) >= len(packets)
+    return [(packet[2:12], len(packet), noise[:rng.randrange(180)])
+            if len(packet) >= 12 and packet[0] & 7 else None for packet in packets]
+server, client = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+for sock in (server, client):
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+client.connect(server.getsockname())
+kind, says = lbdns.choose_transport()
+assert kind is lbdns.Batch, says
+udp, sent, got = kind(server, respond), 0, 0
+while sent < int(sys.argv[2]):
+    for _ in range(rng.choice((1, 2, 5, 31, 32, 33, 40))):
+        start = rng.randrange(60000)
+        size = rng.choice((0, 11, 12, 30, 40, 64, 300, lbdns.UDP_QUERY_MAX - 1,
+                           lbdns.UDP_QUERY_MAX, lbdns.UDP_QUERY_MAX + 1, rng.randrange(5000)))
+        sent += 1
+        client.send(noise[start:start + size])
+        got -= 12 <= size <= lbdns.UDP_QUERY_MAX and noise[start] & 7 > 0
+    udp.serve()
+    while True:
+        try:
+            client.recv(8192)
+        except BlockingIOError:
+            break
+        got += 1
+assert not got, got
+print("sent and answered")
+"""
+
+
+@unittest.skipUnless(sys.platform == "linux", "not permitted here: only Linux has recvmmsg")
+class Batched(unittest.TestCase):
+    """recvmmsg and sendmmsg by themselves (case 60): what they may refuse, that their memory holds
+    what it has to, and where the server does without."""
+
+    def pair(self):
+        """A Batch that answers with the query and "ok", and a socket connected to its own."""
+        server, client = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+        for sock in (server, client):
+            self.addCleanup(sock.close)
+            sock.bind(("127.0.0.1", 0))
+            sock.setblocking(False)
+        client.connect(server.getsockname())
+        return lbdns.Batch(server, lambda packets, peers, tcp: [
+            (packet[2:12], len(packet), b"ok") for packet in packets]), client
+
+    @staticmethod
+    def stingy(send, size, refused, at_once):
+        """A sendmmsg that sends `at_once` messages of this size at most and refuses one: as in the
+        kernel, that ends the call, which returns -1 if it was the first."""
+        bases = []
+
+        def changed(fd, base, count, flags):
+            bases.append(base)
+            before = refused - (base - bases[0]) // size  # how many stand before it
+            count = min(count, at_once, before if before >= 0 else count)
+            return send(fd, base, count, flags) if count else -1
+        return changed
+
+    def test_what_sendmmsg_refuses_is_lost_and_all_else_goes_out_once(self):
+        for number in (1, 2, 3, lbdns.BATCH):
+            packets = [bytes([n]) * (12 + n) for n in range(number)]
+            for refused, at_once in itertools.product(range(number), (1, 3, number)):
+                batch, client = self.pair()
+                batch.send = self.stingy(batch.send, batch.message, refused, at_once)
+                for packet in packets:
+                    client.send(packet)
+                batch.serve()
+                got = []
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        got.append(client.recv(8192))
+                self.assertEqual(got, [packet + b"ok" for n, packet in enumerate(packets)
+                                       if n != refused], (number, refused, at_once))
+
+    def test_nothing_to_receive_is_no_turn(self):
+        batch, client = self.pair()
+        for _ in range(3):
+            self.assertFalse(batch.serve())
+        client.send(bytes(12))
+        self.assertFalse(batch.serve())
+        self.assertEqual(client.recv(512), bytes(12) + b"ok")
+
+    def test_case_60_200000_packets_under_a_malloc_that_checks(self):
+        done = subprocess.run(
+            [*PYTHON, "-c", MANY_PACKETS, str(FOLDER), "200000"], text=True,
+            capture_output=True, timeout=30 * PATIENCE, env={
+                **os.environ, "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165",
+                "PYTHONMALLOC": "malloc", "LD_PRELOAD": "libc_malloc_debug.so.0"})
+        self.assertEqual((done.returncode, done.stdout), (0, "sent and answered\n"), done.stderr)
+
+    def test_case_60_no_callbacks_that_would_need_executable_memory(self):
+        for path in FOLDER.glob("*.py"):
+            names = {getattr(node, "attr", getattr(node, "id", ""))
+                     for node in ast.walk(ast.parse(path.read_text()))}
+            if path.name in ("lbdns.py", "wire.py"):
+                self.assertEqual(names & {"CFUNCTYPE", "PYFUNCTYPE", "WINFUNCTYPE", "py_object"},
+                                 set())
+
+    # -- which transport --
+
+    def says(self, pattern, **options):
+        """Start a server, look for the one line about its transport, and ask it."""
+        with Server(LIVE, workers=2, **options) as server:
+            packets = [Burst.good(n) for n in range(100)]
+            self.assertEqual({reply[:3] for reply in server.ask_many(packets)},
+                             {packet[:2] + b"\x84" for packet in packets})
+            server.wait_for(rf"Z {pattern}")
+            self.assertEqual(len(re.findall(r"Z UDP ", server.log())), 1, server.log())
+
+    def test_the_log_says_that_it_takes_batches(self):
+        self.says(r"UDP in batches of \d+$", script=SCRIPT)
+
+    def test_the_log_says_that_it_is_told_to_do_without(self):
+        self.says("UDP one by one: ", constants={"UDP_MMSG": False})
+
+    def test_case_60_without_ctypes_it_serves_one_by_one(self):
+        self.says("UDP one by one: .*ctypes", constants={"UDP_MMSG": True},
+                  prelude="sys.modules['ctypes'] = None")
+
+    def test_case_60_what_the_c_library_lacks_or_does_wrong_is_noticed(self):
+        swap = ("real(*words); one, two = (ctypes.c_void_p.from_address(words[1] + at)"
+                " for at in (0, 64)); one.value, two.value = two.value, one.value; return 3")
+        longer = ("count = real(*words); ctypes.c_uint.from_address(words[1] + 56).value += 1;"
+                  " return count")
+        for function, does in (
+                ("recvmmsg", None), ("sendmmsg", None),
+                ("recvmmsg", "return -1"), ("recvmmsg", "return 0"), ("recvmmsg", swap),
+                ("recvmmsg", longer), ("recvmmsg", "return max(0, real(*words) - 1)"),
+                ("sendmmsg", "return -1"), ("sendmmsg", "return words[2]"),
+                ("sendmmsg", "return real(words[0], words[1] + 64, words[2] - 1, words[3]) + 1")):
+            with self.subTest(function=function, does=does):
+                self.says("UDP one by one: ", constants={"UDP_MMSG": True}, prelude=f"""
+import ctypes
+class Library(ctypes.CDLL):
+    def __getattr__(self, name):
+        if name != {function!r}:
+            return super().__getattr__(name)
+        if {does is None}:
+            raise AttributeError(name)
+        real = super().__getattr__(name)
+        def changed(*words):
+            real.argtypes = changed.argtypes
+            {does or "pass"}
+        return changed
+ctypes.CDLL = Library
+""")
+
+    def test_case_61_it_takes_batches_where_no_memory_may_become_executable(self):
+        import ctypes
+        prctl = ctypes.CDLL(None).prctl
+        if prctl(66, 0, 0, 0, 0) < 0:  # PR_GET_MDWE
+            not_permitted("this kernel has no MemoryDenyWriteExecute of its own")
+        self.says(r"UDP in batches of \d+$", constants={"UDP_MMSG": True},
+                  preexec_fn=lambda: prctl(65, 1, 0, 0, 0))
 
 
 BENCH = HERE / "bench"
