@@ -2092,6 +2092,123 @@ class Logs(unittest.TestCase):
             self.assertEqual(len(server.ask_many([query("api.example.com")] * 200)), 200)
             self.assertIsNone(server.process.poll())
 
+COUNT_WRITES = """
+import socket
+writes = open("writes", "ab", 0)
+os.chmod("writes", 0o666)
+def counted(name):
+    real = getattr(socket.socket, name)
+    def call(self, octets, *words):
+        if self.type == socket.SOCK_STREAM and self.family != socket.AF_UNIX:
+            writes.write(b"%s %d\\n" % (name.encode(), len(octets)))
+        return real(self, octets, *words)
+    setattr(socket.socket, name, call)
+for name in ("send", "sendall", "sendmsg"):
+    counted(name)
+"""
+
+
+class Pipelines(unittest.TestCase):
+    """Many queries on one TCP connection: few writes, and in order (RFC 7766 6.2.1.1)."""
+
+    @classmethod
+    def setUpClass(cls):
+        hashed = '[pools."hash.example.com"]\npolicy = "hash"\nbackends = ["10.0.0.5"]\n'
+        cls.server = Server(LIVE + hashed, prelude=COUNT_WRITES)
+        cls.addClassCleanup(cls.server.__exit__)
+
+    def setUp(self):
+        self.connect()
+
+    def connect(self):
+        """Begin a connection."""
+        self.sock = self.server.connect()
+        self.addCleanup(self.sock.close)
+
+    def writes(self):
+        """How many writes to TCP connections there were."""
+        return (self.server.folder / "writes").read_text().count("\n")
+
+    def mixture(self, number):
+        """What the fast path knows when it comes again, and what it never will, by turns."""
+        kinds = (("www", {}), ("api", {"opt": True}), ("hash", {}), ("big", {}), ("nope", {}),
+                 (f"{number}-api", {}), ("api", {"flags": 0x2800}), ("api", {"qclass": 3}))
+        name, options = kinds[number % len(kinds)]
+        return query(f"{name}.example.com", ident=number, **options)
+
+    def assertInOrder(self, packets, octets):
+        """These octets are the replies to these queries, one after the other."""
+        for packet in packets:
+            size = int.from_bytes(octets[:2], "big")
+            reply, octets = octets[2:2 + size], octets[2 + size:]
+            self.assertEqual(reply[:2].hex(), packet[:2].hex())
+            answer = Answer(reply)
+            if packet[2] & 0x78:
+                self.assertEqual(answer.rcode, wire.NOTIMP)
+            else:
+                self.assertEqual(reply[wire.HEADER:packet.index(b"\0", wire.HEADER) + 5],
+                                 packet[wire.HEADER:packet.index(b"\0", wire.HEADER) + 5])
+                self.assertEqual(answer.rcode, wire.REFUSED if packet[-1] == 3 else
+                                 wire.NXDOMAIN if b"nope" in packet else wire.NOERROR)
+                if answer.rcode == wire.NOERROR:
+                    self.assertEqual(len(answer.answer), 100 if b"\3big" in packet else 1)
+        self.assertEqual(octets, b"")
+
+    def read(self, packets):
+        """All octets of as many replies."""
+        return b"".join(frame(read_frame(self.sock)) for _ in packets)
+
+    def test_row_09_50_queries_in_a_segment_are_answered_in_one_write(self):
+        for packets in ([query("api.example.com", ident=n) for n in range(50)],
+                        [query(f"{n}-api.example.com", ident=n, opt=n % 2) for n in range(50)],
+                        [query("hash.example.com", ident=n) for n in range(50)],
+                        [self.mixture(n) for n in range(50)]):
+            for _ in range(2):   # the second time the fast path knows what it can
+                before = self.writes()
+                self.sock.sendall(b"".join(map(frame, packets)))
+                octets = self.sock.recv(1 << 20)
+                self.assertInOrder(packets, octets)
+                self.assertEqual(self.writes(), before + 1)
+
+    def test_case_33_1000_mixed_queries_are_answered_in_order_and_few_writes(self):
+        packets, before = [self.mixture(n) for n in range(1000)], self.writes()
+        writer = threading.Thread(target=self.sock.sendall, args=[b"".join(map(frame, packets))])
+        writer.start()
+        self.assertInOrder(packets, self.read(packets))
+        writer.join(PATIENCE)
+        self.assertLess(self.writes() - before, len(packets) / 4)
+
+    def test_what_no_query_is_hangs_up_after_the_replies_to_those_before(self):
+        for before in (0, 1, 7, 8, 9, 30):
+            for bad in (frame(query("www.example.com", flags=0x8000)), frame(bytes(11)), b"\0\0"):
+                packets = [self.mixture(n) for n in range(before)]
+                self.connect()
+                self.sock.sendall(b"".join(map(frame, packets)) + bad)
+                self.assertInOrder(packets, self.read(packets))
+                self.assertEqual(self.sock.recv(1), b"")
+        self.assertEqual(self.server.ask("www.example.com").rcode, 0)
+
+    def test_case_32_no_more_is_answered_than_a_slow_reader_has_room_for(self):
+        """Each reply is 1.6 KB; all come in order, but not before somebody reads them."""
+        worker, = self.server.pids()
+        packets = [query("big.example.com", ident=n) for n in range(20_000)]
+        expected, = self.server.ask_tcp(packets[0])
+        self.assertInOrder(packets[:1], frame(expected))
+        before = memory(worker)
+        self.sock.setblocking(False)
+        octets = b"".join(map(frame, packets))
+        with contextlib.suppress(BlockingIOError):
+            while octets:
+                octets = octets[self.sock.send(octets):]
+        self.assertEqual(self.server.ask("www.example.com").rcode, 0)
+        self.assertLess(memory(worker), before + (2 << 20))
+        self.sock.settimeout(PATIENCE)
+        writer = threading.Thread(target=self.sock.sendall, args=[octets])
+        writer.start()
+        for packet in packets:
+            self.assertTrue(read_frame(self.sock) == packet[:2] + expected[2:], packet[:2].hex())
+        writer.join(PATIENCE)
+
 
 class TcpLimits(unittest.TestCase):
     """Time and room that TCP clients get, with shortened limits."""
