@@ -4024,11 +4024,12 @@ class Redirect(unittest.TestCase):
 
 class Burst(unittest.TestCase):
     """What came in while the worker had no turn is answered as if it had come one by one. So it is
-    on both transports; each test stops the worker until all has been sent."""
+    on both transports; each test stops the worker until all has been sent, which is no more than
+    the buffers hold that everybody can have."""
 
     LAST = query("last.example.com", ident=0xFFFF)
     SILENT = (b"", b"\x12", bytes(11), query("www.example.com", flags=0x8000),
-              query("www.example.com").ljust(lbdns.UDP_QUERY_MAX + 1, b"\0"), bytes(60_000))
+              query("www.example.com").ljust(lbdns.UDP_QUERY_MAX + 1, b"\0"))
 
     @classmethod
     def setUpClass(cls):
@@ -4132,7 +4133,7 @@ class Burst(unittest.TestCase):
 
     def test_each_kind_of_silence_at_each_place_of_three(self):
         sock = self.sender()
-        for silent in self.SILENT:
+        for silent in (*self.SILENT, bytes(60_000)):
             for at in range(3):
                 packets = [self.good(n) for n in range(3)]
                 packets[at] = silent
@@ -4141,7 +4142,7 @@ class Burst(unittest.TestCase):
 
     def test_the_longest_query_is_answered_and_one_octet_more_is_not(self):
         longest, sock = lbdns.UDP_QUERY_MAX, self.sender()
-        for sizes in ([longest], [longest + 1], [longest, longest + 1] * 35, [longest] * 40):
+        for sizes in ([longest], [longest + 1], [longest, longest + 1] * 20, [longest] * 40):
             packets = [self.good(6 * n + 1).ljust(size, b"\0") for n, size in enumerate(sizes)]
             replies = self.burst(*((sock, each) for each in packets))[sock]
             self.assertAnswers([each for each in packets if len(each) == longest], replies)
@@ -4314,11 +4315,12 @@ class Batched(unittest.TestCase):
             packets = [Burst.good(n) for n in range(100)]
             self.assertEqual({reply[:3] for reply in server.ask_many(packets)},
                              {packet[:2] + b"\x84" for packet in packets})
-            server.wait_for(rf"Z {pattern}")
-            self.assertEqual(len(re.findall(r"Z UDP ", server.log())), 1, server.log())
+            server.wait_for(pattern)
+            self.assertEqual(len(re.findall("UDP (?:in batches|one by one)", server.log())), 1,
+                             server.log())
 
     def test_the_log_says_that_it_takes_batches(self):
-        self.says(r"UDP in batches of \d+$", script=SCRIPT)
+        self.says(r"UDP in batches of \d+", script=SCRIPT)
 
     def test_the_log_says_that_it_is_told_to_do_without(self):
         self.says("UDP one by one: ", constants={"UDP_MMSG": False})
@@ -4360,7 +4362,7 @@ ctypes.CDLL = Library
         prctl = ctypes.CDLL(None).prctl
         if prctl(66, 0, 0, 0, 0) < 0:  # PR_GET_MDWE
             not_permitted("this kernel has no MemoryDenyWriteExecute of its own")
-        self.says(r"UDP in batches of \d+$", constants={"UDP_MMSG": True},
+        self.says(r"UDP in batches of \d+", constants={"UDP_MMSG": True},
                   preexec_fn=lambda: prctl(65, 1, 0, 0, 0))
 
 
