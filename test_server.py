@@ -4038,13 +4038,13 @@ class Burst(unittest.TestCase):
                             constants={"HEARTBEAT": 60.0})
         cls.addClassCleanup(cls.server.__exit__)
 
-    def sender(self, host="127.0.0.1", port=0, server=None):
+    def sender(self, host="127.0.0.1", port=0, server=None, source=""):
         """A socket that sends to an address of the server and hears only from that."""
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(sock.close)
         sock.settimeout(PATIENCE)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        sock.bind(("", port))
+        sock.bind((source, port))
         sock.connect((host, (server or self.server).port))
         return sock
 
@@ -4077,11 +4077,12 @@ class Burst(unittest.TestCase):
             self.assertEqual(reply[wire.HEADER:end], packet[wire.HEADER:end])
             answer = Answer(reply)
             name = wire.show_name(answer.questions[0][0]).lower()
-            pool = re.sub(r"^\d+-", "", name)
+            pool = re.sub(r"^\d+-(long-)*", "", name)
             if pool.startswith("nope"):
                 self.assertEqual(brief(answer), "NXDOMAIN aa |  | SOA")
             else:
                 self.assertEqual((answer.rcode, answer.flags), (0, "qr aa"))
+                self.assertEqual(len(reply), end + 16 + 11 * packet[11])  # a record, and OPT
                 self.assertEqual([line.split()[0].lower() for line in answer.answer], [name])
                 self.assertLessEqual(set(answer.rdatas), {
                     "www.example.com.": {"192.0.2.80"}, "a.b.example.com.": {"10.0.0.4"},
@@ -4091,7 +4092,8 @@ class Burst(unittest.TestCase):
     @staticmethod
     def good(number):
         """A query with this id; six kinds of them take turns."""
-        name = (f"{number}-api", "www", f"nope{number}", f"{number}-rr", "a.b", "aPi")[number % 6]
+        name = (f"{number}-api", "www", f"nope{number}", f"{number}-{'long-' * 10}rr", "a.b", "aPi"
+                )[number % 6]
         return query(f"{name}.example.com", ident=number, opt=number % 4 > 1)
 
     def test_400_queries_before_its_turn_are_all_answered(self):
@@ -4113,6 +4115,21 @@ class Burst(unittest.TestCase):
             asks = [(senders[n % 9], self.good(n)) for n in range(90)]
             for sock, replies in self.burst(*asks, server=server).items():
                 self.assertAnswers([packet for who, packet in asks if who is sock], replies)
+
+    def test_each_sender_gets_the_cookie_of_its_own_address(self):
+        for listen in (ANY_HOST, "0.0.0.0"):
+            port = free_port()
+            with Server(LIVE, port=port, listen=[f"{listen}:{port}"],
+                        constants={"HEARTBEAT": 60.0, "COOKIE_STEP": 1e9}) as server:
+                sources = [f"127.0.0.{n}" for n in range(1, 8)]
+                senders = [self.sender(server=server, source=source) for source in sources]
+                packets = [query("api.example.com", ident=n, options=option(10, b"8 octets"))
+                           for n in range(70)]
+                got = self.burst(*((senders[n % 7], packets[n]) for n in range(70)), server=server)
+                cookies = [{Answer(reply).options[10] for reply in got[sock]} for sock in senders]
+                self.assertEqual(cookies, [{Answer(server.exchange(
+                    packets[0], source=source)).options[10]} for source in sources])
+                self.assertEqual(len(set().union(*cookies)), 7)
 
     def test_every_number_of_queries_from_1_to_70(self):
         senders = [self.sender(host) for host in HOSTS]
