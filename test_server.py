@@ -2429,6 +2429,12 @@ class Database:
             statements.append(f"INSERT INTO backends ({', '.join(row)}) VALUES ({values})")
         self.run(*statements)
 
+    def overwrite(self, octets):
+        """Write over the file's first octets. It is at no time empty: the server would take that
+        for a new file and make a table in it."""
+        with open(self.path, "r+b") as file:
+            file.write(octets)
+
 
 class Sources(unittest.TestCase):
     """What is in the table is what is answered, and trouble with it costs no answer."""
@@ -2806,7 +2812,7 @@ class Children(unittest.TestCase):
     def test_row_39_a_killed_monitor_is_replaced_and_the_load_is_kept(self):
         table = Database(self.server.folder / "b.db")
         good = table.path.read_bytes()
-        table.path.write_bytes(b"rubbish " * 512)
+        table.overwrite(b"rubbish " * 512)
         self.server.wait_for("b.db: file is not a database", 1)
         with Inquirer(self.server) as asker:
             os.kill(self.children[0], signal.SIGKILL)
@@ -2816,7 +2822,7 @@ class Children(unittest.TestCase):
         self.assertEqual({tuple(Answer(reply).rdatas) for reply in asker.replies},
                          {("10.0.0.1",)})
         self.assertEqual(asker.lost, 0)
-        table.path.write_bytes(good)
+        table.overwrite(good)
         self.server.wait_for("b.db: well again")
         table.run("UPDATE backends SET connections = 10000000 WHERE address = '10.0.0.1'")
         until(lambda: self.server.ask("api.example.com").rdatas == ["10.0.0.2"])
@@ -3030,8 +3036,7 @@ class Reloads(unittest.TestCase):
 
     def test_row_32_load_and_states_survive_a_reload_with_a_broken_database(self):
         with Server(PRELOADED, prelude=FILL, workers=2) as server:
-            path = server.folder / "b.db"
-            path.write_bytes(b"rubbish " * 512)
+            Database(server.folder / "b.db").overwrite(b"rubbish " * 512)
             server.wait_for("b.db: file is not a database")
             with Inquirer(server) as asker:
                 for _ in range(2):
