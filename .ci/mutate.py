@@ -1,4 +1,5 @@
-"""100,000 damaged queries through `answer`: each gets silence or a reply that can be read.
+"""100,000 damaged queries through `answer`: each gets silence or a reply that can be read, and the
+same octets from the fast path, which has seen the good ones.
 
 usage: mutate.py [COUNT [SEED]]       from the project's root
 """
@@ -45,14 +46,38 @@ def damage(packet, rng):
     return bytes(octets)
 
 
+def desk(seed):
+    """A state and dice, equal to those of each other desk of this seed."""
+    config = lbdns.inline_config(["api.example.com=1.2.3.4,2001:db8::1,1.2.3.5"], 0)
+    return lbdns.State(config, bytes(16), lbdns.Log()), 0.0, random.Random(seed).random
+
+
+def fast_path(state, now, dice):
+    """What answers as `answer` does; and how often that was asked."""
+    asked = []
+
+    def miss(packet, client, tcp):
+        asked.append(packet)
+        return lbdns.answer(packet, client, tcp, state, now, dice)
+    cache = lbdns.Cache(state, dice, miss)
+
+    def reply_to(packet, client, tcp):
+        replies = lbdns.apply([packet], cache.replies([packet], [client].copy, tcp))
+        return replies[0] if replies else None
+    return reply_to, asked
+
+
 def main(count=100_000, seed=8906):
     """Damage and ask; an exception or a broken promise ends it."""
-    rng, good = random.Random(seed), list(seeds())
-    config = lbdns.inline_config(["api.example.com=1.2.3.4,2001:db8::1"], 0)
-    state, rcodes = lbdns.State(config, bytes(16), lbdns.Log()), dict.fromkeys(range(24), 0)
-    for _ in range(count):
+    rng, good, plain = random.Random(seed), list(seeds()), desk(seed)
+    rcodes, (fast, asked) = dict.fromkeys(range(24), 0), fast_path(*desk(seed))
+    for at in range(-2 * len(good), count):
         packet, tcp = damage(rng.choice(good), rng), rng.random() < 0.5
-        reply = lbdns.answer(packet, "192.0.2.1", tcp, state, 0.0, rng.random)
+        if at < 0:
+            packet, tcp = good[at // 2], at % 2 > 0
+        reply = lbdns.answer(packet, "192.0.2.1", tcp, *plain)
+        if fast(packet, "192.0.2.1", tcp) != reply:
+            sys.exit(f"the fast path says otherwise: {packet.hex()}")
         if (reply is None) != (len(packet) < 12 or packet[2] >= 0x80):
             sys.exit(f"silence or not: {packet.hex()}")
         if reply is not None:
@@ -61,7 +86,8 @@ def main(count=100_000, seed=8906):
             limit = len(packet) + 11 if message.flags & 15 == wire.FORMERR else 65535
             if len(reply) > min(limit, 65535 if tcp else 1232) or reply[:2] != packet[:2]:
                 sys.exit(f"too long, or not a reply: {packet.hex()}")
-    print(f"{count} damaged queries;", {rcode: n for rcode, n in rcodes.items() if n})
+    print(f"{count} damaged queries, {at + 1 + 2 * len(good) - len(asked)} by the fast path;",
+          {rcode: n for rcode, n in rcodes.items() if n})
 
 
 main(*map(int, sys.argv[1:]))

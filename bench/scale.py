@@ -1,0 +1,132 @@
+"""How the cost and memory of lbdns grow with what it has to do. Needs dnsperf.
+
+The series, of which each prints a line per size:
+  workers  1 and 2 processes that answer
+  pools    1 to 1,000, asked in turn
+  names    1 to 1,000,000 different names that end with the pool's; all are asked once before,
+           and a measurement begins with the first again and comes as far as its time allows
+  random, round-robin, least-connections, failover, hash
+           the policy of a pool of 1 to 10,000 backends; least-connections reads their load from
+           a table every second, which is in its cost
+
+The servers of a series run side by side and are measured in turn. us/query is the CPU time of all
+processes of a server per query completed, and its ratio, which holds on a busy machine, that to the
+first line of the series in the same round. RSS is the sum over the processes, after the start and
+after the loads; shared pages count in each.
+"""
+import contextlib
+import dataclasses
+import ipaddress
+import json
+import sqlite3
+
+from common import (anti_cache, choose, describe_machine, dnsperf, interleave, median, middle,
+                    parser, prepared, ratio, row, start_lbdns)
+
+WINDOW = 20      # queries on their way: few enough for a reply in time at 30 ms of CPU each
+NAMES = 20_000   # in a file of queries, unless their number is what is measured
+BACKENDS = (1, 3, 100, 1_000, 10_000)
+POLICIES = ("random", "round-robin", "least-connections", "failover", "hash")
+SERIES = {"workers": (1, 2), "pools": (1, 10, 100, 1_000), "names": (1, 1_000, 1_000_000),
+          **dict.fromkeys(POLICIES, BACKENDS)}
+
+
+@dataclasses.dataclass
+class Task:
+    """What one lbdns of a series has to do."""
+    pools: int = 1
+    backends: int = 3
+    policy: str = "random"
+    workers: int = 1
+    names: int = NAMES
+
+
+def task(series, size):
+    """The task of a size in a series."""
+    if series in POLICIES:
+        return Task(policy=series, backends=size)
+    return Task(**{series: size})
+
+
+def pool_names(count):
+    """api.example.com, api1.example.com, ..."""
+    return [f"api{number or ''}.example.com" for number in range(count)]
+
+
+def addresses(count):
+    """This many addresses of backends."""
+    first = ipaddress.ip_address("10.0.0.1")
+    return [str(first + number) for number in range(count)]
+
+
+def load_table(folder, backends):
+    """The path of an SQLite file with backends and their connections."""
+    path = folder / f"load{backends}.db"
+    rows = [(address, 100 + at % 7) for at, address in enumerate(addresses(backends))]
+    with contextlib.closing(sqlite3.connect(path)) as table, table:
+        table.execute("CREATE TABLE load (address TEXT, connections INTEGER)")
+        table.executemany("INSERT INTO load VALUES (?, ?)", rows)
+    return path
+
+
+def pools_config(job, folder):
+    """The pools of a task, as TOML."""
+    backends = f"backends = {json.dumps(addresses(job.backends))}"
+    if job.policy == "least-connections":
+        query = "SELECT address, connections FROM load"
+        path = load_table(folder, job.backends)
+        backends = f"source = {{ sqlite = {json.dumps(str(path))}, query = '{query}', every = 1 }}"
+    return "".join(f'[pools."{name}"]\npolicy = "{job.policy}"\n{backends}\n'
+                   for name in pool_names(job.pools))
+
+
+def queries(job, folder):
+    """The file of queries of a task."""
+    path = folder / f"queries-{job.names}-{job.pools}"
+    if not path.exists():
+        names = anti_cache(job.names, pool_names(job.pools))
+        path.write_text("".join(f"{name} A\n" for name in names))
+    return path
+
+
+def show_series(series, sizes, options, folder, cores):
+    """Measure a series and print its lines."""
+    with contextlib.ExitStack() as stack:
+        files, servers = {}, []
+        for size in sizes:
+            job, name = task(series, size), f"{series}-{size}"
+            files[name] = queries(job, folder)
+            servers.append(stack.enter_context(start_lbdns(
+                options, pools_config(job, folder), folder, cores, name, job.workers)))
+        before = [server.memory()[0] for server in servers]
+        if series == "names":
+            for server in servers:
+                dnsperf(server, files[server.name], "-e", "-n", 1, window=WINDOW)
+        results = interleave(options, [series], servers, lambda work, server: dnsperf(
+            server, files[server.name], "-e", "-l", options.seconds, window=WINDOW))
+        base = results[series, servers[0].name]
+        for size, server, early in zip(sizes, servers, before, strict=True):
+            got = results[series, server.name]
+            row(series, size, median(cost.total for cost in got), ratio(got, base),
+                middle(got, "rate"), round(middle(got, "lost")), early, server.memory()[0])
+
+
+def main():
+    """The command line."""
+    args = parser(__doc__)
+    args.add_argument("--only", metavar="A,B", default=",".join(SERIES),
+                      help="the series (all)")
+    args.add_argument("--largest", type=int, default=1_000_000, metavar="N",
+                      help="leave out larger sizes; asking a million names once takes minutes")
+    options = args.parse_args()
+    chosen = choose("--only", options.only, SERIES)
+    with prepared(options, workers=max(SERIES["workers"])) as (folder, cores):
+        describe_machine(options, cores)
+        row("series", "size", "us/query", "ratio", "q/s", "lost", "RSS before", "RSS after")
+        for series in chosen:
+            sizes = [size for size in SERIES[series] if size <= max(1, options.largest)]
+            show_series(series, sizes, options, folder, cores)
+
+
+if __name__ == "__main__":
+    main()
