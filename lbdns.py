@@ -1351,8 +1351,8 @@ class Worker:
             self.selector.unregister(udp.sock)
         if self.ended == STOP:
             for udp in self.udp:
-                while udp.serve():
-                    self.life.beat()
+                while udp.serve() and self.life.beat() < now + STOP_LIMIT:  # queries may not end
+                    pass
             for client in list(self.clients.values()):
                 client.closing = True
                 self.on_client(client, 0, now)
