@@ -79,7 +79,7 @@ except ImportError:
     sys.exit("lbdns.py needs wire.py beside it; where both are, "
              "'python3 lbdns.py bundle > DIR/lbdns.py' writes the one file to copy")
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 # Such modules that may be due after root was given up.
 LATER = ("ctypes", "difflib", "sqlite3", "tomllib", "urllib.parse")
 
@@ -353,10 +353,6 @@ class Reply:
     def explain(self, code: int, text: str) -> None:
         """Say why this answer is unusual: an Extended DNS Error (RFC 8914)."""
         self.options.append((wire.EDE, struct.pack("!H", code) + text.encode()))
-
-    def errors(self) -> tuple[tuple[int, bytes], ...]:
-        """What was explained."""
-        return tuple(each for each in self.options if each[0] == wire.EDE)
 
 
 class Ask(NamedTuple):
@@ -1006,7 +1002,7 @@ class Cache:
         self.filled.append(answers)
         cut = len(octets) - (11 + sum(4 + len(data) for _, data in reply.options)) * query.has_opt
         kind = (query.qtype * 4 + bool(query.flags & wire.RD) * 2 + query.has_opt) * KIND
-        errors = reply.errors()
+        errors = tuple(each for each in reply.options if each[0] == wire.EDE)
         answers[kind + end] = octets[2:wire.HEADER], octets[end + 4:cut], deal, errors
 
         size, rest = len(names[above]), None
@@ -1204,10 +1200,6 @@ class Batch(Datagrams):
 
 def choose_transport() -> tuple[type[Datagrams], str]:
     """Batch, if it proves here that it works, else Datagrams; and what to tell about it."""
-    def respond(packets: Sequence[bytes], peers: Callable[[], Sequence[Peer]],
-                tcp: bool) -> list[Edit | None]:
-        return [(bytes(10), len(packet), cast(bytes, peer))
-                for packet, peer in zip(packets, peers(), strict=False)]
     try:
         if not UDP_MMSG:
             raise OSError("only Linux has recvmmsg")
@@ -1217,9 +1209,12 @@ def choose_transport() -> tuple[type[Datagrams], str]:
             for sock in (server, one, two):
                 sock.bind(("127.0.0.1", 0))
                 sock.settimeout(TICK)
-            batch = Batch(server, respond)
+            batch = Batch(server, lambda packets, peers, tcp: [
+                (bytes(10), len(packet), cast(bytes, peer))  # appends the client's address
+                for packet, peer in zip(packets, peers(), strict=False)])
             for sock, octets in ((one, 12), (two, 700), (one, 40)):
                 sock.sendto(bytes(octets), server.getsockname())
+            server.recv(1, socket.MSG_PEEK)  # waits until they are there
             batch.serve()
             if [len(sock.recv(UDP_QUERY_MAX)) for sock in (one, two, one)] != [16, 704, 44]:
                 raise OSError("recvmmsg does not work as it should")
