@@ -102,6 +102,7 @@ TCP_TURNS = 8             # such groups answered per connection and wake-up
 ACCEPT_TURN = 32          # connections accepted per wake-up
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 TICK = 0.5                # seconds between two looks at timers and heartbeats
+WAKE = 0.1                # seconds in which an idle worker learns that it is to end
 HEARTBEAT = 3.0           # seconds without a sign of life before a child is killed and replaced
 START_LIMIT = 10.0        # seconds a child may take to get ready
 LOAD_LIMIT = 60           # seconds reading a config may take
@@ -1313,8 +1314,8 @@ class Worker:
         checked = now = self.life.beat()
         until = math.inf
         while now < until and (until == math.inf or self.clients):
-            ready = self.selector.select(TICK)
-            now = self.life.beat()
+            ready = self.selector.select(WAKE)
+            now, self.ended = self.life.beat(), self.life.ended()
             snapshot = self.life.news()
             if snapshot is not None:
                 self.state.load(snapshot, now)
@@ -1430,8 +1431,7 @@ class Worker:
             client.sock.close()
 
     def on_tick(self, now: float) -> None:
-        """See to the end, and to clients that passed a limit; accept again after a pause."""
-        self.ended = self.life.ended()
+        """Hang up on clients that passed a limit; accept again after a pause."""
         for client in list(self.clients.values()):
             if client.expired(now, bool(self.ended)):
                 self.close(client)
@@ -1681,7 +1681,7 @@ class Generation:
         return all(child.pid and self.shared[child.slot] for child in self.children)
 
     def end(self, how: int) -> None:
-        """Tell all of them to end; each looks at least once a TICK."""
+        """Tell all of them to end; each looks at least once in WAKE."""
         self.shared[-1], self.until = how, time.monotonic() + ENDINGS[how] + 2 * TICK
 
 
