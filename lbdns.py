@@ -4,9 +4,10 @@
     python3 lbdns.py                    the demo: api.example.com on port 9000, every query logged
     python3 lbdns.py CONFIG             serve what a TOML file says; `lbdns.py example` prints one
 
-How a query travels: serve_datagrams or Worker.on_client (bytes in) -> answer -> wire.decode_query
--> find -> Pool.pick -> wire.Writer.finish (bytes out). `answer` is a pure function of the packet,
-the client, the transport, the state, the clock and the dice; nothing on its way blocks.
+How a query travels: Datagrams.serve or Worker.on_client (bytes in) -> Cache.replies, and what that
+does not know -> answer -> wire.decode_query -> find -> Pool.pick -> wire.Writer.finish (bytes out).
+`answer` is a pure function of the packet, the client, the transport, the state, the clock and the
+dice; nothing on its way blocks.
 
 Where to change what: policies are section 5, what a name means is section 4 (`find`), transports
 are sections 7 and 8, sources section 9, processes section 10, config words the tables of 11.
@@ -460,7 +461,7 @@ def look_up(name: bytes, ask: Ask, state: State, reply: Reply) -> bytes | None:
     """Add what one name has to the reply; returns the name a CNAME leads to, else None."""
     key, qtype = name.lower(), ask.query.qtype
     names = wire.suffixes(key)
-    zone = find_zone(names, qtype, state)
+    zone = find_zone(names, qtype, state.zones)
     if zone is None:  # the first name: not ours to answer; a CNAME's target: the asker goes on
         reply.rcode = wire.NOERROR if reply.records else wire.REFUSED
         return None
@@ -486,12 +487,12 @@ def look_up(name: bytes, ask: Ask, state: State, reply: Reply) -> bytes | None:
     return None
 
 
-def find_zone(names: Sequence[bytes], qtype: int, state: State) -> Zone | None:
+def find_zone(names: Sequence[bytes], qtype: int, zones: dict[bytes, Zone]) -> Zone | None:
     """The zone with the longest apex; DS at an apex is the parent's (RFC 4035 3.1.4.1)."""
-    zones = [state.zones[each] for each in names if each in state.zones]
-    if len(zones) > 1 and qtype == wire.DS and zones[0].apex == names[0]:
-        return zones[1]
-    return zones[0] if zones else None
+    found = [zones[each] for each in names if each in zones]
+    if len(found) > 1 and qtype == wire.DS and found[0].apex == names[0]:
+        return found[1]
+    return found[0] if found else None
 
 
 def find_cut(zone: Zone, names: Sequence[bytes], qtype: int) -> bytes | None:
@@ -544,10 +545,11 @@ class Policy:
     def __init__(self, rtype: int, pool: "Pool") -> None:
         self.rtype, self.pool = rtype, pool
         self.backends: list[Backend] = []
+        self.deal: Dealer | None = None  # made once for a plan: all its answers are alike
 
     def plan(self, backends: list[Backend]) -> None:
         """Prepare for picking from these, of which there is at least one."""
-        self.backends = backends
+        self.backends, self.deal = backends, None
 
     def draw(self, dice: Dice) -> Backend:
         """One backend: here the first in the list."""
@@ -977,7 +979,7 @@ class Cache:
               reply: Reply) -> None:
         """Keep the two parts of a regular reply."""
         names = wire.suffixes(query.key)
-        zone = find_zone(names, wire.A, self.state)
+        zone = find_zone(names, wire.A, self.state.zones)
         if zone is None:
             return
         # The nearest name above that exists; if this is the apex, the one right above will do.
@@ -988,14 +990,16 @@ class Cache:
             answers = pools.get(names[above - 1][part], answers)
         if above == 1 and query.key in known:
             answers = self.exact.setdefault(query.key, {})
-        end, policy = wire.HEADER + len(query.qname), reply.policy
-        deal = policy.dealer(octets[end + 4:end + 16], self.dice) if policy else None
         # A pool clears its own answers when it plans anew. It may just have done so; and those of
         # a name that leads to it by a CNAME are not its own.
-        if answers is UNKNOWN or (policy and not deal) or (
-                reply.pool and (reply.plan is not reply.pool.current or all(
-                    answers is not each for each in reply.pool.answers))):
+        if answers is UNKNOWN or reply.pool and (reply.plan is not reply.pool.current or all(
+                answers is not each for each in reply.pool.answers)):
             return
+        end, policy, deal = wire.HEADER + len(query.qname), reply.policy, None
+        if policy is not None:
+            deal = policy.deal = policy.deal or policy.dealer(octets[end + 4:end + 16], self.dice)
+            if deal is None:
+                return
         if len(self.filled) >= LEARNED_MAX:
             learned: list[Any] = [*self.tails, *self.filled, self.filled]
             for each in learned:
@@ -1005,23 +1009,26 @@ class Cache:
         kind = (query.qtype * 4 + bool(query.flags & wire.RD) * 2 + query.has_opt) * KIND
         errors = tuple(each for each in reply.options if each[0] == wire.EDE)
         answers[kind + end] = octets[2:wire.HEADER], octets[end + 4:cut], deal, errors
+        client = (peer, errors) if errors or wire.COOKIE in query.options else None
+        self.keep_tail(packet, end, len(names[above]), kind, client, octets[cut:], tcp, below)
 
-        size, rest = len(names[above]), None
+    def keep_tail(self, packet: bytes, end: int, size: int, kind: int, client: Any, opt: bytes,
+                  tcp: bool, below: Below) -> None:
+        """Keep the reply's OPT, for this client and these errors if it is not None; the name of
+        `size` octets that ends at `end` exists."""
+        known, endings, others = below
         key = packet[2:wire.HEADER] + packet[end - size:].lower()
-        if packet[end:].lower() != packet[end:].upper():
-            rest = packet[end:]
+        rest = packet[end:] if packet[end:].lower() != packet[end:].upper() else None
         old = self.tails[tcp].get(key)
-        opt, opts = (old[1], old[2]) if old is not None and old[3] == rest else (None, {})
-        if errors or wire.COOKIE in query.options:
-            opts[peer, errors] = octets[cut:]
-        else:
-            opt = octets[cut:]
-        self.tails[tcp][key] = (kind, opt, opts, rest, size, known,
-                                *endings[0], endings[1:], below[2])
+        common, opts = (old[1], old[2]) if old is not None and old[3] == rest else (None, {})
+        if client is not None:
+            opts[client] = opt
+        self.tails[tcp][key] = (kind, common if client is not None else opt, opts, rest, size,
+                                known, *endings[0], endings[1:], others)
 
     def below(self, names: list[bytes]) -> Below:
         """What is below a name, given with its ancestors, by the rules of `find`."""
-        zone, none = find_zone(names, wire.A, self.state), Endings([(slice(0), {})])
+        zone, none = find_zone(names, wire.A, self.state.zones), Endings([(slice(0), {})])
         if zone is None:
             return self.state.zones, none, UNKNOWN
         size, endings = len(names[0]), dict[int, dict[bytes, Answers]]()
@@ -2363,8 +2370,7 @@ class Checker:
     def pool(self, where: str, owner: bytes, value: Any, zones: dict[bytes, Zone]) -> PoolConfig:
         """One pool."""
         keys = self.full(where, value, POOL)
-        # The zone with the longest apex.
-        zone = next((zones[each] for each in wire.suffixes(owner) if each in zones), None)
+        zone = find_zone(wire.suffixes(owner), wire.A, zones)
         rows = tuple(self.backends(where, keys["backends"]))
         if not keys["backends"] and keys["source"] is None:
             self.problem(where, ": needs backends, or a source that names them")

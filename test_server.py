@@ -1399,6 +1399,13 @@ class FastPathTest(unittest.TestCase):
             desk.ask(f"{at}.www.example.com")
         self.assertLess(len(desk.cache.filled), size + 20)
 
+    def test_a_large_pool_is_not_laid_out_for_every_kind_of_query(self):
+        desk = Fast(pool(backends=weighted(*[1] * 200)))
+        for size in range(1, 60):
+            desk.ask("x" * size + "-api.example.com")
+        deals = {deal for answers in desk.cache.filled for _, _, deal, _ in answers.values()}
+        self.assertEqual((len(desk.cache.filled), len(deals)), (59, 1))
+
     def test_round_robin_takes_turns_on_both_paths(self):
         desk = Fast(pool("round-robin", weighted(1, 1, 1, 1)))
         asked = (("api.example.com", b""), ("1-api.example.com", b""), ("2-api.example.com", b""),
