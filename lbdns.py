@@ -117,7 +117,16 @@ LEARNED_MAX = 10_000      # things the fast path remembers, of about 300 octets 
 LEARNED_SIZE = 512        # octets of the longest query that the fast path looks at
 OPT_ROOM = 200            # octets of a reply's OPT that the fast path sets aside
 TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
-CREDIT_FADE = 20.0        # seconds in which own answers stop counting as load not yet reported
+LOAD_LIFE = 600.0         # seconds that a connection is taken to live: serves 60 s to 2 hours
+LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
+LOAD_PRIOR = 32.0         # answers to see before they tell what one of them brings
+LOAD_GROWTH = 4.0         # weight of connections that were seen to come, lest short lives hide them
+LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
+RAMP = 4.0                # times its fair share that an emptier backend gets at most,
+RAMP_START = 16.0         # but for so many connections that even an empty one gets at once
+RAMP_LIMIT = 15.0         # how fast one near its limit is spared: from 13 % of room, all at 7 %
+FROZEN_AFTER = 60.0       # seconds without a change, or four polls, and
+FROZEN_ANSWERS = 8        # that many own answers, after which a report is not believed
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
 POLL_LIMIT = 2.0          # seconds a source may take before its poll counts as failed
 FIRST_POLL = POLL_LIMIT + 1  # seconds the first answer waits for the first round of sources
@@ -225,29 +234,42 @@ class Row(NamedTuple):
 
 class Backend:
     """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "connections", "credit", "key", "max_connections", "rdata",
-                 "state", "turns", "weight")
+    __slots__ = ("addresses", "connections", "counted", "frozen", "full_at", "given", "key",
+                 "max_connections", "moved", "rdata", "recent", "state", "turns", "weight")
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
         self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
         self.key = ",".join(addresses).encode()  # what `hash` knows it by
-        self.credit = 0.0               # connections this worker's answers will bring, unreported
         self.turns: dict[int, float] = {}  # type -> when it is next in the rotation
+        self.connections: int | None = None
+        self.given = 0                  # this worker's answers with it, ever,
+        self.counted = 0                # as of the last snapshot,
+        self.recent = 0.0               # and lately: answers of LOAD_MEMORY
+        self.moved = 0.0, 0             # when its report last changed, and `given` then
+        self.frozen = False             # whether its report stands still though it should not
+        self.full_at = math.inf         # value of `given` at which it has max_connections
 
-    def take(self, row: Row) -> None:
-        """Take over what a snapshot says of it."""
+    def take(self, row: Row, now: float, fade: float, patience: float) -> int:
+        """Take over what a snapshot says of it; returns by how many connections more than chance
+        its report has grown."""
+        old, given = self.connections, self.given
         _, self.weight, self.max_connections, self.state, self.connections = row
-
-    @property
-    def load(self) -> float:
-        """Connections as far as anyone can know: reported plus own answers since."""
-        return (self.connections or 0) + self.credit
+        if self.connections != old:
+            self.moved = now, given
+        since, before = self.moved
+        self.frozen = now - since > patience and given - before >= FROZEN_ANSWERS
+        up = self.state == "up"
+        self.recent = (self.recent + given - self.counted) * fade if up else 0.0
+        self.counted = given
+        if not up or old is None or self.connections is None:
+            return 0
+        return max(0, self.connections - old - LOAD_NOISE)
 
     def full(self) -> bool:
-        """At or above max_connections; never while its connections are unknown."""
-        return (self.max_connections is not None and self.connections is not None
-                and self.load >= self.max_connections)
+        """At or above max_connections, with what own answers have brought since the report; never
+        while its connections are unknown."""
+        return self.given >= self.full_at
 
 
 class PoolConfig(NamedTuple):
@@ -614,7 +636,8 @@ class Random(Policy):
                                key=lambda each: -math.log(1 - dice()) / capacity(each))
 
 
-Turn = tuple[float, int, Backend, float]  # key, a tie-breaker, who, how far a pick moves the key
+# Key, a tie-breaker, who, how far a pick moves the key, and the key without chance.
+Turn = tuple[float, int, Backend, float, float]
 
 
 class RoundRobin(Policy):
@@ -633,7 +656,7 @@ class RoundRobin(Policy):
         """Go on with the turns of the last plan; equal turns are taken in the config's order."""
         super().plan(backends)
         turns = [*self.waiting, *self.heap]
-        for turn, _, backend, _ in turns:
+        for turn, _, backend, _, _ in turns:
             backend.turns[self.rtype] = turn
         level = min(turns)[0] if turns else 0.0
         self.arrange((max(level, each.turns.get(self.rtype, level)) for each in backends),
@@ -641,7 +664,9 @@ class RoundRobin(Policy):
 
     def arrange(self, keys: Iterable[float], order: Iterable[int], steps: Iterable[float]) -> None:
         """Line all up; (key, order) is never equal for two backends."""
-        self.waiting, self.heap = [], list(zip(keys, order, self.backends, steps, strict=False))
+        keys = list(keys)
+        self.waiting, self.heap = [], list(zip(keys, order, self.backends, steps, keys,
+                                               strict=False))
 
     def pop(self) -> Turn:
         """Take out the smallest key."""
@@ -651,44 +676,81 @@ class RoundRobin(Policy):
             return heapq.heappop(self.heap)
         return self.waiting.pop()
 
+    def push(self, turn: Turn, dice: Dice) -> None:
+        """Line up again behind who is picked."""
+        key, order, backend, step, _ = turn
+        heapq.heappush(self.heap, (key + step, order, backend, step, 0.0))
+
     def draw(self, dice: Dice) -> Backend:
         """The backend with the smallest key."""
-        key, order, backend, step = self.pop()
-        heapq.heappush(self.heap, (key + step, order, backend, step))
-        return backend
+        turn = self.pop()
+        self.push(turn, dice)
+        return turn[2]
 
     def spread(self, dice: Dice, count: int) -> list[Backend]:
         """The backends with the smallest keys."""
         taken = [self.pop() for _ in range(min(count, len(self.backends)))]
-        for key, order, backend, step in taken:
-            heapq.heappush(self.heap, (key + step, order, backend, step))
-        return [backend for _, _, backend, _ in taken]
+        for turn in taken:
+            self.push(turn, dice)
+        return [turn[2] for turn in taken]
 
 
 class LeastConnections(RoundRobin):
-    """The smallest (reported connections + own answers not yet reported) / weight.
+    """The smallest (reported connections + what own recent answers bring) / weight.
 
-    The report is seconds old, so every own answer counts at once for the connections it will
-    bring: as many as there are workers and servers, since those decide on the same report. It
-    fades over CREDIT_FADE, by when reports include it. A backend without a report counts as the
-    median of the others.
+    Every report is seconds old, and other servers decide on the same one. To send all to what
+    looks emptiest would fill it far beyond the others before a report says so. Therefore:
+    - Own answers of the last LOAD_MEMORY count at once, each for what one brings (Pool.learn).
+    - Differences smaller than what one answer brings are noise: keys begin and go on with some
+      chance in them, which also keeps clients that ask twice from always getting every other.
+    - What is emptier than the median, such as a newcomer, gets RAMP times its fair share at most,
+      and less than that when it is nearly empty and stays so: it may fail whoever connects.
+    - What nears max_connections is spared before it gets there.
+    - What has no report, or one that stands still though answers went there, counts as the median.
+    If all this knows nothing, or what an answer brings is overrated, it is a weighted rotation.
     """
-    size = staticmethod(capacity)  # what the load of a backend is measured against
-
     def plan(self, backends: list[Backend]) -> None:
         """Line all up; equal loads stand in random order, lest all servers begin alike."""
         Policy.plan(self, backends)
-        loads = [(each.load / self.size(each), each.connections is None) for each in backends]
-        known = sorted(load for load, unknown in loads if not unknown)
-        middle = known[len(known) // 2] if known else 0.0
-        self.arrange((load + middle * unknown for load, unknown in loads),
-                     random.sample(range(len(backends)), len(backends)),
-                     (self.pool.scale / self.size(each) for each in backends))
+        loads = [None if each.frozen or each.connections is None
+                 else each.connections / capacity(each) for each in backends]
+        known = sorted(load for load in loads if load is not None)
+        median = known[len(known) // 2] if known else 0.0
+        brings = self.pool.brings
+        chance = min(brings - 1, 8.0) + 1e-6
+        self.arrange((self.level(each, median if load is None else load, median)
+                      + (brings * each.recent + random.random() * chance) / capacity(each)
+                      for each, load in zip(backends, loads, strict=True)),
+                     itertools.count(), (brings / capacity(each) for each in backends))
+
+    def level(self, backend: Backend, load: float, median: float) -> float:
+        """What a load is taken for: never so far below the median that the backend would get more
+        than its ramp allows, in units of what a fair share brings while own answers fade."""
+        ramp = min(RAMP, 1 + 9 * load / median) if median else 1.0
+        if backend.max_connections is not None:
+            room = 1 - load * capacity(backend) / backend.max_connections
+            ramp = min(ramp, RAMP_LIMIT * room - 1)
+        start = RAMP_START / capacity(backend) if ramp >= 1 else 0.0
+        return max(load, median - (ramp - 1) * median * LOAD_MEMORY / LOAD_LIFE - start)
+
+    def push(self, turn: Turn, dice: Dice) -> None:
+        """Line up again, somewhere around where it should."""
+        _, order, backend, step, base = turn
+        base += step
+        heapq.heappush(self.heap, (base + step * (dice() - 0.5), order, backend, step, base))
 
 
-class LowestRatio(LeastConnections):
+class LowestRatio(RoundRobin):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
-    size = staticmethod(lambda backend: float(backend.max_connections or 1))  # all have a limit
+    def plan(self, backends: list[Backend]) -> None:
+        """Line all up by (connections + what answers since have brought) / max_connections."""
+        Policy.plan(self, backends)
+        brings = self.pool.brings
+        limits = [float(each.max_connections or 1) for each in backends]  # all have one
+        self.arrange((((each.connections or 0) + brings * (each.given - each.counted)) / limit
+                      for each, limit in zip(backends, limits, strict=True)),
+                     random.sample(range(len(backends)), len(backends)),
+                     (brings / limit for limit in limits))
 
 
 class Hash(Policy):
@@ -741,25 +803,59 @@ class Pool:
         with contextlib.suppress(BaseException):  # it could be loaded at the check: see Custom.pick
             self.function = load_function(config) if self.kind is Custom else None
         self.backends: list[Backend] = []
-        self.stale, self.loaded = False, 0.0
+        self.stale, self.loaded = False, math.inf  # never yet
+        self.patience = max(FROZEN_AFTER, 4 * config.source.every if config.source else 0.0)
+        # Connections that one own answer stands for, and what was seen of them and of answers.
+        self.brings, self.came, self.answered = float(scale), 0.0, 0.0
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
         self.current: dict[int, tuple[Policy, bool]] = {}  # type -> (policy, last resort?)
         self.counting = True            # whether own answers matter to anything
         # What the fast path has learned of the pool's name, and of its anti-cache names.
         self.answers: tuple[Answers, Answers] = ({}, {})
-        self.load(config.backends, False, 0.0)
+        self.load(config.backends, False, math.inf)
 
     def load(self, rows: Iterable[Row], stale: bool, now: float) -> None:
-        """Take over a snapshot; a backend that stays keeps its credit and its turn."""
-        fade, self.loaded, self.stale = math.exp((self.loaded - now) / CREDIT_FADE), now, stale
+        """Take over a snapshot; a backend that stays keeps its answers and its turn."""
+        passed = max(0.0, now - self.loaded)
+        self.loaded, self.stale = now, stale
         known = {each.addresses: each for each in self.backends}
-        self.backends = []
+        answers = sum(each.given - each.counted for each in self.backends)
+        fade, grown, self.backends = math.exp(-passed / LOAD_MEMORY), 0, []
         for row in rows:
             backend = known.get(row.addresses) or Backend(row.addresses)
-            backend.take(row)
-            backend.credit *= fade
+            grown += backend.take(row, now, fade, self.patience)
             self.backends.append(backend)
+        self.learn(passed, answers, grown)
+        frozen = [each for each in self.backends if each.frozen and each.connections is not None]
+        if self.kind is LeastConnections:
+            self.log.trouble(
+                f"pool {self.config.name}: reports",
+                f"{frozen[0].addresses[0]} and {len(frozen) - 1} others have not moved for "
+                f"{self.patience:g} s despite answers; counted as the median" if frozen else "")
         self.plan()
+
+    def learn(self, passed: float, answers: int, grown: int) -> None:
+        """Learn from the reports alone how many connections one own answer stands for: those of
+        the other servers, and of a resolver's other clients, come with it.
+
+        If they live LOAD_LIFE, total / LOAD_LIFE of them come each second, whoever answered; if
+        they live shorter, more are seen to come. Too large an estimate makes the choice a weighted
+        rotation, too small a one a herd: so it falls slowly, and not below all that decide at once.
+        """
+        keep = math.exp(-passed / LOAD_LIFE)
+        up = [each for each in self.backends if each.state == "up"]
+        known = [each for each in up if each.connections is not None and not each.frozen]
+        total = sum([each.connections or 0 for each in known]) * len(up) / max(1, len(known))
+        self.came = self.came * keep + max(total * passed / LOAD_LIFE,
+                                           LOAD_GROWTH * min(grown, 4 * (answers + 1)))
+        self.answered = self.answered * keep + answers
+        self.brings = max(self.scale, self.brings * keep,
+                          (LOAD_PRIOR + self.came) / (LOAD_PRIOR + self.answered))
+        for each in self.backends:
+            each.full_at = math.inf
+            if each.max_connections is not None and each.connections is not None:
+                room = max(0, each.max_connections - each.connections)
+                each.full_at = each.given + math.ceil(room / self.brings)
 
     def plan(self) -> None:
         """Decide for each type who is eligible and by which policy."""
@@ -828,11 +924,10 @@ class Pool:
         return wire.RRset(kind, ttl, [rdata]) if kind == qtype else None
 
     def credit(self, chosen: list[Backend]) -> None:
-        """Count an answer as load to come; who is full by that is out until the next snapshot."""
+        """Count an answer; whom it fills up is out until the next snapshot."""
         for backend in chosen if self.counting else ():
-            was_full = backend.max_connections is None or backend.full()
-            backend.credit += self.scale
-            if not was_full and backend.full():
+            backend.given += 1
+            if backend.given == backend.full_at:
                 self.plan()
 
 
