@@ -235,14 +235,15 @@ class Row(NamedTuple):
 class Backend:
     """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
     __slots__ = ("addresses", "connections", "counted", "frozen", "full_at", "given", "key",
-                 "max_connections", "moved", "rdata", "recent", "state", "turns", "weight")
+                 "max_connections", "moved", "rdata", "recent", "reported", "state", "turns",
+                 "weight")
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
         self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
         self.key = ",".join(addresses).encode()  # what `hash` knows it by
         self.turns: dict[int, float] = {}  # type -> when it is next in the rotation
-        self.connections: int | None = None
+        self.reported: int | None = None  # its connections in the snapshot before
         self.given = 0                  # this worker's answers with it, ever,
         self.counted = 0                # as of the last snapshot,
         self.recent = 0.0               # and lately: answers of LOAD_MEMORY
@@ -250,11 +251,14 @@ class Backend:
         self.frozen = False             # whether its report stands still though it should not
         self.full_at = math.inf         # value of `given` at which it has max_connections
 
-    def take(self, row: Row, now: float, fade: float, patience: float) -> int:
-        """Take over what a snapshot says of it; returns by how many connections more than chance
-        its report has grown."""
-        old, given = self.connections, self.given
+    def take(self, row: Row) -> None:
+        """Take over what a snapshot says of it."""
         _, self.weight, self.max_connections, self.state, self.connections = row
+        self.full_at = math.inf
+
+    def observe(self, now: float, fade: float, patience: float) -> int:
+        """Compare the report with the last one; returns by how much more than chance it grew."""
+        old, self.reported, given = self.reported, self.connections, self.given
         if self.connections != old:
             self.moved = now, given
         since, before = self.moved
@@ -819,22 +823,18 @@ class Pool:
         passed = max(0.0, now - self.loaded)
         self.loaded, self.stale = now, stale
         known = {each.addresses: each for each in self.backends}
-        answers = sum(each.given - each.counted for each in self.backends)
-        fade, grown, self.backends = math.exp(-passed / LOAD_MEMORY), 0, []
+        self.backends = []
         for row in rows:
             backend = known.get(row.addresses) or Backend(row.addresses)
-            grown += backend.take(row, now, fade, self.patience)
+            backend.take(row)
             self.backends.append(backend)
-        self.learn(passed, answers, grown)
-        frozen = [each for each in self.backends if each.frozen and each.connections is not None]
-        if self.kind is LeastConnections:
-            self.log.trouble(
-                f"pool {self.config.name}: reports",
-                f"{frozen[0].addresses[0]} and {len(frozen) - 1} others have not moved for "
-                f"{self.patience:g} s despite answers; counted as the median" if frozen else "")
+        self.counting = self.kind in (LeastConnections, Custom) or any(
+            each.max_connections is not None for each in self.backends)
+        if self.counting:
+            self.learn(passed)
         self.plan()
 
-    def learn(self, passed: float, answers: int, grown: int) -> None:
+    def learn(self, passed: float) -> None:
         """Learn from the reports alone how many connections one own answer stands for: those of
         the other servers, and of a resolver's other clients, come with it.
 
@@ -842,26 +842,33 @@ class Pool:
         they live shorter, more are seen to come. Too large an estimate makes the choice a weighted
         rotation, too small a one a herd: so it falls slowly, and not below all that decide at once.
         """
-        keep = math.exp(-passed / LOAD_LIFE)
+        fade, keep = math.exp(-passed / LOAD_MEMORY), math.exp(-passed / LOAD_LIFE)
+        answers = sum([each.given - each.counted for each in self.backends])
+        grown = sum([each.observe(self.loaded, fade, self.patience) for each in self.backends])
         up = [each for each in self.backends if each.state == "up"]
-        known = [each for each in up if each.connections is not None and not each.frozen]
-        total = sum([each.connections or 0 for each in known]) * len(up) / max(1, len(known))
+        known = [each.connections for each in up
+                 if each.connections is not None and not each.frozen]
+        total = sum(known) * len(up) / max(1, len(known))
         self.came = self.came * keep + max(total * passed / LOAD_LIFE,
                                            LOAD_GROWTH * min(grown, 4 * (answers + 1)))
         self.answered = self.answered * keep + answers
         self.brings = max(self.scale, self.brings * keep,
                           (LOAD_PRIOR + self.came) / (LOAD_PRIOR + self.answered))
         for each in self.backends:
-            each.full_at = math.inf
             if each.max_connections is not None and each.connections is not None:
                 room = max(0, each.max_connections - each.connections)
                 each.full_at = each.given + math.ceil(room / self.brings)
+        if self.kind is LeastConnections:
+            frozen = [each.addresses[0] for each in self.backends
+                      if each.frozen and each.connections is not None]
+            self.log.trouble(
+                f"pool {self.config.name}: reports", frozen and
+                f"{frozen[0]} and {len(frozen) - 1} others have not moved for {self.patience:g} s "
+                "despite answers; counted as the median" or "")
 
     def plan(self) -> None:
         """Decide for each type who is eligible and by which policy."""
         self.current = {}
-        self.counting = self.kind in (LeastConnections, Custom) or any(
-            each.max_connections is not None for each in self.backends)
         for answers in self.answers:
             answers.clear()
         for rtype in (wire.A, wire.AAAA, wire.CNAME):

@@ -1105,6 +1105,13 @@ class Policies(unittest.TestCase):
         self.assertEqual(desk.ask().rdatas, ["10.0.0.2"])
         self.assertEqual(set(desk.count(30).values()), {10})
 
+    def test_row_18_a_limit_that_is_lifted_holds_no_longer(self):
+        desk = Desk(pool("failover", weighted(1, 1)))
+        desk.load(("10.0.0.1", {"connections": 6, "max_connections": 6}), "10.0.0.2")
+        self.assertEqual(desk.count(5), {"10.0.0.2": 5})
+        desk.load(("10.0.0.1", {"connections": 6}), "10.0.0.2")
+        self.assertEqual(desk.count(5), {"10.0.0.1": 5})
+
     def test_row_18_when_all_are_full_the_lowest_ratio_is_answered(self):
         desk = Desk(pool("random", weighted(1, 1, 1)))
         desk.load(("10.0.0.1", {"connections": 30, "max_connections": 10}),
