@@ -82,7 +82,7 @@ except ImportError:
 
 VERSION = "0.2.0"
 # Such modules that may be due after root was given up.
-LATER = ("ctypes", "difflib", "sqlite3", "tomllib", "urllib.parse")
+LATER = ("ctypes", "difflib", "shlex", "sqlite3", "subprocess", "tomllib", "urllib.parse")
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
 UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
@@ -128,8 +128,8 @@ RAMP_LIMIT = 15.0         # how fast one near its limit is spared: from 13 % of 
 FROZEN_AFTER = 60.0       # seconds without a change, or four polls, and
 FROZEN_ANSWERS = 8        # that many own answers, after which a report is not believed
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
-POLL_LIMIT = 2.0          # seconds a source may take before its poll counts as failed
-FIRST_POLL = POLL_LIMIT + 1  # seconds the first answer waits for the first round of sources
+OUTPUT_MAX = 1 << 20      # octets a command may print, to each of stdout and stderr
+FIRST_POLL = START_LIMIT - 2  # seconds the first answer waits for slow sources at most
 ROWS_MAX = 10_000         # rows a source may have; more would stall answers at each poll
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
 LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
@@ -149,7 +149,8 @@ class Log:
         self.level, self.json = 1, False
         self.lines: list[bytes] = []
         self.lost = 0                                  # lines dropped since the last that got out
-        self.troubles: dict[str, tuple[str, float, int]] = {}  # subject -> kind, when, times since
+        # subject -> kind, since when, when it was printed last, times since
+        self.troubles: dict[str, tuple[str, float, float, int]] = {}
         self.write: Callable[[bytes], int] = functools.partial(os.write, 2)
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(2).st_mode):  # the journal: MSG_DONTWAIT does it per call
@@ -174,14 +175,14 @@ class Log:
         """Something is wrong, and may be so again and again: printed when it begins or becomes
         other trouble, else once in LOG_REPEAT with a count. An empty text is the end of it."""
         now, kind = time.monotonic(), re.sub("[0-9]+", "", text.partition(":")[0])
-        old, when, times = self.troubles.get(subject, ("", 0.0, 0))
+        old, since, when, times = self.troubles.get(subject, ("", now, 0.0, 0))
         if text and (kind != old or now - when > LOG_REPEAT):
             self.error(f"{subject}: {text}" + (f" ({times} times more)" if times else ""))
-            self.troubles[subject] = (kind, now, 0)
+            self.troubles[subject] = (kind, since, now, 0)
         elif text:
-            self.troubles[subject] = (kind, when, times + 1)
+            self.troubles[subject] = (kind, since, when, times + 1)
         elif self.troubles.pop(subject, None):
-            self.change(f"{subject}: well again")
+            self.change(f"{subject}: well again after {now - since:.0f} s")
 
     def change(self, text: str) -> None:
         """Something is not as it was: a state, a config, a process."""
@@ -291,10 +292,12 @@ class PoolConfig(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a pool's rows come from: an SQLite file, read every so many seconds."""
-    path: str
-    query: str | None           # None = the table of SCHEMA
-    every: float
+    """Where a pool's rows come from: an SQLite file or what a command prints."""
+    name: str                   # path of the file, or the command as it is told to people
+    query: str | None           # of SQL; None = the table of SCHEMA
+    command: tuple[str, ...]    # program and its arguments; () = a file
+    every: float                # seconds from one poll's start to the next one's
+    timeout: float              # seconds a poll may take before it has failed
 
 
 class Zone:
@@ -1557,23 +1560,26 @@ SCHEMA = """CREATE TABLE backends (
   PRIMARY KEY (pool, address))"""
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
   FROM backends WHERE pool = ? ORDER BY rowid"""
+COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
+# One poll: records as column name -> value, NULLs left out; and why lines of it are none.
+Records = tuple[list[dict[str, Any]], list[str]]
 
 
-def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
-    """One poll: records as column name -> value, NULLs left out; raises Problem."""
+def read_sqlite(source: Source, pool: str) -> Records:
+    """Poll a file; raises Problem."""
     import sqlite3
     import urllib.parse
-    path, uri = source.path, f"file:{urllib.parse.quote(source.path)}?mode="
+    path, uri = source.name, f"file:{urllib.parse.quote(source.name)}?mode="
     try:
         # The table first: whoever is in the way of the second step leaves no file without one.
         if source.query is None and not (os.path.exists(path) and os.path.getsize(path)):
             with contextlib.closing(sqlite3.connect(uri + "rwc", uri=True)) as database:
                 database.execute(SCHEMA)
                 database.execute("PRAGMA journal_mode = WAL")  # so that reading blocks no writer
-        database = sqlite3.connect(uri + "ro", uri=True, timeout=POLL_LIMIT / 4)
+        database = sqlite3.connect(uri + "ro", uri=True, timeout=source.timeout / 4)
         with contextlib.closing(database):
-            limit = time.monotonic() + POLL_LIMIT
+            limit = time.monotonic() + source.timeout
             database.set_progress_handler(lambda: time.monotonic() > limit, 10_000)
             cursor = database.execute(source.query or TABLE_QUERY, () if source.query else (pool,))
             columns = [each[0] for each in cursor.description or ()]
@@ -1582,11 +1588,122 @@ def read_sqlite(source: Source, pool: str) -> list[dict[str, Any]]:
         raise Problem(str(bad)) from None
     if "address" not in columns:
         raise Problem("no column 'address'")
-    if len(records) > ROWS_MAX:
-        raise Problem(f"more than {ROWS_MAX} rows")
-    found = [{name: value for name, value in zip(columns, record, strict=True) if value is not None}
-             for record in records]
-    return [record for record in found if record.pop("pool", pool) == pool]
+    return [{name: value for name, value in zip(columns, record, strict=True) if value is not None}
+            for record in records], []
+
+
+def read_command(source: Source, pool: str) -> Records:
+    """Poll a command: one backend a line, blank lines and comments (#) left out, or all of them
+    as one JSON array; raises Problem."""
+    code, octets, errors = run_command(source.command, source.timeout)
+    if code:
+        said = errors.decode("utf-8", "replace").strip().partition("\n")[0]
+        raise Problem(f"exit code {code}" + f": {said:.200}" * bool(said))
+    lines, records, wrong = octets.split(b"\n"), list[dict[str, Any]](), list[str]()
+    if octets.lstrip()[:1] == b"[":
+        try:
+            lines = [json.dumps(each).encode() for each in json.loads(octets)]
+        except (ValueError, RecursionError) as bad:
+            raise Problem(f"no JSON array: {bad}") from None
+    for number, line in enumerate(map(bytes.strip, lines), 1):
+        try:
+            if line and line[:1] != b"#":
+                records.append(parse_row(line.decode()))
+        except (ValueError, RecursionError, Problem) as bad:  # not UTF-8, no JSON
+            wrong.append(f"line {number}: {bad}: {line[:40]!r}")
+    return records, wrong
+
+
+def parse_row(line: str) -> dict[str, Any]:
+    """A line of a command as a record: a JSON object, or COLUMNS separated by | or tab, else comma
+    or white space (an address may hold a comma there); raises Problem, ValueError."""
+    if line[0] == "{":
+        record = json.loads(line)
+    else:
+        mark = next((each for each in "|\t" if each in line), None)
+        if mark is None and (re.search(r",\s|\s,", line) or not re.search(r"\s", line)):
+            mark = ","
+        fields = [each.strip() for each in line.split(mark)]
+        if len(fields) > len(COLUMNS):
+            raise Problem(f"more columns than {', '.join(COLUMNS)}")
+        record = dict(zip(COLUMNS, fields, strict=False))
+    return {name: parse_number(value) if name in NUMBERS else value
+            for name, value in record.items() if value not in (None, "", "NULL")}
+
+
+def parse_number(value: Any) -> Any:
+    """A number that is written as text; what is none stays as it is, for its check to refuse."""
+    if isinstance(value, str) and re.fullmatch("-?[0-9][0-9.eE+-]{0,30}", value):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
+COMMANDS: set[int] = set()        # process groups that run; they end with this process
+COMMANDS_LOCK = threading.Lock()  # held while one starts, lest it is missed above
+
+
+def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
+    """Run a program to its end, from any thread; returns its exit code (-N: signal N ended it),
+    stdout and stderr. What it leaves behind in its process group is killed, and all of it when it
+    takes too long or prints too much. Raises Problem."""
+    import subprocess
+    try:
+        with COMMANDS_LOCK:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+            COMMANDS.add(process.pid)
+    except (OSError, ValueError) as bad:  # ValueError: a NUL in a word
+        raise Problem(f"cannot be run: {getattr(bad, 'strerror', None) or bad}") from None
+    with process:  # at its end it is waited for: no zombie stays
+        try:
+            out, err = read_outputs(process, time.monotonic() + seconds)
+        except TimeoutError:
+            raise Problem(f"timed out after {seconds:g} s") from None
+        finally:
+            kill_group(process.pid)
+            COMMANDS.discard(process.pid)
+    return process.returncode, out, err
+
+
+def read_outputs(process: Any, limit: float) -> tuple[bytes, bytes]:
+    """What a program (Popen) prints until it has ended, though others may hold its pipes; raises
+    Problem, and TimeoutError at `limit` (monotonic seconds)."""
+    outputs, pause = (bytearray(), bytearray()), 0.0
+    with selectors.DefaultSelector() as selector:
+        for file, octets in zip((process.stdout, process.stderr), outputs, strict=True):
+            selector.register(file, READ, octets)
+        while True:
+            left, ended = limit - time.monotonic(), process.poll() is not None
+            if left <= 0:
+                raise TimeoutError
+            ready = selector.select(0 if ended else min(left, pause))
+            if ended and not ready:
+                return bytes(outputs[0]), bytes(outputs[1])
+            # After its last words it is likely to end soon; nothing else tells of that everywhere.
+            pause = WAKE / 100 if ready else min(WAKE, 2 * pause + WAKE / 100)
+            for key, _ in ready:
+                piece = os.read(key.fd, 1 << 16)
+                key.data.extend(piece)
+                if not piece:
+                    selector.unregister(key.fileobj)
+                if len(key.data) > OUTPUT_MAX:
+                    raise Problem(f"printed more than {OUTPUT_MAX} octets")
+
+
+def kill_group(group: int) -> None:
+    """End all processes of a group, whatever they do about it."""
+    with contextlib.suppress(OSError):  # there are none, or they became another user's
+        os.killpg(group, signal.SIGKILL)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process and the commands that it runs."""
+    COMMANDS_LOCK.acquire(timeout=WAKE)  # for good: no more are started
+    for group in COMMANDS.copy():
+        kill_group(group)
+    os._exit(code)
 
 
 class Feed(threading.Thread):
@@ -1595,6 +1712,9 @@ class Feed(threading.Thread):
     def __init__(self, pool: PoolConfig, source: Source, log: Log) -> None:
         super().__init__(daemon=True)
         self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
+        self.origin = f"{source.name:.80}"  # for the log
+        self.good = time.monotonic()      # when the last good poll began, or this
+        self.stale, self.times = False, 0  # whether the load is unknown, and how often it was so
         self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
@@ -1612,7 +1732,7 @@ class Feed(threading.Thread):
             self.begun = begun = time.monotonic()
             try:
                 self.poll(begun)
-                self.trouble = ""
+                self.trouble, self.good = "", begun
             except Problem as bad:
                 self.trouble = f"{bad}; the last good rows stay"
             except Exception as bug:  # a poll must never end the polling
@@ -1622,18 +1742,26 @@ class Feed(threading.Thread):
 
     def poll(self, now: float) -> None:
         """Read the source once; a bad record is passed over, and its last good row stays."""
-        rows = {row.addresses: (row, -math.inf) for row in self.pool.backends}
-        wrong, records = [], read_sqlite(self.source, self.pool.name)
+        read, pool = read_command if self.source.command else read_sqlite, self.pool.name
+        records, wrong = read(self.source, pool)
+        if len(records) > ROWS_MAX:
+            raise Problem(f"more than {ROWS_MAX} rows")
+        # Nobody knows whose the lines are that cannot be read: then all rows stay.
+        rows = self.rows.copy() if wrong else {
+            row.addresses: (row, -math.inf) for row in self.pool.backends}
+        good = 0
         for record in records:
             try:
-                row, at = self.check(record, now)
-                rows[row.addresses] = row, at
+                if record.pop("pool", pool) == pool:
+                    row, at = self.check(record, now)
+                    rows[row.addresses], good = (row, at), good + 1
             except Problem as bad:
-                wrong.append(str(bad))
-                kept = tuple(str(record.get("address")).split(","))
-                rows.update({kept: self.rows[kept]} if kept in self.rows else {})
+                wrong.append(f"{record.get('address')!s:.40}: {bad}")
+                with contextlib.suppress(Problem):
+                    kept = backend_address(record.get("address"))
+                    rows.update({kept: self.rows[kept]} if kept in self.rows else {})
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
-        if len(wrong) == len(records):
+        if not good:
             raise Problem("no rows" + (" that can be used" if wrong else ""))
         self.rows = rows
 
@@ -1651,10 +1779,11 @@ class Feed(threading.Thread):
         if row is None and not is_address(addresses[0]):
             raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
         row = row or Row(addresses)
-        age = time.time() - given.pop("updated_at", math.inf)  # none given: as fresh as the poll
+        # At most as fresh as the poll, also where its clock is ahead of ours.
+        at = min(now, time.monotonic() - time.time() + given.pop("updated_at", math.inf))
         # Of two states the worse counts: a drain in the config is meant.
         given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
-        return row._replace(**given), now - max(0.0, age)
+        return row._replace(**given), at
 
     def look(self, now: float) -> None:
         """Make the pool's line, without connections that are too old to be true, and its status;
@@ -1665,16 +1794,18 @@ class Feed(threading.Thread):
         found, oldest = list(self.rows.values()), now - self.pool.stale
         rows = [row if at >= oldest else row._replace(connections=None) for row, at in found]
         known = [at for row, at in found if row.connections is not None]
-        stale = bool(known) and max(known) < oldest  # none is young enough
-        pool, path, trouble = f"pool {self.pool.name}", self.source.path, self.log.trouble
+        stale = max(known, default=self.good) < oldest  # none is young enough
+        self.stale, self.times = stale, self.times + (stale > self.stale)
+        pool, path, trouble = f"pool {self.pool.name}", self.origin, self.log.trouble
         up = [row for row in rows if row.state == "up"]
-        self.status = f"{self.pool.name} {len(up)}/{len(rows)} up" + ", load unknown" * stale
+        unknown = f"load unknown (time {self.times})" * stale
+        self.status = f"{self.pool.name} {len(up)}/{len(rows)} up" + f", {unknown}" * stale
         newest = max((0.0, *(at for _, at in found)))
         self.line = json.dumps([self.pool.name, stale, newest, rows])
-        hangs = now - self.begun > self.source.every + 2 * POLL_LIMIT
+        hangs = now - self.begun > self.source.every + 2 * self.source.timeout
         trouble(f"{pool}: {path}", "a poll hangs" if hangs else self.trouble)
         trouble(f"{pool}: rows of {path}", self.skipped)
-        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old" * stale)
+        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old, {unknown}" * stale)
         full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
                 if row.weight]
         trouble(f"{pool}: limits",
@@ -1683,7 +1814,7 @@ class Feed(threading.Thread):
 
     def log_states(self, pool: str, states: dict[tuple[str, ...], str], now: float) -> None:
         """One line for each backend that came, went or changed its state."""
-        path, lines = self.source.path, []
+        path, lines = self.origin, []
         if self.known is None:
             self.log.change(f"{pool}: {len(states)} backends, read from {path}")
             self.known = {each: (state, now) for each, state in states.items()}
@@ -1710,6 +1841,11 @@ def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
 def monitor(config: Config, life: "Life", log: Log) -> None:
     """What the monitor does: publish a snapshot when the first round of polls is complete, then
     every change, until told to stop. It is a line of status for people, then one for each pool."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a command's end need not wake the supervisor
+    try:  # where commands run: paths in them are relative to the config, like all others
+        os.chdir(pathlib.Path(config.file).parent)
+    except OSError as bad:
+        log.error(f"commands cannot run in the config's folder: {bad.strerror}")
     feeds = {pool.name: Feed(pool, pool.source, log) for pool in config.pools.values()
              if pool.source}
     for line in life.generation.read()[1].decode().split("\n")[1:]:  # a reload forgets no load
@@ -1718,7 +1854,8 @@ def monitor(config: Config, life: "Life", log: Log) -> None:
             feeds[name].take(rows, at)
     for feed in feeds.values():
         feed.start()
-    limit, last = life.beat() + FIRST_POLL, ""
+    longest = max((feed.source.timeout for feed in feeds.values()), default=0.0)
+    limit, last = life.beat() + min(longest + 1, FIRST_POLL), ""
     while not life.wait(PUBLISH):
         now = life.beat()
         if now > limit or all(feed.polls for feed in feeds.values()):
@@ -1804,7 +1941,7 @@ class Life:
     def ended(self) -> int:
         """How to end, 0 = not yet; at once where the supervisor is gone."""
         if os.getppid() != self.parent:
-            os._exit(0)
+            leave(0)
         return self.generation.shared[-1]
 
     def beat(self) -> float:
@@ -2074,7 +2211,7 @@ class Supervisor:
             self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
         finally:
             self.log.flush()
-            os._exit(code)
+            leave(code)
 
     def serve(self, config: Config, life: Life) -> None:
         """What the monitor and the workers do."""
@@ -2320,8 +2457,10 @@ POOL = {
     "backends": Key(some(lambda value: value), (),
                     'backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, '
                     'max_connections = 1000, state = "up" }]'),
-    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }', "or a `query`"),
-    "stale": Key(number(1, 86400), 10.0, "stale = 10", "seconds a report of load is believed"),
+    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }\n'
+                  '# source = { command = ["psql", "-XAtc", "SELECT address, connections FROM '
+                  'backends"], every = 5, timeout = 4 }', "seconds; a file may have a `query`"),
+    "stale": Key(number(1, 86400), None, "# stale = 15", "seconds a report of load is believed"),
     "all_down": Key(one_of("all", "servfail", "empty", other=lambda text: is_address(text),
                            says="or an address"), "all", 'all_down = "all"',
                     'when nothing is up: all | servfail | empty | "192.0.2.9"')}
@@ -2331,7 +2470,11 @@ BACKEND = {
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
 RECORD = BACKEND | {"connections": Key(whole(0, 10**9), 0), "updated_at": Key(number(0, 1e12), 0)}
 
-SOURCE = {"sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "every": Key(number(0.1, 3600), 1.0)}
+NUMBERS = RECORD.keys() - {"address", "state"}
+
+SOURCE = {
+    "sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "command": Key(some(TEXT), ()),
+    "every": Key(number(0.1, 3600), 1.0), "timeout": Key(number(0.1, 60), 2.0)}
 
 
 class Checker:
@@ -2487,12 +2630,24 @@ class Checker:
             keys["anticache"] = zone is None or owner != zone.apex
         if keys["anticache"] and zone is not None and owner[0]:
             zone.endings.setdefault(owner[1 + owner[0]:], {})[owner[1:1 + owner[0]]] = owner
+        rhythm = 0.0
         if keys["source"] is not None:
-            given = self.full(f"{where}.source", keys["source"], SOURCE)
-            if "sqlite" not in keys["source"]:
-                self.problem(f"{where}.source", ': needs sqlite = "FILE"')
-            keys["source"] = Source(str(self.folder / given.pop("sqlite")), **given)
+            keys["source"] = source = self.source(f"{where}.source", keys["source"])
+            rhythm = max(source.every, source.timeout)
+        keys["stale"] = keys["stale"] or max(10.0, 3 * rhythm)
         return PoolConfig(**keys)
+
+    def source(self, where: str, value: dict[str, Any]) -> Source:
+        """Where a pool's rows come from."""
+        import shlex
+        keys = self.full(where, value, SOURCE)
+        path = keys.pop("sqlite")
+        if ("sqlite" in value) == ("command" in value):
+            self.problem(where, ': needs either sqlite = "FILE" or command = ["PROGRAM", ...]')
+        elif keys["query"] and "command" in value:
+            self.problem(where, ".query: goes with sqlite; a command has its own")
+        name = shlex.join(keys["command"]) or os.path.abspath(self.folder / path)
+        return Source(name, **keys)
 
     def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:
         """Note why a pool cannot stand at its name, if it cannot."""
@@ -2600,7 +2755,7 @@ def check(file: str) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for pool in config.pools.values():
         rows = ["+".join(row.addresses) for row in pool.backends]
-        rows += [f"rows of {pool.source.path}"] if pool.source else []
+        rows += [f"rows of {pool.source.name}"] if pool.source else []
         print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, {', '.join(rows)}"
               + ", anti-cache" * pool.anticache)
     print(f"{file}: good; {len(config.zones)} zones, {len(config.pools)} pools")

@@ -1594,14 +1594,18 @@ IN_POOL = (
     ('all_down = "non"', f"all_down = 'non': {DOWN_RULE}"),
     ('all_down = "1.2.3"', f"all_down = '1.2.3': {DOWN_RULE}"),
     ("source = 7", "source = 7: must be a table"),
-    ("source = {}", 'source: needs sqlite = "FILE"'),
+    ("source = {}", 'source: needs either sqlite = "FILE" or command = ["PROGRAM", ...]'),
+    ("source = { command = ['x'], query = 'SELECT' }", "source.query: goes with sqlite"),
+    ("source = { command = 'x -y' }", "source.command = 'x -y': must be a list"),
+    ("source = { command = ['x', 7] }", "source.command = ['x', 7]: must be text"),
+    ("source = { command = ['x'], timeout = 61 }", "source.timeout = 61~from 0.1 to 60"),
     ('source = { sqlite = "x", evry = 1 }', "source.evry: unknown key; did you mean every?"),
     ('source = { sqlite = "x", every = 0 }',
      "source.every = 0: must be ~number ~0.1 to 3600"),
     ('source = { sqlite = "x", every = "1s" }',
      "source.every = '1s': must be ~number ~0.1 to 3600"),
     ('source = { sqlite = "x", command = ["y"] }',
-     "source.command: unknown key; known: sqlite, query, every"))
+     'source: needs either sqlite = "FILE" or command = ["PROGRAM", ...]'))
 BACKENDS = (
     ('["1.2.3.4", "www.example.net"]', ": addresses and host names do not mix"),
     ('["1.2.3.4", "1.2.3.4"]', "[1] = '1.2.3.4': ~twice"),
@@ -2597,7 +2601,8 @@ class Sources(unittest.TestCase):
 
     def trouble(self, subject, says, before, after):
         """Trouble is logged once when it begins, and its end too; the loop's body runs between."""
-        begins, ends = f"error: pool {subject}: {says}", f"Z pool {subject}: well again$"
+        begins = f"error: pool {subject}: {says}"
+        ends = rf"Z pool {subject}: well again after \d+ s$"
 
         def times(pattern):
             return len(re.findall(pattern, self.server.log(), re.M))
@@ -2618,10 +2623,11 @@ class Sources(unittest.TestCase):
     def test_row_21_the_table_is_created_in_an_empty_file(self):
         path = self.server.folder / "empty.db"
         path.touch()
-        source = lbdns.Source(str(path), None, 1.0)
-        self.assertEqual(lbdns.read_sqlite(source, "api.example.com"), [])
+        source = lbdns.Source(str(path), None, (), 1.0, 2.0)
+        self.assertEqual(lbdns.read_sqlite(source, "api.example.com"), ([], []))
         Database(path).fill("10.0.0.1")
-        self.assertEqual(lbdns.read_sqlite(source, "api.example.com")[0]["address"], "10.0.0.1")
+        records, _ = lbdns.read_sqlite(source, "api.example.com")
+        self.assertEqual(records[0]["address"], "10.0.0.1")
 
     def test_row_21_changes_show_within_the_interval_and_a_second(self):
         self.table.fill("10.0.0.7")
@@ -2787,6 +2793,401 @@ if not os.path.exists("b.db"):
     database.close()
     os.chmod("b.db", 0o666)
 """
+
+
+class Printed(unittest.TestCase):
+    """What a command prints, as rows (in this process)."""
+
+    def setUp(self):
+        folder = folder_of()
+        self.out = folder.__enter__() / "out"
+        self.addCleanup(folder.__exit__, None, None, None)
+        self.log = lbdns.Log()
+
+    def feed(self, pool='policy = "least-connections"', **source):
+        """The feed of a pool whose command prints the file `out`."""
+        text = f'{ZONE}\n[pools."api.example.com"]\n{pool}\nsource = {{ command = ["cat", ' \
+               f'"{self.out}"]' + "".join(f", {key} = {each}" for key, each in source.items())
+        (config,) = lbdns.Checker("t").config(tomllib.loads(text + " }")).pools.values()
+        return lbdns.Feed(config, config.source, self.log)
+
+    def poll(self, feed, *lines, now=None):
+        """Have these lines polled; returns address -> (connections, weight, limit, state)."""
+        self.out.write_bytes(b"\n".join(each if isinstance(each, bytes) else each.encode()
+                                        for each in lines))
+        feed.poll(time.monotonic() if now is None else now)
+        return {address: (row.connections, row.weight, row.max_connections, row.state)
+                for address, (row, _) in feed.rows.items()}
+
+    def test_row_21_all_forms_of_a_line(self):
+        seven, dual = ("10.0.0.1",), ("10.0.0.1", "fd00::1")
+        for line, address, *row in (
+                ("10.0.0.1", seven, None, 1.0, None, "up"),
+                ("10.0.0.1 7", seven, 7, 1.0, None, "up"),
+                ("  10.0.0.1\t7\t2.5\t9\tdrain  ", seven, 7, 2.5, 9, "drain"),
+                ("10.0.0.1   7 2.5    9 down\r", seven, 7, 2.5, 9, "down"),
+                ("10.0.0.1,7,2,9,up", seven, 7, 2, 9, "up"),
+                ("10.0.0.1, 7, 2, , up", seven, 7, 2, None, "up"),
+                ("10.0.0.1|7|2|9|up", seven, 7, 2, 9, "up"),
+                (" 10.0.0.1 | 7 | | 9 |", seven, 7, 1.0, 9, "up"),
+                ("10.0.0.1|||", seven, None, 1.0, None, "up"),
+                ("10.0.0.1,,0.5", seven, None, 0.5, None, "up"),
+                ("10.0.0.1\tNULL\t1e3\tNULL\tNULL", seven, None, 1000, None, "up"),
+                ("fd00::1,10.0.0.1|7", dual, 7, 1.0, None, "up"),
+                ("10.0.0.1,fd00::1 7", dual, 7, 1.0, None, "up"),
+                ("10.0.0.1,fd00::1\t7", dual, 7, 1.0, None, "up"),
+                ('{"address": "10.0.0.1", "connections": 7, "state": "drain"}',
+                 seven, 7, 1.0, None, "drain"),
+                ('{"address": "10.0.0.1,fd00::1", "weight": "2.0", "connections": "7"}',
+                 dual, 7, 2.0, None, "up"),
+                ('{"address": ["fd00::1", "10.0.0.1"], "max_connections": null, "pool": '
+                 '"api.example.com", "updated_at": 1.5}', dual, None, 1.0, None, "up")):
+            with self.subTest(line):
+                self.assertEqual(self.poll(self.feed(), "# a comment", "", line),
+                                 {address: tuple(row)})
+
+    def test_row_21_one_json_array_and_other_pools(self):
+        feed = self.feed()
+        rows = [{"address": "10.0.0.1", "connections": 3}, {"address": "10.0.0.2"},
+                {"address": "10.0.0.3", "pool": "www.example.com"}]
+        self.assertEqual(self.poll(feed, json.dumps(rows, indent=2)), {
+            ("10.0.0.1",): (3, 1.0, None, "up"), ("10.0.0.2",): (None, 1.0, None, "up")})
+        for rubbish in (b"[1", b"[" * 5000, b"[\xff]"):
+            with self.assertRaisesRegex(lbdns.Problem, "^no JSON array: "):
+                self.poll(feed, rubbish)
+
+    def test_row_21_case_55_a_bad_line_is_told_and_its_last_row_stays(self):
+        good = "10.0.0.1 5", "10.0.0.2 6", "10.0.0.3 7"
+        for line, says, kept in (
+                ("10.0.0.1 -1", "10.0.0.1: connections = -1: must be a whole number", 1),
+                ("10.0.0.1 inf", "10.0.0.1: connections = 'inf': must be a whole number", 1),
+                ("10.0.0.1 nan", "connections = 'nan': must be", 1),
+                ("10.0.0.1 7.0", "connections = 7.0: must be a whole number", 1),
+                ("10.0.0.1 007", "connections = '007': must be a whole number", 1),
+                ("10.0.0.1 1 inf", "weight = 'inf': must be a number", 1),
+                ("10.0.0.1 1 1e999", "weight = inf: must be a number", 1),
+                ("10.0.0.1 1 1 1 sleepy", "state = 'sleepy': must be one of", 1),
+                ('{"address": "10.0.0.1", "conns": 1}', "conns: unknown key; did you mean conn", 1),
+                ('{"address": "10.0.0.1", "connections": NaN}', "connections = nan: must be", 1),
+                ('{"address": "10.0.0.1", "connections": true}', "connections = True: must be", 1),
+                ("10.0.0.1 1 1 1 up 9", "line 2: more columns than address, connections, ", 2),
+                ('{"address": "10.0.0.1"', "line 2: Expecting .*: b'{\"address\": ", 2),
+                ("{" * 5000, "line 2: ", 2), ('{"a":' * 50000, "line 2: ", 2),
+                (b"\x00\xff\xfe\x1b", r"line 2: .*can't decode byte 0xff.*: b'.x00.xff.xfe", 2),
+                ("nonsense/1 7", "address = 'nonsense/1': is no IPv4 or IPv6 address", 0),
+                ("10.0.0.1,10.0.0.2|7", "must be at most one IPv4 and one IPv6", 0),
+                ("www.example.com 7", "host names are possible only as inline", 0)):
+            with self.subTest(line):
+                feed = self.feed()
+                self.poll(feed, *good)
+                rows = self.poll(feed, "10.0.0.2 8", line)
+                self.assertRegex(feed.skipped, "^1 ignored, such as: .*" + says)
+                # Whose an unreadable line is nobody knows: then 10.0.0.3 stays as well.
+                self.assertEqual({address[-1]: row[0] for (address,), row in rows.items()},
+                                 [{"2": 8}, {"1": 5, "2": 8}, {"1": 5, "2": 8, "3": 7}][kept])
+                with self.assertRaisesRegex(lbdns.Problem, "^no rows that can be used"):
+                    self.poll(feed, line)
+                self.assertIn(("10.0.0.2",), feed.rows)
+
+    def test_row_21_nothing_printed_and_too_many_rows_fail_the_poll(self):
+        for lines, says in (((), "^no rows$"), (("# nothing", ""), "^no rows$"),
+                            (('{"pool": "x", "address": "10.0.0.1"}',), "^no rows$"),
+                            (["10.0.0.1"] * 10_001, "^more than 10000 rows")):
+            with self.assertRaisesRegex(lbdns.Problem, says):
+                self.poll(self.feed(), *lines)
+
+    def test_row_21_exit_codes_are_told_with_the_first_words(self):
+        for script, says in (("echo oops >&2; echo more >&2; exit 3", "exit code 3: oops"),
+                             ("exit 1", "exit code 1"), ("kill -9 $$", "exit code -9"),
+                             (r"printf '\377\033[2J' >&2; exit 1", "exit code 1: \ufffd\x1b[2J")):
+            with self.assertRaises(lbdns.Problem) as caught:
+                lbdns.read_command(lbdns.Source("", None, ("sh", "-c", script), 1.0, 5.0), "x")
+            self.assertEqual(str(caught.exception), says)
+
+    def test_row_22_what_is_believed_without_being_told_is_three_intervals(self):
+        for given, stale in (({}, 10), ({"every": 2}, 10), ({"every": 5, "timeout": 4}, 15),
+                             ({"timeout": 30}, 90)):
+            self.assertEqual(self.feed(**given).pool.stale, stale, given)
+        self.assertEqual(self.feed("stale = 7", every=9).pool.stale, 7)
+        self.assertEqual(Desk(ZONE + POOL).state.names["api.example.com"].config.stale, 10)
+
+    def look(self, feed, now):
+        """The verdict, the status and the last log line at a time (monotonic seconds)."""
+        del self.log.lines[:]
+        feed.polls += 1
+        feed.look(now)
+        stale = json.loads(feed.line)[1]
+        load = [each.decode() for each in self.log.lines if b": load: " in each]
+        return stale, feed.status.partition(", ")[2], "".join(load)[25:].strip()
+
+    def test_row_22_load_grows_stale_by_the_age_of_its_rows(self):
+        now, feed = time.monotonic(), self.feed("stale = 10")
+        self.poll(feed, "10.0.0.1 7", "10.0.0.2", now=now)
+        self.assertEqual(self.look(feed, now + 9.9), (False, "", ""))
+        self.assertEqual(self.look(feed, now + 10.1), (
+            True, "load unknown (time 1)", "error: pool api.example.com: load: reports are over "
+            "10 s old, load unknown (time 1)"))
+        self.assertEqual(self.look(feed, now + 11), (True, "load unknown (time 1)", ""))
+        self.poll(feed, "10.0.0.1 7", now=now + 12)
+        self.assertRegex(self.look(feed, now + 12)[2], "load: well again after \\d+ s$")
+        self.assertEqual(self.look(feed, now + 23)[:2], (True, "load unknown (time 2)"))
+
+    def test_row_22_no_good_poll_at_all_makes_the_load_unknown_too(self):
+        for pool, lines in (("", ("10.0.0.1||2",)), ('backends = ["10.0.0.1"]', ())):
+            feed = self.feed(f"stale = 10\n{pool}")
+            now = time.monotonic()
+            if lines:
+                self.poll(feed, *lines, now=now)
+            self.assertEqual(self.look(feed, now + 9)[0], False)
+            self.assertEqual(self.look(feed, now + 11)[0], True, "weights age as well")
+            feed.good = now + 11
+            self.assertEqual(self.look(feed, now + 12)[0], False)
+
+    def test_row_22_the_age_of_a_row_is_its_own_report_s(self):
+        feed, wall = self.feed("stale = 10"), time.time()
+        for ahead, believed in ((-5, True), (-15, False), (0, True), (3600, True)):
+            now = time.monotonic()
+            self.poll(feed, json.dumps({"address": "10.0.0.1", "connections": 7,
+                                        "updated_at": wall + ahead}), now=now)
+            self.assertEqual(self.look(feed, now + 1)[0], not believed, ahead)
+        # A clock that is ahead makes no report fresher than the poll that brought it.
+        self.assertEqual(self.look(feed, now + 11)[0], True)
+
+    def test_row_22_a_slow_poll_ages_rows_from_its_start(self):
+        feed, now = self.feed("stale = 10"), time.monotonic()
+        self.poll(feed, "10.0.0.1 7", json.dumps({"address": "10.0.0.2", "connections": 7,
+                                                  "updated_at": time.time() - 3}), now=now - 2)
+        ages = [now - at for _, at in feed.rows.values()]
+        self.assertAlmostEqual(ages[0], 2, 6)
+        self.assertAlmostEqual(ages[1], 3, delta=0.5)
+
+
+MARK = f"4711{os.getpid()}"  # in the command lines of what the tests start: seconds to sleep
+
+
+def alive(mark):
+    """Processes that have this word in their command line; a zombie has none."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
+def zombies(parent):
+    """Children of a process that have ended and are not waited for."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, ppid = path.read_text().rpartition(")")[2].split()[:2]
+            found += [path.parent.name] * (state == "Z" and int(ppid) == parent)
+    return found
+
+
+class RunCommand(unittest.TestCase):
+    """A program's end, in time, of all that it has started (in this process)."""
+
+    def test_case_55_every_way_to_end_or_not(self):
+        for script, result in (
+                ("echo a; echo b >&2; exit 3", (3, b"a\n", b"b\n")),
+                ("read line; echo \"$?\"", (0, b"1\n", b"")),           # nothing to read
+                ("exec >&- 2>&-; sleep 0.1; exit 4", (4, b"", b"")),    # silent, not ended
+                ("sleep 4711 & echo here", (0, b"here\n", b"")),        # another holds the pipe
+                ("(sleep 4711 & sleep 4711) & exit 5", (5, b"", b"")),
+                ("echo begun; sleep 4711", "timed out after 0.3 s"),
+                ("trap '' TERM INT HUP; sleep 4711; sleep 4711", "timed out after 0.3 s"),
+                ("sleep 4711 & sleep 4711 & wait", "timed out after 0.3 s"),
+                ("exec >&- 2>&-; sleep 4711", "timed out after 0.3 s"),
+                ("kill -STOP $$", "timed out after 0.3 s"),
+                ("yes 4711", "printed more than 1048576 octets"),
+                ("yes 4711 >&2", "printed more than 1048576 octets"),
+                ("yes 4711 & yes 4711", "printed more than 1048576 octets"),
+                ("kill -9 $$", (-9, b"", b""))):
+            with self.subTest(script):
+                try:
+                    found = lbdns.run_command(("sh", "-c", script.replace("4711", MARK)),
+                                              0.3 if "timed out" in result else 20)
+                except lbdns.Problem as bad:
+                    found = str(bad)
+                self.assertEqual(found, result)
+                until(lambda: not alive(MARK), lambda: f"left over: {alive(MARK)}")
+        self.assertEqual((zombies(os.getpid()), lbdns.COMMANDS), ([], set()))
+
+    def test_case_55_a_whole_mebibyte_is_no_trouble(self):
+        script = f"head -c {1 << 20} /dev/zero; head -c {1 << 20} /dev/zero >&2"
+        code, out, err = lbdns.run_command(("sh", "-c", script), 20)
+        self.assertEqual((code, len(out), len(err)), (0, 1 << 20, 1 << 20))
+
+    def test_case_55_what_cannot_be_run(self):
+        for command, says in ((["lbdns-no-such"], "cannot be run: No such file or directory"),
+                              (["/"], "cannot be run: Permission denied"),
+                              ([str(HERE / "README.md")], "cannot be run: Permission denied"),
+                              (["a\0b"], "cannot be run: embedded null byte")):
+            with self.assertRaisesRegex(lbdns.Problem, f"^{says}$"):
+                lbdns.run_command(command, 1)
+        self.assertEqual(lbdns.run_command(["echo", "$HOME", "*", "a b"], 20)[1], b"$HOME * a b\n")
+
+    def test_many_at_once_from_many_threads(self):
+        results = []
+
+        def go(number):
+            results.append(lbdns.run_command(["echo", str(number)], 20)[1] == b"%d\n" % number)
+        threads = [threading.Thread(target=go, args=(number,)) for number in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((results, lbdns.COMMANDS), ([True] * 40, set()))
+
+
+COMMAND = """
+[pools."api.example.com"]
+policy = "least-connections"
+stale = 600
+source = { command = ["./source", "lbdns-test"], every = 0.1, timeout = 0.4 }
+"""
+
+
+class CommandSources(unittest.TestCase):
+    """What a command prints is what is answered, and trouble with it costs no answer."""
+
+    GOOD = "echo 10.0.0.1 5000; echo 10.0.0.2 0"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(ZONE + COMMAND, wait=False, cwd="/")  # paths are the config's
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.say(cls.GOOD)
+        cls.server.wait_for(" ready$")
+
+    @classmethod
+    def say(cls, script, mode=0o755, server=None):
+        """Make this shell script the command; it is never seen half written."""
+        folder = (server or cls.server).folder
+        (folder / "new").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "new").chmod(mode)
+        (folder / "new").rename(folder / "source")
+
+    def expect(self, *addresses, server=None):
+        """Wait until these addresses are answered, all of them and no others."""
+        server = server or self.server
+        until(lambda: set(server.count(40)) == set(addresses), lambda: server.log()[-2000:])
+
+    def setUp(self):
+        self.say(self.GOOD)
+        self.expect("10.0.0.2")
+
+    def trouble(self, says, action):
+        """While this holds, the last good rows are answered, every query and in time; then it is
+        well again, and nothing is left of it."""
+        subject = r"pool api\.example\.com: \./source lbdns-test: "
+        seen = len(re.findall(f"{subject}(?:{says})", self.server.log()))
+        ends = len(re.findall(subject + "well again", self.server.log()))
+        action()
+        self.server.wait_for(f"error: {subject}(?:{says})", seen + 1)
+        self.assertEqual(self.server.count(300), {"10.0.0.2": 300})
+        self.say(self.GOOD)
+        self.server.wait_for(subject + r"well again after \d+ s$", ends + 1)
+        until(lambda: not alive(MARK), lambda: f"left over: {alive(MARK)}")
+
+    def test_row_21_what_is_printed_shows_in_the_answers(self):
+        self.say("echo 10.0.0.1,fd00::1 0; echo 10.0.0.3 9000; echo 10.0.0.4 0 1 NULL drain")
+        self.expect("10.0.0.1")
+        self.assertEqual(self.server.ask("api.example.com", "AAAA").rdatas, ["fd00::1"])
+        self.server.wait_for(r"backend 10\.0\.0\.4: absent -> drain, says \./source")
+        self.say("""echo '[{"address": "10.0.0.7", "updated_at": '$(date +%s)'}]'""")
+        self.expect("10.0.0.7")
+
+    def test_row_21_case_55_trouble_with_a_command_costs_no_answer(self):
+        monitor = self.server.pids()[0]
+        before = memory(monitor)
+        for says, script in (
+                ("timed out after 0.4 s", "sleep 4711"),
+                ("timed out after 0.4 s", "trap '' TERM INT; sleep 4711; sleep 4711"),
+                ("timed out after 0.4 s", "sleep 4711 & sleep 4711 & wait"),
+                ("no rows", "sleep 4711 &"), ("no rows", "exit 0"),
+                ("printed more than 1048576 octets", "exec yes 4711"),
+                ("no rows that can be used", r"printf '\377\376\n\000\001\n'"),
+                ("exit code 1: no route to the table", "echo no route to the table >&2; exit 1"),
+                ("exit code 7; the last good rows stay", "echo 10.9.9.9; exit 7")):
+            with self.subTest(script):
+                self.trouble(says, lambda script=script: self.say(script.replace("4711", MARK)))
+        self.assertLess(memory(monitor) - before, 16 << 20)
+        self.assertEqual((self.server.pids()[0], zombies(monitor)), (monitor, []))
+
+    def test_row_21_case_55_a_command_that_is_missing_or_not_executable(self):
+        path = self.server.folder / "source"
+        self.trouble("cannot be run: No such file", path.unlink)
+        self.trouble("cannot be run: Permission denied", lambda: self.say(self.GOOD, 0o644))
+        self.trouble("cannot be run: Exec format error",
+                     lambda: (path.write_text("\0\1"), path.chmod(0o755)))
+
+    def test_row_21_slow_polls_follow_one_another(self):
+        self.say("echo begin >> turns; sleep 0.25; echo 10.0.0.1 0; echo end >> turns")
+        self.expect("10.0.0.1")
+        turns = self.server.folder / "turns"
+        until(lambda: turns.read_text().count("end") >= 3)
+        self.say(self.GOOD)
+        self.expect("10.0.0.2")
+        self.assertRegex(turns.read_text(), r"^(begin\nend\n)+$")
+        self.assertNotIn("hangs", self.server.log())
+
+
+class CommandEnds(unittest.TestCase):
+    """Commands end with the monitor that runs them."""
+
+    def server(self):
+        """A server whose command hangs, when it does."""
+        config = COMMAND.replace("timeout = 0.4", "timeout = 60").replace("lbdns-test", MARK)
+        server = Server(ZONE + config, wait=False, constants={**QUICK, "FIRST_POLL": 0.2})
+        CommandSources.say(f"trap '' TERM; sleep {MARK}; sleep {MARK}", server=server)
+        server.wait_for(" ready$")
+        until(lambda: len(alive(MARK)) == 2)  # the shell and its child
+        return server
+
+    def gone(self, *pids):
+        """Wait until nothing of this is left."""
+        until(lambda: not any(status_of(pid, "State") for pid in pids))
+
+    def test_case_55_reload_and_stop_kill_what_runs(self):
+        with self.server() as server:
+            old = alive(MARK)
+            server.reload()
+            self.gone(*old)
+            until(lambda: len(alive(MARK)) == 2)
+            new = alive(MARK)
+            self.assertFalse(set(old) & set(new))
+            server.signal(signal.SIGTERM)
+            self.assertEqual(server.process.wait(PATIENCE), 0)
+            self.gone(*new)
+
+    def test_case_46_commands_do_not_outlive_a_killed_supervisor(self):
+        with self.server() as server:
+            children = server.pids() + alive(MARK)
+            server.process.kill()
+            server.process.wait()
+            self.gone(*children)
+
+    def test_row_22_case_55_without_a_good_poll_the_load_is_unknown(self):
+        config = ZONE + COMMAND.replace("stale = 600", "stale = 1")
+        with Inbox() as inbox, Server(config, wait=False, log="errors", env={
+                "NOTIFY_SOCKET": inbox.address}) as server:
+            CommandSources.say(CommandSources.GOOD, server=server)
+            inbox.until("STATUS=api.example.com 2/2 up")
+            self.assertEqual(server.count(40), {"10.0.0.2": 40})
+            for number in (1, 2):
+                CommandSources.say("echo gone >&2; exit 1", server=server)
+                inbox.until(f"STATUS=api.example.com 2/2 up, load unknown (time {number})")
+                server.wait_for(r"error: pool api\.example\.com: load: reports are over 1 s old, "
+                                rf"load unknown \(time {number}\)$")
+                until(lambda: len(server.count(40)) == 2)
+                self.assertEqual(server.ask("api.example.com", opt=True).ede,
+                                 (3, "the load of the backends is unknown"))
+                CommandSources.say(CommandSources.GOOD, server=server)
+                inbox.until("STATUS=api.example.com 2/2 up")
+                until(lambda: len(server.count(40)) == 1)
+                self.assertIsNone(server.ask("api.example.com", opt=True).ede)
 
 
 # ---- Processes ---------------------------------------------------------------------------------
@@ -3378,12 +3779,11 @@ lbdns.find = find
 [pools."api.example.com"]
 policy = "least-connections"
 backends = ["10.0.0.1"]
-source = { sqlite = "b.db", every = 0.1 }
+source = { sqlite = "b.db", every = 0.1, timeout = 0.2 }
 """
         def fifo():
             os.mkfifo("b.db", 0o666)
-        with Server(config, constants={"POLL_LIMIT": 0.2, "FIRST_POLL": 0.5},
-                    preexec_fn=fifo) as server:
+        with Server(config, preexec_fn=fifo) as server:
             server.wait_for(r"error: pool api\.example\.com: .*b\.db: a poll hangs")
             self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
 
