@@ -82,7 +82,7 @@ except ImportError:
 
 VERSION = "0.2.0"
 # Such modules that may be due after root was given up.
-LATER = ("ctypes", "difflib", "shlex", "sqlite3", "subprocess", "tomllib", "urllib.parse")
+LATER = ("ctypes", "difflib", "sqlite3", "subprocess", "tomllib", "urllib.parse")
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
 UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
@@ -1656,40 +1656,47 @@ def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, byt
             COMMANDS.add(process.pid)
     except (OSError, ValueError) as bad:  # ValueError: a NUL in a word
         raise Problem(f"cannot be run: {getattr(bad, 'strerror', None) or bad}") from None
-    with process:  # at its end it is waited for: no zombie stays
+    outputs = bytearray(), bytearray()
+    with process, selectors.DefaultSelector() as selector:  # waits for it at last: no zombie stays
         try:
-            out, err = read_outputs(process, time.monotonic() + seconds)
-        except TimeoutError:
-            raise Problem(f"timed out after {seconds:g} s") from None
+            for file, octets in zip((process.stdout, process.stderr), outputs, strict=True):
+                selector.register(cast("int", file), READ, octets)
+            read_outputs(process.poll, selector, seconds)
         finally:
             kill_group(process.pid)
             COMMANDS.discard(process.pid)
-    return process.returncode, out, err
+    return process.returncode, bytes(outputs[0]), bytes(outputs[1])
 
 
-def read_outputs(process: Any, limit: float) -> tuple[bytes, bytes]:
-    """What a program (Popen) prints until it has ended, though others may hold its pipes; raises
-    Problem, and TimeoutError at `limit` (monotonic seconds)."""
-    outputs, pause = (bytearray(), bytearray()), 0.0
-    with selectors.DefaultSelector() as selector:
-        for file, octets in zip((process.stdout, process.stderr), outputs, strict=True):
-            selector.register(file, READ, octets)
-        while True:
-            left, ended = limit - time.monotonic(), process.poll() is not None
-            if left <= 0:
-                raise TimeoutError
-            ready = selector.select(0 if ended else min(left, pause))
-            if ended and not ready:
-                return bytes(outputs[0]), bytes(outputs[1])
-            # After its last words it is likely to end soon; nothing else tells of that everywhere.
-            pause = WAKE / 100 if ready else min(WAKE, 2 * pause + WAKE / 100)
-            for key, _ in ready:
-                piece = os.read(key.fd, 1 << 16)
-                key.data.extend(piece)
-                if not piece:
-                    selector.unregister(key.fileobj)
-                if len(key.data) > OUTPUT_MAX:
-                    raise Problem(f"printed more than {OUTPUT_MAX} octets")
+def read_outputs(ended: Callable[[], int | None], selector: selectors.BaseSelector,
+                 seconds: float) -> None:
+    """Gather what a program prints until it has ended, though others may hold its pipes; raises
+    Problem."""
+    limit, pause, code = time.monotonic() + seconds, 0.0, None
+    ready: list[Any] = []
+    while code is None or ready:
+        left, code = limit - time.monotonic(), ended()
+        if left <= 0:
+            raise Problem(f"timed out after {seconds:g} s")
+        ready = selector.select(0 if code is not None else min(left, pause))
+        # After its last words it is likely to end soon; nothing else tells of that everywhere.
+        pause = WAKE / 100 if ready else min(WAKE, 2 * pause + WAKE / 100)
+        for key, _ in ready:
+            piece = os.read(key.fd, 1 << 16)
+            key.data.extend(piece)
+            if not piece:
+                selector.unregister(key.fileobj)
+            if len(key.data) > OUTPUT_MAX:
+                raise Problem(f"printed more than {OUTPUT_MAX} octets")
+
+
+def prepare_commands(config: Config, log: Log) -> None:
+    """Have commands run beside the config, so that paths in them are relative to it like others."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # their ends need not wake the supervisor
+    try:
+        os.chdir(pathlib.Path(config.file).parent)
+    except OSError as bad:
+        log.error(f"commands cannot run in the config's folder: {bad.strerror}")
 
 
 def kill_group(group: int) -> None:
@@ -1841,11 +1848,7 @@ def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
 def monitor(config: Config, life: "Life", log: Log) -> None:
     """What the monitor does: publish a snapshot when the first round of polls is complete, then
     every change, until told to stop. It is a line of status for people, then one for each pool."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a command's end need not wake the supervisor
-    try:  # where commands run: paths in them are relative to the config, like all others
-        os.chdir(pathlib.Path(config.file).parent)
-    except OSError as bad:
-        log.error(f"commands cannot run in the config's folder: {bad.strerror}")
+    prepare_commands(config, log)
     feeds = {pool.name: Feed(pool, pool.source, log) for pool in config.pools.values()
              if pool.source}
     for line in life.generation.read()[1].decode().split("\n")[1:]:  # a reload forgets no load
@@ -2457,9 +2460,8 @@ POOL = {
     "backends": Key(some(lambda value: value), (),
                     'backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, '
                     'max_connections = 1000, state = "up" }]'),
-    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }\n'
-                  '# source = { command = ["psql", "-XAtc", "SELECT address, connections FROM '
-                  'backends"], every = 5, timeout = 4 }', "seconds; a file may have a `query`"),
+    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }',
+                  'or { command = ["psql", "-XAtc", "SELECT ..."], every = 5, timeout = 4 }'),
     "stale": Key(number(1, 86400), None, "# stale = 15", "seconds a report of load is believed"),
     "all_down": Key(one_of("all", "servfail", "empty", other=lambda text: is_address(text),
                            says="or an address"), "all", 'all_down = "all"',
@@ -2639,14 +2641,14 @@ class Checker:
 
     def source(self, where: str, value: dict[str, Any]) -> Source:
         """Where a pool's rows come from."""
-        import shlex
+        import subprocess
         keys = self.full(where, value, SOURCE)
         path = keys.pop("sqlite")
         if ("sqlite" in value) == ("command" in value):
             self.problem(where, ': needs either sqlite = "FILE" or command = ["PROGRAM", ...]')
         elif keys["query"] and "command" in value:
             self.problem(where, ".query: goes with sqlite; a command has its own")
-        name = shlex.join(keys["command"]) or os.path.abspath(self.folder / path)
+        name = subprocess.list2cmdline(keys["command"]) or os.path.abspath(self.folder / path)
         return Source(name, **keys)
 
     def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:

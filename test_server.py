@@ -10,6 +10,7 @@ A test of a row of FEATURES carries its number (test_row_06), one of a case of R
 import ast
 import collections
 import contextlib
+import functools
 import importlib.util
 import io
 import ipaddress
@@ -1695,6 +1696,13 @@ class ConfigCheck(unittest.TestCase):
                      f"[{ZED}]\n[pools]\n'api.example.com' = 7"):
             self.assertIn("= 7: must be a table", self.problems(text)[0])
 
+    def test_a_table_is_beside_its_config(self):
+        document = tomllib.loads(f"[{ZED}]\n[{API}]\nsource = {{ sqlite = 'b.db' }}")
+        for file, path in (("t.toml", f"{os.getcwd()}/b.db"), ("/a/t.toml", "/a/b.db"),
+                           ("a/t.toml", f"{os.getcwd()}/a/b.db")):
+            (config,) = lbdns.Checker(file).config(document).pools.values()
+            self.assertEqual(config.source.name, path)
+
     def test_contact_may_be_a_mail_address(self):
         for contact, rname in (("dns.admin@example.com", r"dns\.admin.example.com."),
                                ("hostmaster.example.com.", "hostmaster.example.com.")):
@@ -1757,6 +1765,10 @@ class Commands(unittest.TestCase):
         self.assertEqual(out, "api.example.com: random, TTL 60, 1.2.3.4, 8.8.4.4, 8.8.8.8, "
                               f"anti-cache\n{path}: good; 1 zones, 1 pools\n")
         self.assertEqual(err, "")
+        for source, says in (("sqlite = 'b.db'", f"{self.folder}/b.db"),
+                             ("command = ['psql', '-c', 'SELECT a']", 'psql -c "SELECT a"')):
+            path = self.file(f"[{ZED}]\n[{API}]\nsource = {{ {source} }}")
+            self.assertIn(f"TTL 60, rows of {says}, anti", self.run_it("check", path, code=0)[1])
 
     def test_row_31_check_of_a_bad_config_says_why_and_exits_1(self):
         for text, says in (
@@ -3195,8 +3207,8 @@ class CommandEnds(unittest.TestCase):
 class Inquirer:
     """Asks again and again in the background: `with Inquirer(server) as asker: ...`."""
 
-    def __init__(self, server, name="api.example.com"):
-        self.packet, self.port = query(name), server.port
+    def __init__(self, server, name="api.example.com", pause=0.0):
+        self.packet, self.port, self.pause = query(name), server.port, pause
         self.replies, self.lost, self.over = [], 0, threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
@@ -3214,7 +3226,7 @@ class Inquirer:
             sock.settimeout(3)
             sock.connect(("127.0.0.1", self.port))
             for ident in itertools.cycle(range(65536)):
-                if self.over.is_set():
+                if self.over.wait(self.pause):
                     return
                 try:
                     sock.send(ident.to_bytes(2, "big") + self.packet[2:])
@@ -4507,6 +4519,177 @@ class Files(unittest.TestCase):
         self.type_in("python3 lbdns.py --version; sleep 100 & echo done\n", "lbdns ...\ndone\n")
         with self.assertRaises(AssertionError):
             self.type_in("false\n", None)
+
+
+class Engine:
+    """A server with a table in a folder of its own: `with Engine(...).up() as engine`. `env` is for
+    its client; it is up when the client's words `ready` succeed."""
+
+    def __init__(self, folder, env, *words, ready):
+        self.folder, self.env, self.words, self.ready = folder, {**os.environ, **env}, words, ready
+
+    @staticmethod
+    def user():
+        """Options that start a program without root, which some of them insist on."""
+        return {} if os.geteuid() else {"user": "nobody", "group": "nogroup", "extra_groups": []}
+
+    def answers(self):
+        """Whether the client is content."""
+        return subprocess.run(self.ready, env=self.env, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL).returncode == 0
+
+    @contextlib.contextmanager
+    def up(self):
+        """It runs for the while."""
+        with open(self.folder / "log", "ab") as log, subprocess.Popen(
+                self.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
+                **self.user()) as self.process:
+            try:
+                until(self.answers, (self.folder / "log").read_text)
+                yield self
+            finally:
+                self.process.send_signal(signal.SIGCONT)
+                self.process.send_signal(signal.SIGINT)
+                try:
+                    self.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    self.process.kill()
+
+
+@needs_file(HERE / "README.md")
+class Engines(unittest.TestCase):
+    """Tables in other people's servers, read and written as the README says."""
+
+    CONFIG = ZONE + '[pools."api.example.com"]\npolicy = "least-connections"\nstale = 3\n'
+
+    @staticmethod
+    def documented(kind, word, **values):
+        """The README's block of a kind in which a word stands, with an address and a number of
+        connections of ours."""
+        blocks = Files.BLOCK.findall((HERE / "README.md").read_text())
+        (found,) = (body for name, body in blocks if name == kind and re.search(word, body, re.M))
+        for old, new in values.items():
+            found = found.replace({"address": "192.0.2.1", "count": "17"}[old], str(new))
+        return found
+
+    def follow(self, env, source, put):
+        """What is put shows in the answers of a server with this source."""
+        put(address="10.0.0.1", count=5000)
+        put(address="10.0.0.2", count=0)
+        with Server(self.CONFIG + source, env=env) as server:
+            self.assertEqual(server.count(50), {"10.0.0.2": 50})
+            for idle, busy in (("10.0.0.1", "10.0.0.2"), ("10.0.0.2", "10.0.0.1")):
+                put(address=busy, count=9000)
+                put(address=idle, count=10)
+                begun = time.monotonic()
+                until(lambda idle=idle: set(server.count(20)) == {idle}, server.log)
+                self.assertLess(time.monotonic() - begun, 1 + 1 + 4, "4 s are for a busy machine")
+
+    def put_by_shell(self, env, program, **values):
+        """Type the README's line that writes a row."""
+        run("bash", "-c", self.documented("console", f"^{program}", **values), env=env)
+
+    @needs("etcd", "etcdctl")
+    def test_row_21_etcd_through_etcdctl(self):
+        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        options = {"data-dir": "data", "listen-client-urls": client,
+                   "advertise-client-urls": client, "listen-peer-urls": peer,
+                   "initial-advertise-peer-urls": peer, "initial-cluster": f"default={peer}"}
+        with folder_of() as folder, Engine(
+                folder, {"ETCDCTL_ENDPOINTS": client, "ETCDCTL_API": "3"}, "etcd",
+                *(f"--{key}={value}" for key, value in options.items()),
+                ready=("etcdctl", "endpoint", "health")).up() as engine:
+            self.follow(engine.env, self.documented("toml", "etcdctl"),
+                        functools.partial(self.put_by_shell, engine.env, "etcdctl put"))
+
+    @needs("redis-server", "redis-cli")
+    def test_row_21_redis_through_redis_cli(self):
+        port = str(free_port())
+        with folder_of() as folder, folder_of(**{
+                "redis-cli": f'#!/bin/sh\nexec {shutil.which("redis-cli")} -p {port} "$@"\n'
+                }) as tools, Engine(
+                folder, {}, "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
+                ready=("redis-cli", "-p", port, "-e", "PING")).up() as engine:
+            (tools / "redis-cli").chmod(0o755)
+            env = {**engine.env, "PATH": f"{tools}:{engine.env['PATH']}"}
+            self.follow(engine.env, self.documented("toml", "redis-cli").replace("6379", port),
+                        functools.partial(self.put_by_shell, env, "redis-cli HSET"))
+
+    @contextlib.contextmanager
+    def postgres(self):
+        """A PostgreSQL that is not up yet, and what runs statements in it."""
+        found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+        if not found:
+            self.skipTest("not installed: postgres")
+        port = str(free_port())
+        env = {"PGHOST": "127.0.0.1", "PGPORT": port, "PGDATABASE": "postgres",
+               "PGUSER": "lbdns", "PGCONNECT_TIMEOUT": "3"}
+        with folder_of() as folder:
+            run(found[-1].with_name("initdb"), "-D", "data", "-U", "postgres", "-A", "trust", "-N",
+                "-E", "UTF8", "--locale=C", cwd=folder, **Engine.user())
+            engine = Engine(folder, env, found[-1], "-D", "data", "-k", folder, "-h", "127.0.0.1",
+                            "-p", port, "-F", ready=("psql", "-XAtU", "postgres", "-c", "SELECT"))
+
+            def sql(text, user="postgres"):
+                return run("psql", "-XAtU", user, "-v", "ON_ERROR_STOP=1", "-c", text,
+                           env=engine.env)
+            yield engine, sql
+
+    @needs("psql")
+    def test_row_21_postgresql_through_psql(self):
+        with self.postgres() as (engine, sql), engine.up():
+            sql(self.documented("sql", "CREATE ROLE"))
+            for text in ("DELETE FROM backends", "CREATE TABLE mine ()"):
+                with self.assertRaisesRegex(AssertionError, "permission denied"):
+                    sql(text, "lbdns")
+            self.follow(engine.env, self.documented("toml", "psql"),
+                        lambda **values: sql(self.documented("sql", "INSERT", **values)))
+
+    @needs("psql")
+    def test_row_22_four_servers_outlive_a_postgresql_that_stops_and_freezes(self):
+        def put(*counts):
+            sql("".join(self.documented("sql", "INSERT", address=f"10.0.0.{number}", count=count)
+                        for number, count in enumerate(counts, 1)))  # in one transaction
+
+        def expect(load, times):
+            for server in servers:
+                server.wait_for({"unknown": r"over 3 s old, load unknown \(time \d\)$", "first":
+                                 " ready$", "known": r"load: well again after \d+ s$"}[load], times)
+                until(lambda server=server: (server.ask("api.example.com", opt=True).ede or [0])[0]
+                      == (3 if load == "unknown" else 0), server.log)
+        with contextlib.ExitStack() as stack:
+            engine, sql = stack.enter_context(self.postgres())
+            with engine.up():
+                sql(self.documented("sql", "CREATE ROLE") + "INSERT INTO backends (pool, address, "
+                    "state) VALUES ('api.example.com', '10.0.0.4', 'drain')")
+                put(10**6, 2 * 10**6, 3 * 10**6)
+                config = self.documented("toml", "psql").replace("every = 1", "every = 0.5")
+                servers = [stack.enter_context(Server(self.CONFIG + config, env=engine.env))
+                           for _ in range(4)]
+                askers = [stack.enter_context(Inquirer(server, pause=0.003)) for server in servers]
+                expect("first", 1)
+                early = [len(asker.replies) for asker in askers]
+                engine.process.send_signal(signal.SIGQUIT)  # pg_ctl stop -m immediate
+            expect("unknown", 1)
+            with engine.up():
+                put(3 * 10**6, 2 * 10**6, 10**6)
+                expect("known", 1)
+                engine.process.send_signal(signal.SIGSTOP)
+                expect("unknown", 2)
+                engine.process.send_signal(signal.SIGCONT)
+                put(3 * 10**6, 2 * 10**6, 10**6)
+                expect("known", 2)
+                late = [len(asker.replies) for asker in askers]
+                for asker in askers:
+                    asker.wait(20)
+            for asker, first, last in zip(askers, early, late, strict=True):
+                self.assertEqual(asker.lost, 0)
+                self.assertEqual({reply[3] & 15 for reply in asker.replies}, {wire.NOERROR})
+                got = [ipaddress.ip_address(reply[-4:]) for reply in asker.replies]
+                addresses = [ipaddress.ip_address(f"10.0.0.{number}") for number in (1, 2, 3)]
+                self.assertEqual(set(got[:first]), {addresses[0]})
+                self.assertEqual(set(got), set(addresses), "states are the last known ones")
+                self.assertEqual(set(got[last + 1:]), {addresses[2]})
 
 
 PORT_53 = """
