@@ -3032,7 +3032,7 @@ class RunCommand(unittest.TestCase):
         self.assertEqual((code, len(out), len(err)), (0, 1 << 20, 1 << 20))
 
     def test_case_55_what_cannot_be_run(self):
-        for command, says in ((["lbdns-no-such"], "cannot be run: No such file or directory"),
+        for command, says in ((["/lbdns-no-such"], "cannot be run: No such file or directory"),
                               (["/"], "cannot be run: Permission denied"),
                               ([str(HERE / "README.md")], "cannot be run: Permission denied"),
                               (["a\0b"], "cannot be run: embedded null byte")):
@@ -4532,7 +4532,9 @@ class Engine:
     @staticmethod
     def user():
         """Options that start a program without root, which some of them insist on."""
-        return {} if os.geteuid() else {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        entry = pwd.getpwnam("nobody")
+        return {} if os.geteuid() else {"user": entry.pw_uid, "group": entry.pw_gid,
+                                        "extra_groups": []}
 
     def answers(self):
         """Whether the client is content."""
