@@ -10,10 +10,12 @@ does not know -> answer -> wire.decode_query -> find -> Pool.pick -> wire.Writer
 dice; nothing on its way blocks.
 
 Where to change what: policies are section 5, what a name means is section 4 (`find`), transports
-are sections 7 and 8, sources section 9, processes section 10, config words the tables of 11.
+are sections 7 and 8, sources section 9, health checks section 10, processes section 11, config
+words the tables of 12.
 
 Processes: a supervisor binds the sockets, drops privileges, forks and then only waits; workers
-answer; a monitor reads the sources and publishes what it learns in memory that workers read.
+answer; a monitor reads the sources, checks the backends' health, and publishes what it learns in
+memory that workers read.
 """
 import sys
 
@@ -71,7 +73,7 @@ import struct
 import threading
 import time
 import types
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 try:
@@ -83,6 +85,7 @@ except ImportError:
 VERSION = "0.2.0"
 # Such modules that may be due after root was given up.
 LATER = ("ctypes", "difflib", "sqlite3", "subprocess", "tomllib", "urllib.parse")
+LATER_CHECKS = ("asyncio", "concurrent.futures.thread", "encodings.idna")  # where there are checks
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
 UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
@@ -129,9 +132,18 @@ FROZEN_AFTER = 60.0       # seconds without a change, or four polls, and
 FROZEN_ANSWERS = 8        # that many own answers, after which a report is not believed
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
 OUTPUT_MAX = 1 << 20      # octets a command may print, to each of stdout and stderr
-FIRST_POLL = START_LIMIT - 2  # seconds the first answer waits for slow sources at most
 ROWS_MAX = 10_000         # rows a source may have; more would stall answers at each poll
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
+FIRST_LIMIT = START_LIMIT - 2  # seconds the first answer waits for polls and checks, all in all
+CHECK_TICK = 0.05         # seconds between two looks at what checks are due
+CHECK_SPREAD = 0.002      # seconds between the first checks of two targets,
+CHECK_FIRST = 1.0         # and at most from the first of them to the last
+CHECK_TIMEOUT = 2.0       # seconds a check may take, unless the config says otherwise
+CHECK_READ = 65536        # octets of an HTTP reply that are looked at
+CHECK_RESERVE = 64        # file descriptors of the monitor for everything but checks
+CHECK_THREADS = 64        # commands that check at the same time
+CHECK_TEXT = 120          # characters of a command's output that are told
+DRAIN_MARGIN = 1.0        # seconds in which the last worker has learned of a drain
 LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
 LOG_BURST = 20            # changes of one poll that are logged one by one
 LOG_REPEAT = 60.0         # seconds in which the same trouble is counted instead of printed
@@ -231,11 +243,12 @@ class Row(NamedTuple):
     max_connections: int | None = None  # None = no limit
     state: str = "up"                  # up | drain | down
     connections: int | None = None     # established now; None = unknown, which is not 0
+    down: Sequence[str] = ()           # those of the addresses that fail their checks
 
 
 class Backend:
     """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "connections", "counted", "frozen", "full_at", "given", "key",
+    __slots__ = ("addresses", "connections", "counted", "down", "frozen", "full_at", "given", "key",
                  "max_connections", "moved", "rdata", "recent", "reported", "state", "turns",
                  "weight")
 
@@ -254,7 +267,8 @@ class Backend:
 
     def take(self, row: Row) -> None:
         """Take over what a snapshot says of it."""
-        _, self.weight, self.max_connections, self.state, self.connections = row
+        _, self.weight, self.max_connections, self.state, self.connections, down = row
+        self.down = [wire.AAAA if ":" in each else wire.A for each in down]  # record types
         self.full_at = math.inf
 
     def observe(self, now: float, fade: float, patience: float) -> int:
@@ -264,12 +278,15 @@ class Backend:
             self.moved = now, given
         since, before = self.moved
         self.frozen = now - since > patience and given - before >= FROZEN_ANSWERS
-        up = self.state == "up"
-        self.recent = (self.recent + given - self.counted) * fade if up else 0.0
+        self.recent = (self.recent + given - self.counted) * fade if self.up() else 0.0
         self.counted = given
-        if not up or old is None or self.connections is None:
+        if not self.up() or old is None or self.connections is None:
             return 0
         return max(0, self.connections - old - LOAD_NOISE)
+
+    def up(self) -> bool:
+        """Whether it takes part: not drained, and well by an address at least."""
+        return self.state == "up" and len(self.down) < len(self.addresses)
 
     def full(self) -> bool:
         """At or above max_connections, with what own answers have brought since the report; never
@@ -288,6 +305,8 @@ class PoolConfig(NamedTuple):
     source: "Source | None"
     stale: float                # seconds
     all_down: str               # all | servfail | empty | an address
+    check: "Probe | None"
+    min_up: int                 # with fewer healthy ones, health is ignored
     code: str                   # of "file.py:function", as it was when it was checked
 
 
@@ -298,6 +317,22 @@ class Source(NamedTuple):
     command: tuple[str, ...]    # program and its arguments; () = a file
     every: float                # seconds from one poll's start to the next one's
     timeout: float              # seconds a poll may take before it has failed
+
+
+class Probe(NamedTuple):
+    """How a pool's backends are checked."""
+    kind: str                   # tcp | http | https | command
+    host: str                   # for Host and SNI
+    port: int
+    path: str                   # with the query; "" = no HTTP
+    command: tuple[str, ...]    # words, with {address} in some of them
+    interval: float             # seconds from start to start
+    timeout: float              # seconds from start to verdict
+    rise: int                   # good ones in a row that make a backend up,
+    fall: int                   # and bad ones that make it down
+    status: tuple[int, ...]     # good ones; () = 200 to 399
+    body: str                   # text that the body has to hold
+    verify: bool                # the certificate
 
 
 class Zone:
@@ -355,7 +390,7 @@ class State:
 
     def load(self, snapshot: str, now: float) -> None:
         """Take over the pools that changed in a snapshot (of `monitor`)."""
-        lines = set(snapshot.split("\n")[1:])
+        lines = set(snapshot.split("\n")[2:])
         for line in lines - self.lines:
             name, stale, _, rows = read_line(line)
             self.names[name].load(rows, stale, now)
@@ -378,7 +413,7 @@ class Reply:
         self.chosen: list[str] = []                             # backends answered, for the log
         self.scoped = False                                     # whether the client subnet counted
         self.pool: Pool | None = None                           # which had a say, by this plan
-        self.plan: dict[int, tuple[Policy, bool]] = {}
+        self.plan: dict[int, tuple[Policy, str]] = {}
         self.policy: Policy | None = None                       # which chose
 
     def explain(self, code: int, text: str) -> None:
@@ -577,7 +612,7 @@ class Policy:
         self.deal: Dealer | None = None  # made once for a plan: all its answers are alike
 
     def plan(self, backends: list[Backend]) -> None:
-        """Prepare for picking from these, of which there is at least one."""
+        """Prepare for picking from these, of which there is at least one (or nobody picks)."""
         self.backends, self.deal = backends, None
 
     def draw(self, dice: Dice) -> Backend:
@@ -815,7 +850,7 @@ class Pool:
         # Connections that one own answer stands for, and what was seen of them and of answers.
         self.brings, self.came, self.answered = float(scale), 0.0, 0.0
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
-        self.current: dict[int, tuple[Policy, bool]] = {}  # type -> (policy, last resort?)
+        self.current: dict[int, tuple[Policy, str]] = {}  # type -> policy, what is unusual about it
         self.counting = True            # whether own answers matter to anything
         # What the fast path has learned of the pool's name, and of its anti-cache names.
         self.answers: tuple[Answers, Answers] = ({}, {})
@@ -848,7 +883,7 @@ class Pool:
         fade, keep = math.exp(-passed / LOAD_MEMORY), math.exp(-passed / LOAD_LIFE)
         answers = sum([each.given - each.counted for each in self.backends])
         grown = sum([each.observe(self.loaded, fade, self.patience) for each in self.backends])
-        up = [each for each in self.backends if each.state == "up"]
+        up = [each for each in self.backends if each.up()]
         known = [each.connections for each in up
                  if each.connections is not None and not each.frozen]
         total = sum(known) * len(up) / max(1, len(known))
@@ -877,22 +912,36 @@ class Pool:
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             have = [each for each in self.backends if rtype in each.rdata]
             if have:
-                kind, eligible, resort = self.eligible(have)
+                kind, eligible, unusual = self.eligible(rtype, have)
                 policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
                 policy.plan(eligible)
-                self.current[rtype] = policy, resort
+                self.current[rtype] = policy, unusual
 
-    def eligible(self, have: list[Backend]) -> tuple[type[Policy], list[Backend], bool]:
-        """Policy, backends, and whether they are the last resort: the best group that is not
-        empty of: up with room; up but full; up with weight 0; draining; whatever there is."""
-        kind = Random if self.stale and self.kind is LeastConnections else self.kind
-        weighty = [each for each in have if each.state == "up" and each.weight]
+    def eligible(self, rtype: int,
+                 have: list[Backend]) -> tuple[type[Policy], list[Backend], str]:
+        """Policy, backends, and why these, if it is unusual: the best group that is not empty of:
+        up with room; up but full; up with weight 0; draining; the last resort, [] = none of them.
+        Who fails its check is in no group but the last, unless too few are left."""
+        kind, unusual = self.kind, ""
+        if self.stale and kind is LeastConnections:
+            kind = Random
+        well = [each for each in have if rtype not in each.down]
+        up = [each for each in well if each.state == "up"]
+        if len(up) < self.config.min_up and len(well) < len(have):
+            unusual = (f"only {len(up)} of {len(have)} backends up, min_up = {self.config.min_up}: "
+                       "checks ignored")
+            well, up = have, [each for each in have if each.state == "up"]
+        weighty = [each for each in up if each.weight]
         room = [each for each in weighty if not each.full()]
         if weighty and not room:
-            return LowestRatio, weighty, False
-        found = (room or [each for each in have if each.state == "up"]
-                 or [each for each in have if each.state == "drain"])
-        return kind, found or have, not found
+            return LowestRatio, weighty, unusual
+        found = room or up or [each for each in well if each.state == "drain"]
+        if found:
+            return kind, found, unusual
+        unusual = f"no backend is up; all_down = {self.config.all_down}"
+        if self.config.all_down != "all":
+            return Policy, [], unusual
+        return kind, [each for each in have if each.state != "down"] or have, unusual
 
     def pick(self, qtype: int, ask: Ask, reply: Reply) -> wire.RRset | None:
         """The records to answer a type with; None: NODATA, or SERVFAIL when reply.rcode says so."""
@@ -905,11 +954,11 @@ class Pool:
                 reply.rcode = wire.SERVFAIL  # so that a resolver asks another name server
                 reply.explain(0, f"pool {self.config.name} has no backends")
             return None
-        policy, resort = self.current[rtype]
-        if resort:
-            reply.explain(0, f"no backend is up; all_down = {self.config.all_down}")
-            if self.config.all_down != "all":
-                return self.last_resort(qtype, reply)
+        policy, unusual = self.current[rtype]
+        if unusual:
+            reply.explain(0, unusual)
+        if not policy.backends:
+            return self.last_resort(qtype, reply)
         if self.stale:
             reply.explain(3, "the load of the backends is unknown")  # 3: Stale Answer
         reply.policy, chosen = policy, policy.pick(ask, self.config.answers)
@@ -919,7 +968,7 @@ class Pool:
         self.credit(chosen)
         reply.chosen = [each.addresses[-1 if rtype == wire.AAAA else 0] for each in chosen]
         reply.scoped |= isinstance(policy, Hash)
-        ttl = min(self.config.ttl, TTL_RESORT) if resort else self.config.ttl
+        ttl = min(self.config.ttl, TTL_RESORT) if unusual else self.config.ttl
         # Two rows or a user's function may name one address twice: RFC 2181 5 wants it once.
         return wire.RRset(rtype, ttl, list(dict.fromkeys(each.rdata[rtype] for each in chosen)))
 
@@ -1550,7 +1599,7 @@ class Worker:
         self.listen(not self.ended)
 
 
-# ---- 9. Sources and the monitor: what changes the state ----------------------------------------
+# ---- 9. Sources: what backends there are, and their load ---------------------------------------
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL, address TEXT NOT NULL,   -- several addresses of one server: comma-separated
   connections INTEGER,                         -- established now; NULL = unknown, which is not 0
@@ -1714,19 +1763,17 @@ def leave(code: int) -> NoReturn:
 
 
 class Feed(threading.Thread):
-    """A pool's source. Its thread polls it, again and again, and keeps the last good rows; the
-    monitor looks at them and tells what has changed."""
+    """A pool's source. Its thread polls it, again and again, and keeps the last good rows."""
     def __init__(self, pool: PoolConfig, source: Source, log: Log) -> None:
         super().__init__(daemon=True)
         self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
         self.origin = f"{source.name:.80}"  # for the log
         self.good = time.monotonic()      # when the last good poll began, or this
-        self.stale, self.times = False, 0  # whether the load is unknown, and how often it was so
+        self.stale, self.times = False, 0  # whether the load is unknown, how often it was so,
+        self.unknown = ""                  # and what to say of it
         self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
-        self.seen, self.status, self.line = (0, 0), "", ""  # when it was looked at; what it showed
-        self.known: dict[tuple[str, ...], tuple[str, float]] | None = None  # states, since when
 
     def take(self, rows: Sequence[Row], at: float) -> None:
         """Begin with rows that were read by somebody else, as far as the config has them still."""
@@ -1792,51 +1839,398 @@ class Feed(threading.Thread):
         given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
         return row._replace(**given), at
 
-    def look(self, now: float) -> None:
-        """Make the pool's line, without connections that are too old to be true, and its status;
-        log each thing that is not as it was."""
-        if self.seen == (self.polls, int(now)):  # reports grow stale between polls, too
-            return
-        self.seen = (self.polls, int(now))
+    def report(self, now: float) -> tuple[list[Row], bool, float]:
+        """Its rows, without connections that are too old to be true; whether all are; the time of
+        the newest. What is wrong with it is logged."""
         found, oldest = list(self.rows.values()), now - self.pool.stale
-        rows = [row if at >= oldest else row._replace(connections=None) for row, at in found]
         known = [at for row, at in found if row.connections is not None]
         stale = max(known, default=self.good) < oldest  # none is young enough
         self.stale, self.times = stale, self.times + (stale > self.stale)
         pool, path, trouble = f"pool {self.pool.name}", self.origin, self.log.trouble
-        up = [row for row in rows if row.state == "up"]
-        unknown = f"load unknown (time {self.times})" * stale
-        self.status = f"{self.pool.name} {len(up)}/{len(rows)} up" + f", {unknown}" * stale
-        newest = max((0.0, *(at for _, at in found)))
-        self.line = json.dumps([self.pool.name, stale, newest, rows])
+        self.unknown = f"load unknown (time {self.times})" * stale
         hangs = now - self.begun > self.source.every + 2 * self.source.timeout
         trouble(f"{pool}: {path}", "a poll hangs" if hangs else self.trouble)
         trouble(f"{pool}: rows of {path}", self.skipped)
-        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old, {unknown}" * stale)
+        trouble(f"{pool}: load",
+                f"reports are over {self.pool.stale:g} s old, {self.unknown}" * stale)
+        return ([row if at >= oldest else row._replace(connections=None) for row, at in found],
+                stale, max((0.0, *(at for _, at in found))))
+
+
+# ---- 10. Health checks and the monitor: what is up, what workers and people are told -----------
+# What says something of this host and nothing of the backend.
+LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.ENETUNREACH,
+         errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES}
+NO_SNAPSHOT = b"\n{}"  # what there is before the first
+
+
+def show_check(probe: Probe, address: str) -> str:
+    """A check as people know it: "tcp://192.0.2.1:443", or its command's name."""
+    if probe.command:
+        return os.path.basename(probe.command[0])
+    return f"{probe.kind}://{show_endpoint(address, probe.port)}{probe.path}"
+
+
+class Target:
+    """What is checked, for all pools and workers: an address, in some way."""
+    __slots__ = ("address", "anchor", "count", "first", "health", "key", "probe", "reason",
+                 "trouble", "wanted")
+
+    def __init__(self, address: str, probe: Probe) -> None:
+        self.address, self.probe = address, probe
+        self.key = json.dumps([address, probe])  # by which the next monitor knows it
+        self.health = ""           # up | down | unknown: it could never be tried; "" = not yet
+        self.count = 0             # results in a row that say otherwise
+        self.reason = ""           # of the last change
+        self.first = self.anchor = 0.0  # monotonic: first start; one from which intervals count
+        self.trouble = ""          # why the last check could not be made
+        self.wanted = True
+
+    def take(self, result: str | None) -> bool:
+        """Count a result: "" = good, None = unknown, else what is wrong; returns whether anything
+        is not as it was. The first decides at once."""
+        before = self.health, self.count
+        if result is None:
+            self.health = self.health or "unknown"
+            return before[0] != self.health
+        health, enough = ("down", self.probe.fall) if result else ("up", self.probe.rise)
+        self.count = 0 if health == self.health else self.count + 1
+        if self.count >= enough or self.health in ("", "unknown"):
+            self.health, self.count, self.reason = health, 0, result or "good"
+        return before != (self.health, self.count)
+
+
+def judge(probe: Probe, reply: bytes, ended: bool) -> str | None:
+    """What is wrong with an HTTP reply (RFC 9112 4), "" = nothing; None = there must come more."""
+    head, end, body = reply.partition(b"\r\n\r\n")
+    if not end and not ended:
+        return None
+    match = re.match(rb"HTTP/1\.[01] ([1-5][0-9][0-9])\b", head)
+    if not match or not end:
+        return "no HTTP reply" if reply else "closed without a reply"
+    status = int(match[1])
+    if status not in (probe.status or range(200, 400)):
+        return f"status {status}"
+    if re.search(rb"(?i)\r\ntransfer-encoding:[^\r]*chunked", head):  # RFC 9112 7.1: cut out sizes
+        body = re.sub(rb"(?:\r\n|^)[0-9A-Fa-f]+(?:;[^\r\n]*)?\r\n", b"", body)
+    if probe.body.encode() in body:
+        return ""
+    return f'body lacks "{probe.body}"' if ended else None
+
+
+@functools.cache
+def tls_context(verify: bool) -> Any:
+    """What https checks need of TLS: certificates of the system, or those of SSL_CERT_FILE."""
+    import ssl
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+class Checks(threading.Thread):
+    """Makes the checks: a thread with an asyncio loop, in which each target has a task.
+
+    The other side, `want` and what looks at the targets, is the monitor's own thread.
+    """
+    def __init__(self, memo: dict[str, tuple[str, int, str, float]]) -> None:
+        super().__init__(daemon=True)
+        self.memo = memo           # of an earlier monitor: health, count, reason, anchor by key
+        self.targets: dict[tuple[str, Probe], Target] = {}
+        self.new: list[Target] = []  # to be taken up by the thread
+        self.due: list[tuple[float, int, Target]] = []  # heap: monotonic seconds of the next start
+        self.order = itertools.count()  # among equals
+        self.changes = 0           # a number that is another one when anything has changed
+
+    def want(self, keys: Iterable[tuple[str, Probe]], now: float) -> None:
+        """Check these from now on, and no others. First starts are CHECK_SPREAD apart; the second
+        comes after a share of the interval that grows from target to target, so that later ones are
+        spread over all of it."""
+        wanted = dict.fromkeys(keys)
+        for key in self.targets.keys() - wanted.keys():
+            self.targets.pop(key).wanted = False
+        fresh = [Target(*key) for key in wanted if key not in self.targets]
+        for at, target in enumerate(fresh):
+            interval = target.probe.interval
+            if target.key in self.memo:
+                memo = self.memo.pop(target.key)
+                target.health, target.count, target.reason, target.anchor = memo
+                target.first = now + (target.anchor - now) % interval
+            else:
+                target.first = now + at * min(CHECK_SPREAD, CHECK_FIRST / len(fresh))
+                target.anchor = target.first + interval * (at + 1) / len(fresh)
+            self.targets[target.address, target.probe] = target
+        self.new += fresh
+
+    def remember(self) -> dict[str, tuple[str, int, str, float]]:
+        """What the next monitor may have to know."""
+        return {each.key: (each.health, each.count, each.reason, each.anchor)
+                for each in self.targets.values() if each.health}
+
+    def trouble(self) -> str:
+        """What keeps checks from being made."""
+        found = [each for each in self.targets.values() if each.trouble]
+        return (f"{len(found)} of {len(self.targets)} cannot be made, such as "
+                f"{show_check(found[0].probe, found[0].address)}: {found[0].trouble}"
+                if found else "")
+
+    def start(self) -> None:
+        """Begin; raises ImportError here, where it is told."""
+        import asyncio
+        import concurrent.futures
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.room = asyncio.Semaphore(max(1, soft - CHECK_RESERVE))
+        self.threads = concurrent.futures.ThreadPoolExecutor(CHECK_THREADS)
+        super().start()
+
+    def run(self) -> None:
+        """The thread."""
+        import asyncio
+        asyncio.run(self.work())
+
+    async def work(self) -> None:
+        """Begin what is due until the next look; together, since that costs half the CPU time of
+        beginning each at its own moment."""
+        import asyncio
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        tasks = set()  # the loop alone would let them vanish
+        while True:
+            while self.new:
+                target = self.new.pop(0)
+                heapq.heappush(self.due, (target.first, next(self.order), target))
+            while self.due and self.due[0][0] < time.monotonic() + CHECK_TICK:
+                due, _, target = heapq.heappop(self.due)
+                task = asyncio.create_task(self.follow(target, due))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            await asyncio.sleep(CHECK_TICK)
+
+    async def follow(self, target: Target, due: float) -> None:
+        """Check a target until the time for its next check is still to come."""
+        interval = target.probe.interval
+        while target.wanted:
+            async with self.room:
+                self.changes += target.take(await self.check(target))
+            if due + CHECK_TICK < target.anchor:  # the first
+                due = target.anchor
+            else:  # one that takes all of the interval is followed by the next at once
+                due += max(interval, (time.monotonic() - due) // interval * interval)
+            if due > time.monotonic():
+                heapq.heappush(self.due, (due, next(self.order), target))
+                return
+
+    async def check(self, target: Target) -> str | None:
+        """One check: "" = good, else what is wrong; None = it could not be made."""
+        import asyncio
+        import ssl
+        target.trouble = ""
+        try:
+            if target.probe.command:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self.threads, self.run_check, target)
+            async with asyncio.timeout(target.probe.timeout):
+                return await self.connect(target)
+        except TimeoutError:
+            return f"timed out after {target.probe.timeout:g} s"
+        except ssl.SSLError as bad:  # before OSError, which it is, with numbers of its own
+            why = getattr(bad, "verify_message", "") or str(bad.reason).lower().replace("_", " ")
+            return f"TLS: {why}".rstrip(".")
+        except OSError as bad:
+            if bad.errno not in LOCAL:
+                return os.strerror(bad.errno).lower() if bad.errno else str(bad) or "closed"
+            target.trouble = os.strerror(bad.errno)
+        except Exception as bug:  # a check must never end the checking
+            target.trouble = str(bug) if isinstance(bug, Problem) else (
+                f"internal error, please report: {bug!r}")
+        return None
+
+    @staticmethod
+    def run_check(target: Target) -> str:
+        """One check by a command; raises Problem when that cannot be run."""
+        words = [word.replace("{address}", target.address) for word in target.probe.command]
+        try:
+            code, out, err = run_command(words, target.probe.timeout)
+        except Problem as bad:
+            if isinstance(bad.__context__, OSError):  # it says nothing of the backend
+                raise
+            return str(bad)
+        says = (out.strip() or err.strip()).decode("utf-8", "replace").partition("\n")[0]
+        return f"exit code {code}: {says:.{CHECK_TEXT}}" if code else ""
+
+    async def connect(self, target: Target) -> str:
+        """One check over the network; raises OSError."""
+        import asyncio
+        probe, address, loop = target.probe, target.address, asyncio.get_running_loop()
+        # Not by streams, except for TLS: they cost twice the CPU time (measured: README).
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, (address, probe.port))
+            if not probe.path:
+                return ""
+            request = (f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\nUser-Agent: "
+                       f"lbdns/{VERSION}\r\nAccept: */*\r\nConnection: close\r\n\r\n").encode()
+            if probe.kind == "http":
+                await loop.sock_sendall(sock, request)
+                return await self.read(probe, lambda size: loop.sock_recv(sock, size))
+            reader, writer = await asyncio.open_connection(
+                sock=sock, ssl=tls_context(probe.verify), server_hostname=probe.host)
+            try:
+                writer.write(request)
+                return await self.read(probe, reader.read)
+            finally:
+                writer.transport.abort()
+
+    @staticmethod
+    async def read(probe: Probe, receive: Callable[[int], Awaitable[bytes]]) -> str:
+        """Read as much of an HTTP reply as it takes to judge it."""
+        reply, result = b"", None
+        while result is None:
+            piece = await receive(CHECK_READ - len(reply))
+            reply += piece
+            result = judge(probe, reply, not piece or len(reply) >= CHECK_READ)
+        return result
+
+
+def is_watched(pool: PoolConfig) -> bool:
+    """Whether there is anything about a pool that changes, or that is to be told."""
+    return bool(pool.source or pool.check or any(row.state == "drain" for row in pool.backends))
+
+
+def show_time(at: float) -> str:
+    """Monotonic seconds as a date."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + at - time.monotonic()))
+
+
+class Past(NamedTuple):
+    """What is known of an address of a pool."""
+    state: str                  # absent | up | drain | down
+    checked: bool               # whether it is down because of its check
+    since: float                # monotonic seconds
+    gone: float = 0.0           # when the last resolver forgets one that drains; 0 = it has
+
+
+class Watch:
+    """A pool as the monitor sees it: the rows of its source or its config, and what the checks say
+    of them. It makes the pool's line of the snapshot, its status, and log lines."""
+    def __init__(self, pool: PoolConfig, origin: str, checks: Checks, log: Log) -> None:
+        self.pool, self.checks, self.log, self.title = pool, checks, log, f"pool {pool.name}"
+        self.feed = Feed(pool, pool.source, log) if pool.source else None
+        self.origin = self.feed.origin if self.feed else origin  # who says what states there are
+        # Finds out who is answered, by the rules of the workers.
+        self.twin = Pool(pool._replace(policy="failover"), 1, log)
+        # Whether time alone changes it: reports grow old, resolvers forget.
+        self.ages = bool(pool.source) or any(row.state == "drain" for row in pool.backends)
+        self.keys: list[tuple[str, Probe]] = []    # of its targets
+        self.seen: tuple[int, ...] = ()            # when it was looked at
+        self.status = self.line = ""               # what it showed then
+        self.known: dict[str, Past] | None = None  # by address
+        self.kept = pool.ttl    # seconds for which resolvers keep an answer
+        self.overlap = 0.0      # until when (monotonic) processes of an earlier config may answer
+
+    def aim(self) -> None:
+        """Find out what is to be checked."""
+        rows = [row for row, _ in self.feed.rows.values()] if self.feed else self.pool.backends
+        self.keys = [(address, self.pool.check) for row in rows for address in row.addresses
+                     if self.pool.check]
+
+    def ready(self) -> bool:
+        """Whether the first poll and the first checks are done."""
+        return (not self.feed or self.feed.polls > 0) and all(
+            self.checks.targets[key].health for key in self.keys)
+
+    def health(self, address: str) -> str:
+        """What its check says of an address: up | down | unknown, "" = nothing yet."""
+        if self.pool.check is None:
+            return "unknown"
+        target = self.checks.targets.get((address, self.pool.check))
+        return target.health if target else ""
+
+    def look(self, now: float) -> bool:
+        """Look at it, unless nothing can have changed; returns whether it did."""
+        seen = (self.feed.polls if self.feed else 0, self.checks.changes, int(now) * self.ages)
+        if seen == self.seen:
+            return False
+        self.seen = seen
+        rows, stale, newest = self.feed.report(now) if self.feed else (self.pool.backends, False, 0)
+        rows = [row._replace(down=tuple(each for each in row.addresses
+                                        if self.health(each) in ("", "down"))) for row in rows]
+        self.line = json.dumps([self.pool.name, stale, newest, rows])
+        self.twin.load(rows, stale, now)
+        answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
+                    for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
+        self.log_states(rows, answered, now)
+        up = [row for row in rows if row.state == "up" and len(row.down) < len(row.addresses)]
+        unknown = f", {self.feed.unknown}" if self.feed and stale else ""
+        self.status = (f"{self.pool.name} {len(up)}/{len(rows)} up"
+                       + self.show_drain([row for row in rows if row.state == "drain"], answered)
+                       + unknown)
         full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
                 if row.weight]
-        trouble(f"{pool}: limits",
-                f"all {len(full)} backends are at max_connections" * (bool(full) and all(full)))
-        self.log_states(pool, {row.addresses: row.state for row in rows}, now)
+        self.log.trouble(f"{self.title}: limits", f"all {len(full)} backends are at max_connections"
+                         * (bool(full) and all(full)))
+        for rtype in (wire.A, wire.AAAA, wire.CNAME):
+            self.log.trouble(f"{self.title}: {wire.show_type(rtype)} answers",
+                             self.twin.current[rtype][1] if rtype in self.twin.current else "")
+        return True
 
-    def log_states(self, pool: str, states: dict[tuple[str, ...], str], now: float) -> None:
-        """One line for each backend that came, went or changed its state."""
-        path, lines = self.origin, []
-        if self.known is None:
-            self.log.change(f"{pool}: {len(states)} backends, read from {path}")
-            self.known = {each: (state, now) for each, state in states.items()}
-        for addresses in states.keys() | self.known.keys():
-            old, since = self.known.pop(addresses, ("absent", now))
-            new = states.get(addresses, "absent")
-            if new != "absent":
-                self.known[addresses] = new, since if new == old else now
-            if new != old:
-                lines.append(f"{pool}: backend {addresses[0]}: {old} -> {new}, says {path}; "
-                             f"was {old} for {now - since:.0f} s")
+    def show_drain(self, rows: list[Row], answered: set[str]) -> str:
+        """What the status says of rows that drain."""
+        past = [self.known[each] for row in rows for each in row.addresses if self.known]
+        if not past:
+            return ""
+        text = f", {len(rows)} draining since {show_time(min(each.since for each in past))}"
+        if any(each in answered for row in rows for each in row.addresses):
+            return text + ", still answered"
+        gone = max(each.gone for each in past)
+        return text + (f", forgotten at {show_time(gone)}" if gone else ", forgotten")
+
+    def log_states(self, rows: list[Row], answered: set[str], now: float) -> None:
+        """One line for each address that came, went or changed its state."""
+        first, known, lines = self.known is None, self.known or {}, []
+        states = {address: row.state for row in rows for address in row.addresses}
+        if first and self.feed:
+            self.log.change(f"{self.title}: {len(rows)} backends, read from {self.origin}")
+        self.known = {}
+        for address in [*states, *(known.keys() - states.keys())]:
+            old = known.get(address, Past("absent", False, now))
+            new = self.compare(old, address, states.get(address, "absent"), now)
+            if new.state == "drain" and (new.state != old.state or address in answered):
+                new = new._replace(gone=max(now + DRAIN_MARGIN, self.overlap) + self.kept)
+            elif 0 < new.gone <= now:
+                new = new._replace(gone=0.0)
+                lines.append(f"{address}: drained: no resolver that keeps the TTL hands it out any "
+                             f"more; draining for {now - new.since:.0f} s")
+            if new.state != "absent":
+                self.known[address] = new
+            if new.state != old.state and not (first and new.state == "up"):
+                lines.append(self.explain(address, old, new, now))
         for line in lines[:LOG_BURST]:
-            self.log.change(line)
+            self.log.change(f"{self.title}: backend {line}")
         if len(lines) > LOG_BURST:
-            self.log.change(f"{pool}: and {len(lines) - LOG_BURST} more changes, says {path}")
+            self.log.change(f"{self.title}: and {len(lines) - LOG_BURST} more changes")
+
+    def compare(self, old: Past, address: str, state: str, now: float) -> Past:
+        """What there is to know of an address now. One that drains may fail its check: nobody is
+        sent there anyway."""
+        checked, health = False, self.health(address)
+        if state == "up" and health == "down":
+            state, checked = "down", True
+        elif state == "up" and not health:  # a newcomer: it is told when it has been checked
+            state, checked = old.state, old.checked
+        return Past(state, checked, now) if state != old.state else old._replace(checked=checked)
+
+    def explain(self, address: str, old: Past, new: Past, now: float) -> str:
+        """A line about a change: what, why, and for how long it was otherwise."""
+        why = f"says {self.origin}"
+        if self.pool.check and (old.checked or new.checked):
+            target = self.checks.targets.get((address, self.pool.check))
+            why = f"check {show_check(self.pool.check, address)}: {target.reason if target else ''}"
+        line = f"{address}: {old.state} -> {new.state}, {why}"
+        if old.state != "absent":
+            line += f"; was {old.state} for {now - old.since:.0f} s"
+        if new.gone:
+            line += f"; resolvers that keep the TTL have forgotten it at {show_time(new.gone)}"
+        return line
 
 
 def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
@@ -1845,34 +2239,77 @@ def read_line(line: str) -> tuple[str, bool, float, list[Row]]:
     return name, stale, at, [Row(tuple(addresses), *rest) for addresses, *rest in rows]
 
 
-def monitor(config: Config, life: "Life", log: Log) -> None:
-    """What the monitor does: publish a snapshot when the first round of polls is complete, then
-    every change, until told to stop. It is a line of status for people, then one for each pool."""
+def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list[Watch]:
+    """What the monitor watches, as far as it is known from an earlier one: a reload or a crash
+    forgets neither load nor health."""
+    _, memo, *lines = life.generation.read()[1].decode().split("\n")
+    memory: dict[str, Any] = {"targets": {}, "pools": {}, **json.loads(memo)}
+    rows = {name: (rows, at) for name, _, at, rows in map(read_line, lines)}
+    checks, watches = Checks(memory["targets"]), []
+    for owner, pool in config.pools.items():
+        if not is_watched(pool):
+            continue
+        watch = Watch(pool, config.file, checks, log)
+        watches.append(watch)
+        if pool.name in memory["pools"]:
+            past = memory["pools"][pool.name]
+            watch.known = {address: Past(*each) for address, each in past.items()}
+        if watch.feed and pool.name in rows:
+            watch.feed.take(*rows[pool.name])
+        if before is not config:  # a reload: its processes may answer TCP clients for a while
+            watch.overlap = life.beat() + RETIRE_LIMIT
+            watch.kept = max(pool.ttl, before.pools[owner].ttl if owner in before.pools else 0)
+    return watches
+
+
+def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
+    """What the monitor does: publish a snapshot when the first round of polls and checks is
+    complete, then every change, until told to stop.
+
+    A snapshot is a line of status for people, one of what the next monitor has to know, and then
+    one for each pool.
+    """
     prepare_commands(config, log)
-    feeds = {pool.name: Feed(pool, pool.source, log) for pool in config.pools.values()
-             if pool.source}
-    for line in life.generation.read()[1].decode().split("\n")[1:]:  # a reload forgets no load
-        name, _, at, rows = read_line(line)
-        if name in feeds:
-            feeds[name].take(rows, at)
-    for feed in feeds.values():
+    watches = make_watches(config, before, life, log)
+    checks = watches[0].checks
+    feeds = [watch.feed for watch in watches if watch.feed]
+    polls = [feed.source.timeout + 1 for feed in feeds]
+    timeouts = [watch.pool.check.timeout + 1 for watch in watches if watch.pool.check]
+    limit = life.beat() + min(FIRST_LIMIT, max(polls, default=0) + max(timeouts, default=0))
+    for feed in feeds:
         feed.start()
-    longest = max((feed.source.timeout for feed in feeds.values()), default=0.0)
-    limit, last = life.beat() + min(longest + 1, FIRST_POLL), ""
+    if timeouts:
+        checks.start()
+    polls, last = [-1], ""
     while not life.wait(PUBLISH):
         now = life.beat()
-        if now > limit or all(feed.polls for feed in feeds.values()):
-            for feed in feeds.values():
-                feed.look(now)
-            snapshot = "\n".join(["; ".join(feed.status for feed in feeds.values()),
-                                  *(feed.line for feed in feeds.values())])
+        if timeouts and not checks.is_alive():
+            raise RuntimeError("the health checks ended")  # so that they are begun anew
+        if polls != [feed.polls for feed in feeds]:
+            polls = [feed.polls for feed in feeds]
+            for watch in watches:
+                watch.aim()
+            checks.want((key for watch in watches for key in watch.keys), now)
+        if now > limit or all(watch.ready() for watch in watches):
+            limit = 0.0
+            changed = [watch.look(now) for watch in watches]
+            snapshot = make_snapshot(watches) if any(changed) else last
             if snapshot != last:
                 last = snapshot
                 life.generation.publish(snapshot.encode())
+            log.trouble("health checks", checks.trouble())
         log.flush()
 
 
-# ---- 10. Processes: generation, life, sockets, supervisor --------------------------------------
+def make_snapshot(watches: Sequence[Watch]) -> str:
+    """What the monitor publishes."""
+    memory = {"targets": watches[0].checks.remember(),
+              "pools": {watch.pool.name: watch.known for watch in watches}}
+    return "\n".join(["; ".join(watch.status for watch in watches), json.dumps(memory),
+                      *(watch.line for watch in watches)])
+
+
+# ---- 11. Processes: generation, life, sockets, supervisor --------------------------------------
 STOPS = {signal.SIGTERM, signal.SIGINT}
 RETIRE, STOP = 1, 2                             # how a child is told to end,
 ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
@@ -2127,14 +2564,17 @@ class Supervisor:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
         # While it can be: `user` may have no right to read Python's files.
-        for module in LATER[:None if self.reloads else 1] if os.geteuid() == 0 else ():
+        later = LATER[:None if self.reloads else 1]
+        if any(pool.check for pool in config.pools.values()):
+            later += LATER_CHECKS
+        for module in later if os.geteuid() == 0 else ():
             with contextlib.suppress(ImportError):  # told where it is missed
                 __import__(module)
         drop_privileges(config.user)
         names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        self.current = self.start(config, b"", math.inf)
+        self.current = self.start(config, NO_SNAPSHOT, math.inf)
         if self.current.ready():
             self.announce("ready")
         while not self.signals & STOPS:
@@ -2221,10 +2661,10 @@ class Supervisor:
         self.unbind(config)
         self.log.configure(config)
         if life.slot == 1:
-            monitor(config, life, self.log)
+            monitor(config, self.config, life, self.log)  # the second is still the one before
             return
         state = State(config, self.secret, self.log)
-        # The first answer waits for the first round of sources.
+        # The first answer waits for the first round of polls and checks.
         while life.generation.watched and not life.generation.shared[0]:
             if life.wait(PUBLISH / 10):
                 break
@@ -2242,9 +2682,9 @@ class Supervisor:
 
     def start(self, config: Config, seed: bytes, limit: float) -> Generation:
         """Start the processes of a config; returns when they serve, or at `limit` (monotonic)."""
-        first = 1 if any(pool.source for pool in config.pools.values()) else 2
+        first = 1 if any(map(is_watched, config.pools.values())) else 2
         run = functools.partial(self.serve, config)
-        new = Generation(range(first, config.workers + 2), run, seed)
+        new = Generation(range(first, config.workers + 2), run, seed if first == 1 else NO_SNAPSHOT)
         self.generations.append(new)
         while not new.ready() and time.monotonic() < limit and not self.signals & STOPS:
             self.tend(TICK / 50)
@@ -2326,8 +2766,10 @@ class Supervisor:
         return 0
 
 
-# ---- 11. Config: one table of keys, one checker for start, reload and `check` ------------------
+# ---- 12. Config: one table of keys, one checker for start, reload and `check` ------------------
 Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
+HOST_NAME = r"[a-z0-9_.-]*[a-z_-][a-z0-9_-]*\.?"
+URL_PORTS = {"tcp": 0, "http": 80, "https": 443}  # 0 = none that goes without saying
 
 
 class Key(NamedTuple):
@@ -2409,13 +2851,38 @@ def backend_address(value: Any) -> tuple[str, ...]:
     found = []
     for each in value.split(",") if isinstance(value, str) else LIST(value):
         text = TEXT(each).strip().lower()
-        if not is_address(text) and not re.fullmatch(r"[a-z0-9_.-]*[a-z_-][a-z0-9_-]*\.?", text):
+        if not is_address(text) and not re.fullmatch(HOST_NAME, text):
             raise Problem("is no IPv4 or IPv6 address, and no host name")
         found.append(wire.address_rdata(text))
     kinds = [rtype for rtype, _ in sorted(found)]
     if kinds != [wire.A, wire.AAAA] and len(kinds) > 1:
         raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
     return tuple(wire.show_rdata(*each) for each in sorted(found))
+
+
+def check_url(value: Any) -> tuple[str, str, int, str]:
+    """A check for a URL that says how to check: scheme, host, port, path; any may be left out that
+    is known without."""
+    match = re.fullmatch(r"(\w+)://([^:/?#@\[\]]*)(?::([0-9]{1,5}))?(/[!-~]*)?", TEXT(value))
+    if match is None:
+        raise Problem('must be such as "tcp://:443" or "http://:8080/health"')
+    kind, host, port, path = match[1], match[2].lower(), int(match[3] or 0), match[4] or ""
+    if kind not in URL_PORTS:
+        raise Problem(f"must be tcp, http or https; {suggest(kind, URL_PORTS)}")
+    if kind == "tcp" and (host or path):
+        raise Problem("tcp has no host, which is each backend's own, and no path")
+    if host and not re.fullmatch(HOST_NAME, host):
+        raise Problem("the host, which Host and SNI say, must be a name; who is asked are the "
+                      "backends")
+    port = port if match[3] else URL_PORTS[kind]
+    if not 0 < port <= 65535:
+        raise Problem("needs a port from 1 to 65535")
+    return kind, host, port, path if kind == "tcp" else path or "/"
+
+
+def statuses(value: Any) -> tuple[int, ...]:
+    """A check for one HTTP status or several."""
+    return tuple(map(whole(100, 599), value if isinstance(value, list) and value else [value]))
 
 
 TEXT = rule(lambda value: isinstance(value, str) and value != "", "must be text")
@@ -2465,7 +2932,12 @@ POOL = {
     "stale": Key(number(1, 86400), None, "# stale = 15", "seconds a report of load is believed"),
     "all_down": Key(one_of("all", "servfail", "empty", other=lambda text: is_address(text),
                            says="or an address"), "all", 'all_down = "all"',
-                    'when nothing is up: all | servfail | empty | "192.0.2.9"')}
+                    'when nothing is up: all | servfail | empty | "192.0.2.9"'),
+    "check": Key(rule(lambda value: isinstance(value, (str, dict)), "must be text or a table"),
+                 None, '# check = { url = "https://:443/health", interval = 5, timeout = 2, rise = '
+                 '2, fall = 3, status = [200, 204], body = "ok", verify = true }',
+                 'or "tcp://:443", or { command = ["check_x", "-H", "{address}"] }'),
+    "min_up": Key(whole(0, ROWS_MAX), 0, "# min_up = 1", "with fewer up, the checks are ignored")}
 
 BACKEND = {
     "address": Key(backend_address, ()), "weight": Key(number(0, 1e6), 1.0),
@@ -2473,6 +2945,12 @@ BACKEND = {
 RECORD = BACKEND | {"connections": Key(whole(0, 10**9), 0), "updated_at": Key(number(0, 1e12), 0)}
 
 NUMBERS = RECORD.keys() - {"address", "state"}
+
+CHECK = {
+    "url": Key(check_url, None), "command": Key(some(TEXT), ()),
+    "interval": Key(number(0.1, 3600), 5.0), "timeout": Key(number(0.05, 60), None),
+    "rise": Key(whole(1, 100), 2), "fall": Key(whole(1, 100), 3),
+    "status": Key(statuses, ()), "body": Key(TEXT, ""), "verify": Key(TRUTH, True)}
 
 SOURCE = {
     "sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "command": Key(some(TEXT), ()),
@@ -2637,7 +3115,14 @@ class Checker:
             keys["source"] = source = self.source(f"{where}.source", keys["source"])
             rhythm = max(source.every, source.timeout)
         keys["stale"] = keys["stale"] or max(10.0, 3 * rhythm)
+        if keys["check"] is not None:
+            keys["check"] = self.probe(f"{where}.check", keys["check"], keys["name"])
+            if True in hosts:
+                self.problem(where, ".check: needs backends with addresses; these are host names")
+        elif keys["min_up"]:
+            self.problem(where, ".min_up: needs a check, which it is about")
         return PoolConfig(**keys)
+
 
     def source(self, where: str, value: dict[str, Any]) -> Source:
         """Where a pool's rows come from."""
@@ -2650,6 +3135,30 @@ class Checker:
             self.problem(where, ".query: goes with sqlite; a command has its own")
         name = subprocess.list2cmdline(keys["command"]) or os.path.abspath(self.folder / path)
         return Source(name, **keys)
+
+    def probe(self, where: str, value: Any, name: str) -> Probe:
+        """How to check the backends of the pool of this name."""
+        table = value if isinstance(value, dict) else {"url": value}
+        known, keys = len(self.problems), self.full(where, table, CHECK)
+        kind, host, port, path = keys.pop("url") or ("command", "", 0, "")
+        if len(self.problems) > known:
+            return Probe(kind, host, port, path, **keys)
+        if keys["timeout"] is None:
+            keys["timeout"] = min(CHECK_TIMEOUT, keys["interval"])
+        if ("url" in table) == ("command" in table):
+            self.problem(where, ": needs either a url or a command")
+        if keys["timeout"] > keys["interval"]:
+            self.problem(where, f".timeout = {keys['timeout']:g}: must not exceed the interval, "
+                         f"{keys['interval']:g}")
+        for word, kinds in (("status", "http https"), ("body", "http https"), ("verify", "https")):
+            if word in table and kind not in kinds.split():
+                self.problem(where, f".{word}: is for {kinds.replace(' ', ' and ')} only")
+        if keys["command"] and not any("{address}" in word for word in keys["command"]):
+            self.problem(where, ".command: {address} must be in one of its words")
+        if path and not host and not re.fullmatch(HOST_NAME, name):
+            self.problem(where, ".url: needs a host name, since the pool's is none")
+        keys["command"] = tuple(word.replace("{pool}", name) for word in keys["command"])
+        return Probe(kind, (host or name) if path else "", port, path, **keys)
 
     def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:
         """Note why a pool cannot stand at its name, if it cannot."""
@@ -2701,7 +3210,7 @@ def read_config(file: str) -> Config:
     return Checker(file).config(document)
 
 
-# ---- 12. Command line --------------------------------------------------------------------------
+# ---- 13. Command line --------------------------------------------------------------------------
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
 USAGE = """lbdns.py                               the demo: api.example.com on 9000
        lbdns.py CONFIG                        serve what a TOML file says
@@ -2758,6 +3267,7 @@ def check(file: str) -> int:
     for pool in config.pools.values():
         rows = ["+".join(row.addresses) for row in pool.backends]
         rows += [f"rows of {pool.source.name}"] if pool.source else []
+        rows += [f"check {show_check(pool.check, '')}"] if pool.check else []
         print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, {', '.join(rows)}"
               + ", anti-cache" * pool.anticache)
     print(f"{file}: good; {len(config.zones)} zones, {len(config.pools)} pools")
