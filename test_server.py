@@ -5430,7 +5430,7 @@ at_client ip address add 192.0.2.2/24 dev outside
 at_client ip link set outside up
 {rules}
 {python} {script} api.example.com=1.2.3.4 -p 9000 2>{folder}/log & server=$!
-for _ in $(seq 200); do grep -q ' ready$' {folder}/log && break; sleep 0.05; done
+for _ in $(seq 200); do grep -qs ' ready$' {folder}/log && break; sleep 0.05; done
 at_client dig -r +short +tries=1 @192.0.2.1 api.example.com
 at_client dig -r +short +tries=1 +tcp @192.0.2.1 api.example.com
 kill $server; wait $server
