@@ -3568,7 +3568,7 @@ class CheckOnce(unittest.TestCase):
             with unittest.mock.patch.object(lbdns, "socket", broken):
                 self.assertIsNone(check_once("tcp://:1", trouble=os.strerror(number)))
         self.assertIsNone(check_once({"command": ["/nowhere/x", "{address}"]},
-                                     trouble="/nowhere/x: No such file"))
+                                     trouble="cannot be run: No such file"))
 
     def test_a_command_is_the_judge(self):
         def run(script, **more):
@@ -3808,7 +3808,7 @@ class Health(unittest.TestCase):
                          (0, "no backend is up; all_down = 192.0.2.9"))
         flag.unlink()
         self.expect("1", "command")
-        self.server.wait_for(r"pool command\.example\.com: A answers: well again$")
+        self.server.wait_for(r"pool command\.example\.com: A answers: well again after \d+ s$")
 
     def test_row_29_a_table_adds_and_removes_what_is_checked(self):
         table = Database(self.server.folder / "b.db")
