@@ -1896,7 +1896,7 @@ class Target:
         health, enough = ("down", self.probe.fall) if result else ("up", self.probe.rise)
         self.count = 0 if health == self.health else self.count + 1
         if self.count >= enough or self.health in ("", "unknown"):
-            self.health, self.count, self.reason = health, 0, result or "good"
+            self.count, self.reason, self.health = 0, result or "good", health  # to be read at once
         return before != (self.health, self.count)
 
 
@@ -1962,6 +1962,14 @@ class Checks(threading.Thread):
             self.targets[target.address, target.probe] = target
         self.new += fresh
 
+    def health(self, key: tuple[str, Probe | None]) -> str:
+        """What is known of a target: up | down | unknown, "" = nothing yet."""
+        address, probe = key
+        if probe is None:
+            return "unknown"
+        target = self.targets.get((address, probe))
+        return target.health if target else ""
+
     def remember(self) -> dict[str, tuple[str, int, str, float]]:
         """What the next monitor may have to know."""
         return {each.key: (each.health, each.count, each.reason, each.anchor)
@@ -2010,7 +2018,8 @@ class Checks(threading.Thread):
         interval = target.probe.interval
         while target.wanted:
             async with self.room:
-                self.changes += target.take(await self.check(target))
+                result = await self.check(target)
+            self.changes += target.take(result)  # in one go: others do so, too
             if due + CHECK_TICK < target.anchor:  # the first
                 due = target.anchor
             else:  # one that takes all of the interval is followed by the next at once
@@ -2023,25 +2032,28 @@ class Checks(threading.Thread):
         """One check: "" = good, else what is wrong; None = it could not be made."""
         import asyncio
         import ssl
-        target.trouble = ""
+        trouble, timeout = "", target.probe.timeout
         try:
             if target.probe.command:
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self.threads, self.run_check, target)
-            async with asyncio.timeout(target.probe.timeout):
+            async with asyncio.timeout(timeout):
                 return await self.connect(target)
         except TimeoutError:
-            return f"timed out after {target.probe.timeout:g} s"
+            return f"timed out after {timeout:g} s"
         except ssl.SSLError as bad:  # before OSError, which it is, with numbers of its own
             why = getattr(bad, "verify_message", "") or str(bad.reason).lower().replace("_", " ")
             return f"TLS: {why}".rstrip(".")
         except OSError as bad:
             if bad.errno not in LOCAL:
                 return os.strerror(bad.errno).lower() if bad.errno else str(bad) or "closed"
-            target.trouble = os.strerror(bad.errno)
+            trouble = os.strerror(bad.errno)
+        except Problem as bad:
+            trouble = str(bad)
         except Exception as bug:  # a check must never end the checking
-            target.trouble = str(bug) if isinstance(bug, Problem) else (
-                f"internal error, please report: {bug!r}")
+            trouble = f"internal error, please report: {bug!r}"
+        finally:
+            target.trouble = trouble
         return None
 
     @staticmethod
@@ -2121,7 +2133,7 @@ class Watch:
         # Whether time alone changes it: reports grow old, resolvers forget.
         self.ages = bool(pool.source) or any(row.state == "drain" for row in pool.backends)
         self.keys: list[tuple[str, Probe]] = []    # of its targets
-        self.seen: tuple[int, ...] = ()            # when it was looked at
+        self.seen: tuple[Any, ...] = ()            # what it was when it was looked at
         self.status = self.line = ""               # what it showed then
         self.known: dict[str, Past] | None = None  # by address
         self.kept = pool.ttl    # seconds for which resolvers keep an answer
@@ -2135,25 +2147,21 @@ class Watch:
 
     def ready(self) -> bool:
         """Whether the first poll and the first checks are done."""
-        return (not self.feed or self.feed.polls > 0) and all(
-            self.checks.targets[key].health for key in self.keys)
+        return (not self.feed or self.feed.polls > 0) and all(map(self.checks.health, self.keys))
 
-    def health(self, address: str) -> str:
-        """What its check says of an address: up | down | unknown, "" = nothing yet."""
-        if self.pool.check is None:
-            return "unknown"
-        target = self.checks.targets.get((address, self.pool.check))
-        return target.health if target else ""
+    def fails(self, address: str) -> bool:
+        """Whether it fails its check, or has not been checked yet."""
+        return self.checks.health((address, self.pool.check)) in ("", "down")
 
-    def look(self, now: float) -> bool:
-        """Look at it, unless nothing can have changed; returns whether it did."""
-        seen = (self.feed.polls if self.feed else 0, self.checks.changes, int(now) * self.ages)
+    def look(self, now: float) -> None:
+        """Look at it, unless nothing can have changed."""
+        seen = (self.feed.polls if self.feed else 0, int(now) * self.ages,
+                *map(self.checks.health, self.keys))
         if seen == self.seen:
-            return False
+            return
         self.seen = seen
         rows, stale, newest = self.feed.report(now) if self.feed else (self.pool.backends, False, 0)
-        rows = [row._replace(down=tuple(each for each in row.addresses
-                                        if self.health(each) in ("", "down"))) for row in rows]
+        rows = [row._replace(down=tuple(filter(self.fails, row.addresses))) for row in rows]
         self.line = json.dumps([self.pool.name, stale, newest, rows])
         self.twin.load(rows, stale, now)
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
@@ -2171,7 +2179,6 @@ class Watch:
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             self.log.trouble(f"{self.title}: {wire.show_type(rtype)} answers",
                              self.twin.current[rtype][1] if rtype in self.twin.current else "")
-        return True
 
     def show_drain(self, rows: list[Row], answered: set[str]) -> str:
         """What the status says of rows that drain."""
@@ -2212,7 +2219,7 @@ class Watch:
     def compare(self, old: Past, address: str, state: str, now: float) -> Past:
         """What there is to know of an address now. One that drains may fail its check: nobody is
         sent there anyway."""
-        checked, health = False, self.health(address)
+        checked, health = False, self.checks.health((address, self.pool.check))
         if state == "up" and health == "down":
             state, checked = "down", True
         elif state == "up" and not health:  # a newcomer: it is told when it has been checked
@@ -2280,23 +2287,26 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
         feed.start()
     if timeouts:
         checks.start()
-    polls, last = [-1], ""
+    polls, seen, last = [-1], (0, 0), ""
     while not life.wait(PUBLISH):
         now = life.beat()
         if timeouts and not checks.is_alive():
             raise RuntimeError("the health checks ended")  # so that they are begun anew
         if polls != [feed.polls for feed in feeds]:
-            polls = [feed.polls for feed in feeds]
+            polls, seen = [feed.polls for feed in feeds], (0, 0)
             for watch in watches:
                 watch.aim()
             checks.want((key for watch in watches for key in watch.keys), now)
         if now > limit or all(watch.ready() for watch in watches):
             limit = 0.0
-            changed = [watch.look(now) for watch in watches]
-            snapshot = make_snapshot(watches) if any(changed) else last
-            if snapshot != last:
-                last = snapshot
-                life.generation.publish(snapshot.encode())
+            if seen != (checks.changes, int(now)):
+                seen = checks.changes, int(now)
+                for watch in watches:
+                    watch.look(now)
+                snapshot = make_snapshot(watches)
+                if snapshot != last:
+                    last = snapshot
+                    life.generation.publish(snapshot.encode())
             log.trouble("health checks", checks.trouble())
         log.flush()
 
