@@ -42,6 +42,7 @@ import time
 import tomllib
 import unittest
 import unittest.mock
+import xml.etree.ElementTree
 from collections import Counter
 from types import SimpleNamespace
 
@@ -3906,7 +3907,7 @@ lbdns.socket = type("", (), {**vars(socket), "socket": Full})
             self.assertEqual(len(server.count(100)), 3)
             self.assertIsNone(server.ask("api.example.com", opt=True).ede)
             (server.folder / "room").touch()
-            server.wait_for("Z health checks: well again$")
+            server.wait_for(r"Z health checks: well again after \d+ s$")
             server.wait_for("A answers: no backend is up")
 
     def test_case_57_flapping_never_empties_an_answer(self):
@@ -3917,7 +3918,7 @@ lbdns.socket = type("", (), {**vars(socket), "socket": Full})
                 Inquirer(server) as asker:
             for turn in range(1, 5):
                 with Target(host="127.0.1.1", port=port):
-                    server.wait_for(r"api\.example\.com: A answers: well again$", turn)
+                    server.wait_for(r"api\.example\.com: A answers: well again after \d+ s$", turn)
                 server.wait_for(r"api\.example\.com: A answers: no backend is up", turn + 1)
             asker.wait()
         self.assertEqual({len(Answer(each).rdatas) for each in asker.replies}, {1})
@@ -5907,20 +5908,26 @@ class BenchTest(unittest.TestCase):
     NUMBER = r" +[\d,.]+"
     MAYBE = r" +([\d,.]+|-)"      # a ratio to what cost less than the kernel counts
 
-    def bench(self, program, *words, code=0):
-        """What a program of bench/ printed; it leaves neither files nor processes behind."""
-        with folder_of() as folder:
-            done = subprocess.run(
-                [*PYTHON, str(BENCH / program), "--lbdns", str(SCRIPT),
-                 *(() if program == "balance.py" else ("--rounds", "1", "--seconds", "0.2")),
-                 *words], env={**os.environ, "TMPDIR": str(folder)},
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, timeout=30 * PATIENCE)
-            self.assertEqual(done.returncode, code, done.stdout)
+    def bench(self, program, *words, code=0, end_at=None):
+        """What a program of bench/ printed; it leaves neither files nor processes behind. It is
+        told to end when it has printed `end_at`."""
+        tiny = () if program in ("balance.py", "fleet.py") else (
+            "--rounds", "1", "--seconds", "0.2")
+        with folder_of() as folder, subprocess.Popen(
+                [*PYTHON, str(BENCH / program), "--lbdns", str(SCRIPT), *tiny, *words],
+                env={**os.environ, "TMPDIR": str(folder)}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            text = ""
+            while end_at and end_at not in text and process.poll() is None:
+                text += process.stdout.readline()
+            if end_at:
+                process.terminate()
+            text += process.communicate(timeout=30 * PATIENCE)[0]
+            self.assertEqual(process.returncode, code, text)
             self.assertEqual([path.name for path in folder.iterdir()], [])
-            self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+            self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*/environ")
                               if str(folder).encode() in self.content(path)], [])
-        return done.stdout
+        return text
 
     @staticmethod
     def content(path):
@@ -6068,6 +6075,73 @@ class BenchTest(unittest.TestCase):
         server.pool.credit = credited.extend
         self.assertEqual(server.pick(7.1), 2)                    # not down, not full, the fewest
         self.assertEqual(credited, [server.pool.backends[2]])
+
+    # -- fleet.py: real servers, backends and clients --
+
+    def test_the_fleet_tells_its_figures_and_draws_them(self):
+        with folder_of() as folder:
+            picture = folder / "fleet.svg"
+            text = self.bench("fleet.py", "--seconds", "1.5", "--rate", "40", "--most", "0.9",
+                              "--plot", str(picture), code=1)
+            svg = picture.read_bytes()
+        self.assertRegex(text, r"(?m)^FAILED: settled max/mean of least-connections is [\d.]+, "
+                               r"more than 0\.9\.$")
+        self.assertRegex(text, r"(?m)^[\d,]+ queries answered, \d+ not within 1 s; 99 % within ")
+        self.assertNotRegex(text, r"(?m)^note: ")
+        labels = re.findall(r"(?m)^\| (.+?) (?:\| (?:[\d.,]+|-|never) ){2}\|$", text)
+        self.assertEqual(len(labels), 14, text)
+        self.assertEqual([], [label for label in labels if f"| {label} |" not in
+                              Files.README.read_text()])
+        self.assertEqual(svg.count(b"<path "), 18)     # 9 backends of 2 pools
+        self.assertIn("one drained", xml.etree.ElementTree.fromstring(svg).itertext())
+
+    def test_the_fleet_leaves_nothing_when_it_is_ended(self):
+        self.bench("fleet.py", "--rate", "10", code=143, end_at="18 backends run")
+
+    def test_the_fleet_says_what_it_cannot_do(self):
+        for words, says in ((("--rate", "1e9"), r"it needs \d+ open files and may have \d+: "),
+                            (("--seconds", "0"), "it takes more than no seconds")):
+            text = self.bench("fleet.py", *words, code=2)
+            self.assertRegex(text, rf"\Afleet\.py: {says}.*\n\Z")
+
+    @staticmethod
+    def fleet():
+        """The module, a plan, and what is seen when the newcomer takes a second for each of its
+        connections, gets every other client, and two answers come too late."""
+        with unittest.mock.patch.object(sys, "path", [str(BENCH), *sys.path]):
+            fleet = importlib.import_module("fleet")
+        plan, seen = fleet.Plan(), fleet.Seen()
+        for when in range(int(plan.end)):
+            counts = [10] * fleet.BACKENDS + [max(0, min(10, when - int(plan.add)))]
+            counts[fleet.VICTIM] *= when < plan.kill
+            counts[fleet.DRAINED] -= 8 * (when >= plan.drain)
+            seen.samples.append((when, {"random": counts}))
+            seen.opened.append((when, "random", 0 if when % 2 else fleet.NEWCOMER))
+        seen.answers += [(plan.kill + 2.5, "random", fleet.VICTIM), (plan.drain, "random", 0),
+                         (plan.drain + 2.25, "random", fleet.DRAINED)]
+        return fleet, plan, seen
+
+    def test_what_the_figures_of_the_fleet_mean(self):
+        fleet, plan, seen = self.fleet()
+        found = fleet.figures(seen, plan, "random").values()
+        self.assertEqual([round(each, 3) for each in found], [
+            1, 1, 1, 1, 1,                # settled, and its four phases
+            1.004, 1.127, 1.143,          # all the time; the worst is when the newcomer is empty
+            2.5, 0, 4.364, 9, 2.25, 1])   # a share of 6/11 in 10 s, of 1/8 that is fair
+
+    def test_what_the_fleet_must_not_do(self):
+        fleet, plan, seen = self.fleet()
+        table = {"least-connections": dict.fromkeys(fleet.figures(seen, plan, "random"), 1.0)}
+        self.assertEqual(list(fleet.judge(table, seen, 1.0)), [])
+        self.assertEqual(len(list(fleet.judge(table, seen, 0.99))), 1)
+        table["least-connections"][fleet.SETTLED] = math.nan
+        self.assertEqual(len(list(fleet.judge(table, seen, 1.0))), 1)
+        table["random"], seen.unanswered, seen.wrong = (
+            fleet.figures(seen, plan, "random"), 1, ["00"])
+        self.assertEqual(list(fleet.judge(table, seen, 1.0))[1:], [
+            "random: dead backend: seconds until its last answer 2.50, more than 2",
+            "random: drained backend: seconds until its last answer 2.25, more than 2",
+            "1 queries without an answer within 1 s", "1 answers are wrong, such as 00"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What compare.py and scale.py share: options, the machine, lbdns, load by dnsperf, tables.
+"""What the programs here share: options, the machine, lbdns, load by dnsperf, tables.
 
 Servers run on some cores and the load on another one, all on loopback. The figure that holds on a
 busy machine is CPU time per query: (user + system time of all processes of a server) / (queries
@@ -27,6 +27,7 @@ LBDNS = pathlib.Path(__file__).resolve().parent.parent / "lbdns.py"
 LBDNS_CONFIG = """\
 listen = ["127.0.0.1:{port}"]
 workers = {workers}
+servers = {servers}
 log = "errors"
 user = "root"
 [zones."example.com"]
@@ -47,12 +48,14 @@ def fail(sentence):
     raise SystemExit(2)
 
 
-def parser(description):
-    """The options that both programs have."""
+def parser(description, rounds=True):
+    """The options that all programs have, and those of programs that measure in rounds."""
     args = argparse.ArgumentParser(description=description,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--rounds", type=int, default=3, help="their medians count (%(default)s)")
-    args.add_argument("--seconds", type=float, default=3, help="of each measurement (%(default)s)")
+    if rounds:
+        args.add_argument("--rounds", type=int, default=3, help="their medians count (%(default)s)")
+        args.add_argument("--seconds", type=float, default=3,
+                          help="of each measurement (%(default)s)")
     args.add_argument("--lbdns", type=pathlib.Path, default=LBDNS, metavar="FILE",
                       help="the lbdns.py to measure (default: the one of this checkout)")
     args.add_argument("--python", default=sys.executable, metavar="FILE",
@@ -81,29 +84,37 @@ def installed(program):
 
 
 @contextlib.contextmanager
-def prepared(options, workers=1):
-    """Check what every run needs and go to the core of the load: (folder, cores of servers)."""
+def workspace(options):
+    """Check what every run needs: a folder that goes at the end, as what was started should."""
     if not sys.platform.startswith("linux"):
         fail("it reads CPU time from /proc, so it needs Linux.")
-    if options.rounds < 1 or options.seconds <= 0:
-        fail("it takes at least one round, and more than no seconds.")
-    os.environ["PATH"] += ":/usr/sbin"   # where Debian has servers, but not in users' PATH
-    for program, remedy in (("dnsperf", "apt-get install dnsperf"), (options.python, "--python")):
-        if not installed(program):
-            fail(f"{program} is not installed: {remedy}.")
+    if not installed(options.python):
+        fail(f"{options.python} is not installed: --python.")
     options.python = os.path.abspath(shutil.which(options.python))   # servers run elsewhere
     if not options.lbdns.is_file():
         fail(f"there is no {options.lbdns}: --lbdns FILE.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # so that what was started is ended
-    servers, load = split_cores(workers)
-    os.sched_setaffinity(0, load)   # inherited by dnsperf
     with tempfile.TemporaryDirectory(prefix="lbdns-bench-") as folder:
         try:
-            yield pathlib.Path(folder), servers
+            yield pathlib.Path(folder)
         except NoAnswer as bad:
             fail(bad)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
+
+
+@contextlib.contextmanager
+def prepared(options, workers=1):
+    """A workspace for rounds of dnsperf, on the core of the load: (folder, cores of servers)."""
+    if options.rounds < 1 or options.seconds <= 0:
+        fail("it takes at least one round, and more than no seconds.")
+    os.environ["PATH"] += ":/usr/sbin"   # where Debian has servers, but not in users' PATH
+    if not installed("dnsperf"):
+        fail("dnsperf is not installed: apt-get install dnsperf.")
+    with workspace(options) as folder:
+        servers, load = split_cores(workers)
+        os.sched_setaffinity(0, load)   # inherited by dnsperf
+        yield folder, servers
 
 
 def version(*command):
@@ -130,9 +141,9 @@ def describe_machine(options, cores, programs=()):
 
 # ---- 2. Servers and load -----------------------------------------------------------------------
 
-def start_lbdns(options, pools, folder, cores, name="lbdns", workers=1):
+def start_lbdns(options, pools, folder, cores, name="lbdns", workers=1, servers=1):
     """lbdns with these pools (TOML) beside two static names of example.com."""
-    config = fill(LBDNS_CONFIG, workers=workers) + pools
+    config = fill(LBDNS_CONFIG, workers=workers, servers=servers) + pools
     return Server(name, [options.python, options.lbdns.resolve(), "{folder}/lbdns.toml"],
                   {"lbdns.toml": config}, folder, cores)
 
