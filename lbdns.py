@@ -917,20 +917,23 @@ class Pool:
                 policy.plan(eligible)
                 self.current[rtype] = policy, unusual
 
+    def healthy(self, rtype: int, have: list[Backend]) -> tuple[list[Backend], str]:
+        """Those that pass their checks; or all, and why, when too few of them are up."""
+        well = [each for each in have if rtype not in each.down]
+        up = sum(each.state == "up" for each in well)
+        if up < self.config.min_up and len(well) < len(have):
+            return have, (f"only {up} of {len(have)} backends up, min_up = {self.config.min_up}: "
+                          "checks ignored")
+        return well, ""
+
     def eligible(self, rtype: int,
                  have: list[Backend]) -> tuple[type[Policy], list[Backend], str]:
-        """Policy, backends, and why these, if it is unusual: the best group that is not empty of:
-        up with room; up but full; up with weight 0; draining; the last resort, [] = none of them.
-        Who fails its check is in no group but the last, unless too few are left."""
-        kind, unusual = self.kind, ""
-        if self.stale and kind is LeastConnections:
-            kind = Random
-        well = [each for each in have if rtype not in each.down]
+        """Policy, backends ([] = the last resort is none of them), and what is unusual about that:
+        the best group that is not empty of: up with room; up but full; up with weight 0; draining;
+        the last resort. Only in the last is who fails its check."""
+        kind = Random if self.stale and self.kind is LeastConnections else self.kind
+        well, unusual = self.healthy(rtype, have)
         up = [each for each in well if each.state == "up"]
-        if len(up) < self.config.min_up and len(well) < len(have):
-            unusual = (f"only {len(up)} of {len(have)} backends up, min_up = {self.config.min_up}: "
-                       "checks ignored")
-            well, up = have, [each for each in have if each.state == "up"]
         weighty = [each for each in up if each.weight]
         room = [each for each in weighty if not each.full()]
         if weighty and not room:
@@ -1976,7 +1979,9 @@ class Checks(threading.Thread):
                 for each in self.targets.values() if each.health}
 
     def trouble(self) -> str:
-        """What keeps checks from being made."""
+        """What keeps checks from being made; raises RuntimeError when nobody makes them."""
+        if self.ident and not self.is_alive():
+            raise RuntimeError("the health checks ended")  # so that a new monitor begins them anew
         found = [each for each in self.targets.values() if each.trouble]
         return (f"{len(found)} of {len(self.targets)} cannot be made, such as "
                 f"{show_check(found[0].probe, found[0].address)}: {found[0].trouble}"
@@ -2132,34 +2137,48 @@ class Watch:
         self.twin = Pool(pool._replace(policy="failover"), 1, log)
         # Whether time alone changes it: reports grow old, resolvers forget.
         self.ages = bool(pool.source) or any(row.state == "drain" for row in pool.backends)
-        self.keys: list[tuple[str, Probe]] = []    # of its targets
-        self.seen: tuple[Any, ...] = ()            # what it was when it was looked at
+        self.polls = -1                            # of its source, when it was last asked what
+        self.keys: list[tuple[str, Probe]] = []    # the keys of its targets are
+        self.moment: tuple[int, ...] = ()          # when it was looked at,
+        self.seen: tuple[Any, ...] = ()            # what decided then,
         self.status = self.line = ""               # what it showed then
         self.known: dict[str, Past] | None = None  # by address
         self.kept = pool.ttl    # seconds for which resolvers keep an answer
         self.overlap = 0.0      # until when (monotonic) processes of an earlier config may answer
 
-    def aim(self) -> None:
-        """Find out what is to be checked."""
+    def aim(self) -> bool:
+        """Find out what is to be checked; returns whether that may have changed."""
+        polls = self.feed.polls if self.feed else 0
+        if polls == self.polls:
+            return False
+        self.polls = polls
         rows = [row for row, _ in self.feed.rows.values()] if self.feed else self.pool.backends
         self.keys = [(address, self.pool.check) for row in rows for address in row.addresses
                      if self.pool.check]
+        return True
 
     def ready(self) -> bool:
         """Whether the first poll and the first checks are done."""
-        return (not self.feed or self.feed.polls > 0) and all(map(self.checks.health, self.keys))
+        return not (self.feed and not self.polls) and all(map(self.checks.health, self.keys))
 
     def fails(self, address: str) -> bool:
         """Whether it fails its check, or has not been checked yet."""
         return self.checks.health((address, self.pool.check)) in ("", "down")
 
-    def look(self, now: float) -> None:
-        """Look at it, unless nothing can have changed."""
-        seen = (self.feed.polls if self.feed else 0, int(now) * self.ages,
-                *map(self.checks.health, self.keys))
-        if seen == self.seen:
-            return
-        self.seen = seen
+    def look(self, now: float) -> bool:
+        """Look at it, unless nothing can have changed anywhere; returns whether it did."""
+        moment = self.polls, self.checks.changes, int(now) * self.ages
+        if moment == self.moment:
+            return False
+        self.moment = moment
+        seen = (self.polls, int(now) * self.ages, *map(self.checks.health, self.keys))
+        if seen != self.seen:
+            self.seen = seen
+            self.tell(now)
+        return True
+
+    def tell(self, now: float) -> None:
+        """Make the line and the status, and log each thing that is not as it was."""
         rows, stale, newest = self.feed.report(now) if self.feed else (self.pool.backends, False, 0)
         rows = [row._replace(down=tuple(filter(self.fails, row.addresses))) for row in rows]
         self.line = json.dumps([self.pool.name, stale, newest, rows])
@@ -2168,12 +2187,15 @@ class Watch:
                     for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
         self.log_states(rows, answered, now)
         up = [row for row in rows if row.state == "up" and len(row.down) < len(row.addresses)]
+        self.log_troubles([row for row in up if row.weight])
         unknown = f", {self.feed.unknown}" if self.feed and stale else ""
         self.status = (f"{self.pool.name} {len(up)}/{len(rows)} up"
                        + self.show_drain([row for row in rows if row.state == "drain"], answered)
                        + unknown)
-        full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in up
-                if row.weight]
+
+    def log_troubles(self, rows: list[Row]) -> None:
+        """Log what is wrong with the pool as a whole; `rows` are those that can be picked."""
+        full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in rows]
         self.log.trouble(f"{self.title}: limits", f"all {len(full)} backends are at max_connections"
                          * (bool(full) and all(full)))
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
@@ -2201,16 +2223,12 @@ class Watch:
         for address in [*states, *(known.keys() - states.keys())]:
             old = known.get(address, Past("absent", False, now))
             new = self.compare(old, address, states.get(address, "absent"), now)
-            if new.state == "drain" and (new.state != old.state or address in answered):
-                new = new._replace(gone=max(now + DRAIN_MARGIN, self.overlap) + self.kept)
-            elif 0 < new.gone <= now:
-                new = new._replace(gone=0.0)
-                lines.append(f"{address}: drained: no resolver that keeps the TTL hands it out any "
-                             f"more; draining for {now - new.since:.0f} s")
+            new = self.forget(old, new, address in answered, now)
             if new.state != "absent":
                 self.known[address] = new
-            if new.state != old.state and not (first and new.state == "up"):
+            if not (first and new.state == "up"):
                 lines.append(self.explain(address, old, new, now))
+        lines = list(filter(None, lines))
         for line in lines[:LOG_BURST]:
             self.log.change(f"{self.title}: backend {line}")
         if len(lines) > LOG_BURST:
@@ -2226,8 +2244,17 @@ class Watch:
             state, checked = old.state, old.checked
         return Past(state, checked, now) if state != old.state else old._replace(checked=checked)
 
+    def forget(self, old: Past, new: Past, answered: bool, now: float) -> Past:
+        """The same with the time when the last resolver forgets one that drains."""
+        if new.state == "drain" and (new.state != old.state or answered):
+            return new._replace(gone=max(now + DRAIN_MARGIN, self.overlap) + self.kept)
+        return new._replace(gone=0.0) if new.gone <= now else new
+
     def explain(self, address: str, old: Past, new: Past, now: float) -> str:
-        """A line about a change: what, why, and for how long it was otherwise."""
+        """A line about a change: what, why, and for how long it was otherwise; "" = no change."""
+        if new.state == old.state:
+            return (f"{address}: drained: no resolver that keeps the TTL hands it out any more; "
+                    f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
         why = f"says {self.origin}"
         if self.pool.check and (old.checked or new.checked):
             target = self.checks.targets.get((address, self.pool.check))
@@ -2274,41 +2301,37 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
     complete, then every change, until told to stop.
 
     A snapshot is a line of status for people, one of what the next monitor has to know, and then
-    one for each pool.
+    one for each pool. `before` is the config of the processes that answered so far.
     """
     prepare_commands(config, log)
-    watches = make_watches(config, before, life, log)
-    checks = watches[0].checks
-    feeds = [watch.feed for watch in watches if watch.feed]
-    polls = [feed.source.timeout + 1 for feed in feeds]
-    timeouts = [watch.pool.check.timeout + 1 for watch in watches if watch.pool.check]
-    limit = life.beat() + min(FIRST_LIMIT, max(polls, default=0) + max(timeouts, default=0))
-    for feed in feeds:
-        feed.start()
-    if timeouts:
-        checks.start()
-    polls, seen, last = [-1], (0, 0), ""
+    watches, last = make_watches(config, before, life, log), ""
+    checks, limit = watches[0].checks, life.beat() + begin(watches)
     while not life.wait(PUBLISH):
         now = life.beat()
-        if timeouts and not checks.is_alive():
-            raise RuntimeError("the health checks ended")  # so that they are begun anew
-        if polls != [feed.polls for feed in feeds]:
-            polls, seen = [feed.polls for feed in feeds], (0, 0)
-            for watch in watches:
-                watch.aim()
+        aimed = [watch.aim() for watch in watches]
+        if any(aimed):
             checks.want((key for watch in watches for key in watch.keys), now)
         if now > limit or all(watch.ready() for watch in watches):
             limit = 0.0
-            if seen != (checks.changes, int(now)):
-                seen = checks.changes, int(now)
-                for watch in watches:
-                    watch.look(now)
-                snapshot = make_snapshot(watches)
-                if snapshot != last:
-                    last = snapshot
-                    life.generation.publish(snapshot.encode())
+            changed = [watch.look(now) for watch in watches]
+            snapshot = make_snapshot(watches) if any(changed) else last
+            if snapshot != last:
+                last = snapshot
+                life.generation.publish(snapshot.encode())
             log.trouble("health checks", checks.trouble())
         log.flush()
+
+
+def begin(watches: Sequence[Watch]) -> float:
+    """Start polls and checks; returns the seconds that the first round may take."""
+    feeds = [watch.feed for watch in watches if watch.feed]
+    polls = [feed.source.timeout + 1 for feed in feeds]
+    timeouts = [watch.pool.check.timeout + 1 for watch in watches if watch.pool.check]
+    for feed in feeds:
+        feed.start()
+    if timeouts:
+        watches[0].checks.start()
+    return min(FIRST_LIMIT, max(polls, default=0) + max(timeouts, default=0))
 
 
 def make_snapshot(watches: Sequence[Watch]) -> str:
@@ -3155,20 +3178,22 @@ class Checker:
             return Probe(kind, host, port, path, **keys)
         if keys["timeout"] is None:
             keys["timeout"] = min(CHECK_TIMEOUT, keys["interval"])
-        if ("url" in table) == ("command" in table):
-            self.problem(where, ": needs either a url or a command")
-        if keys["timeout"] > keys["interval"]:
-            self.problem(where, f".timeout = {keys['timeout']:g}: must not exceed the interval, "
-                         f"{keys['interval']:g}")
-        for word, kinds in (("status", "http https"), ("body", "http https"), ("verify", "https")):
-            if word in table and kind not in kinds.split():
-                self.problem(where, f".{word}: is for {kinds.replace(' ', ' and ')} only")
-        if keys["command"] and not any("{address}" in word for word in keys["command"]):
-            self.problem(where, ".command: {address} must be in one of its words")
-        if path and not host and not re.fullmatch(HOST_NAME, name):
-            self.problem(where, ".url: needs a host name, since the pool's is none")
+        command, web = keys["command"], bool(path)
+        for broken, says in (
+                (("url" in table) == ("command" in table), ": needs either a url or a command"),
+                (keys["timeout"] > keys["interval"], f".timeout = {keys['timeout']:g}: must not "
+                 f"exceed the interval, {keys['interval']:g}"),
+                ("status" in table and not web, ".status: is for http and https only"),
+                ("body" in table and not web, ".body: is for http and https only"),
+                ("verify" in table and kind != "https", ".verify: is for https only"),
+                (command and not any("{address}" in word for word in command),
+                 ".command: {address} must be in one of its words"),
+                (web and not re.fullmatch(HOST_NAME, host or name),
+                 ".url: needs a host name, since the pool's is none")):
+            if broken:
+                self.problem(where, says)
         keys["command"] = tuple(word.replace("{pool}", name) for word in keys["command"])
-        return Probe(kind, (host or name) if path else "", port, path, **keys)
+        return Probe(kind, (host or name) if web else "", port, path, **keys)
 
     def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:
         """Note why a pool cannot stand at its name, if it cannot."""

@@ -3714,6 +3714,12 @@ command = ["sh", "-c", "test ! -e sick || { echo {address} is sick; exit 2; }"]
 interval = 0.5
 fall = 1
 rise = 1
+[pools."tls.example.com"]
+backends = ["127.0.1.1"]
+check = { url = "https://:TLS", interval = 5 }
+[pools."other.example.com"]
+backends = ["127.0.1.1"]
+check = { url = "https://:TLS", interval = 5 }
 [pools."table.example.com"]
 source = { sqlite = "b.db", every = 0.1 }
 check = { url = "tcp://:PORT", interval = 0.5, timeout = 0.5, fall = 2 }
@@ -3730,7 +3736,14 @@ class Health(unittest.TestCase):
         for n in (1, 2, 3):
             cls.rise(n)
         cls.addClassCleanup(lambda: [each.__exit__() for each in cls.targets.values()])
-        cls.server = Server(HEALTH.replace("PORT", str(cls.port)), workers=2)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with folder_of(key_pem=KEY, c_pem=CERTIFICATES["tls"]) as folder:
+            context.load_cert_chain(folder / "c.pem", folder / "key.pem")
+        cls.tls = Target(says(b"HTTP/1.1 200 OK\r\n\r\n"), "127.0.1.1", context=context)
+        cls.addClassCleanup(cls.tls.__exit__)
+        config = HEALTH.replace("PORT", str(cls.port)).replace("TLS", str(cls.tls.port))
+        cls.server = Server(config, workers=2, files={"ca.pem": CERTIFICATES["tls"]},
+                            env={"SSL_CERT_FILE": "ca.pem"})
         cls.addClassCleanup(cls.server.__exit__)
 
     @classmethod
@@ -3798,6 +3811,13 @@ class Health(unittest.TestCase):
         self.assertEqual((answer.ede[0], answer.answer[0].split()[1]), (0, "5"))
         self.assertEqual({each.split(b"\r\n")[1] for each in self.targets[2].asked if each},
                          {b"Host: min.example.com"})
+
+    def test_row_28_tls_is_checked_with_the_name_of_the_pool(self):
+        self.server.wait_for(
+            rf"pool other\.example\.com: backend 127\.0\.1\.1: absent -> down, check https://127\.0"
+            rf"\.1\.1:{self.tls.port}/: TLS: Hostname mismatch, certificate is not valid for "
+            r"'other\.example\.com'$")
+        self.assertNotIn("pool tls.example.com", self.server.log())
 
     def test_row_26_a_command_decides_and_all_down_answers(self):
         self.assertEqual(self.answered("command"), "1")
