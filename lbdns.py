@@ -685,7 +685,8 @@ Turn = tuple[float, int, Backend, float, float]
 class RoundRobin(Policy):
     """Smooth weighted rotation: each backend's key is its next turn, 1/weight after its last, and
     the smallest key is picked. Who joins or comes back starts level with the earliest of the
-    others, so they notice nothing.
+    others, so they notice nothing. First turns are at random, lest all workers and servers begin
+    with the same backend.
 
     Those whose turn is still to come stand in `waiting`, the last first; those who had it
     are in `heap`. A new key is mostly the largest of the heap, so the number of backends is no
@@ -693,22 +694,25 @@ class RoundRobin(Policy):
     """
     waiting: list[Turn] = []
     heap: list[Turn] = []
+    chance = 0.0  # part of a step by which keys may be larger than they should
 
     def plan(self, backends: list[Backend]) -> None:
-        """Go on with the turns of the last plan; equal turns are taken in the config's order."""
+        """Go on with the turns of the last plan."""
         super().plan(backends)
         turns = [*self.waiting, *self.heap]
         for turn, _, backend, _, _ in turns:
             backend.turns[self.rtype] = turn
         level = min(turns)[0] if turns else 0.0
-        self.arrange((max(level, each.turns.get(self.rtype, level)) for each in backends),
-                     itertools.count(), (1 / capacity(each) for each in backends))
+        steps = [1 / capacity(each) for each in backends]
+        self.arrange([max(level, each.turns.get(self.rtype, level)) for each in backends]
+                     if turns else [step * random.random() for step in steps], steps)
 
-    def arrange(self, keys: Iterable[float], order: Iterable[int], steps: Iterable[float]) -> None:
-        """Line all up; (key, order) is never equal for two backends."""
-        keys = list(keys)
-        self.waiting, self.heap = [], list(zip(keys, order, self.backends, steps, keys,
-                                               strict=False))
+    def arrange(self, bases: Iterable[float], steps: Iterable[float]) -> None:
+        """Line all up; (key, tie-breaker) is never equal for two backends."""
+        self.waiting, chance, dice = [], self.chance, random.random
+        self.heap = [(base + step * chance * dice(), order, backend, step, base)
+                     for order, (base, backend, step)
+                     in enumerate(zip(bases, self.backends, steps, strict=True))]
 
     def pop(self) -> Turn:
         """Take out the smallest key."""
@@ -719,9 +723,10 @@ class RoundRobin(Policy):
         return self.waiting.pop()
 
     def push(self, turn: Turn, dice: Dice) -> None:
-        """Line up again behind who is picked."""
-        key, order, backend, step, _ = turn
-        heapq.heappush(self.heap, (key + step, order, backend, step, 0.0))
+        """Line up again, a step later."""
+        _, order, backend, step, base = turn
+        base += step
+        heapq.heappush(self.heap, (base + step * self.chance * dice(), order, backend, step, base))
 
     def draw(self, dice: Dice) -> Backend:
         """The backend with the smallest key."""
@@ -743,27 +748,28 @@ class LeastConnections(RoundRobin):
     Every report is seconds old, and other servers decide on the same one. To send all to what
     looks emptiest would fill it far beyond the others before a report says so. Therefore:
     - Own answers of the last LOAD_MEMORY count at once, each for what one brings (Pool.learn).
-    - Differences smaller than what one answer brings are noise: keys begin and go on with some
-      chance in them, which also keeps clients that ask twice from always getting every other.
+    - Differences smaller than what one answer brings are noise: all keys have that much chance in
+      them, which also keeps clients that ask twice from always getting every other backend.
     - What is emptier than the median, such as a newcomer, gets RAMP times its fair share at most,
       and less than that when it is nearly empty and stays so: it may fail whoever connects.
     - What nears max_connections is spared before it gets there.
     - What has no report, or one that stands still though answers went there, counts as the median.
     If all this knows nothing, or what an answer brings is overrated, it is a weighted rotation.
     """
+    chance = 1.0
+
     def plan(self, backends: list[Backend]) -> None:
-        """Line all up; equal loads stand in random order, lest all servers begin alike."""
+        """Line all up."""
         Policy.plan(self, backends)
         loads = [None if each.frozen or each.connections is None
                  else each.connections / capacity(each) for each in backends]
         known = sorted(load for load in loads if load is not None)
         median = known[len(known) // 2] if known else 0.0
         brings = self.pool.brings
-        chance = min(brings - 1, 8.0) + 1e-6
         self.arrange((self.level(each, median if load is None else load, median)
-                      + (brings * each.recent + random.random() * chance) / capacity(each)
+                      + brings * each.recent / capacity(each)
                       for each, load in zip(backends, loads, strict=True)),
-                     itertools.count(), (brings / capacity(each) for each in backends))
+                     (brings / capacity(each) for each in backends))
 
     def level(self, backend: Backend, load: float, median: float) -> float:
         """What a load is taken for: never so far below the median that the backend would get more
@@ -775,15 +781,11 @@ class LeastConnections(RoundRobin):
         start = RAMP_START / capacity(backend) if ramp >= 1 else 0.0
         return max(load, median - (ramp - 1) * median * LOAD_MEMORY / LOAD_LIFE - start)
 
-    def push(self, turn: Turn, dice: Dice) -> None:
-        """Line up again, somewhere around where it should."""
-        _, order, backend, step, base = turn
-        base += step
-        heapq.heappush(self.heap, (base + step * (dice() - 0.5), order, backend, step, base))
-
 
 class LowestRatio(RoundRobin):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
+    chance = 1.0
+
     def plan(self, backends: list[Backend]) -> None:
         """Line all up by (connections + what answers since have brought) / max_connections."""
         Policy.plan(self, backends)
@@ -791,7 +793,6 @@ class LowestRatio(RoundRobin):
         limits = [float(each.max_connections or 1) for each in backends]  # all have one
         self.arrange((((each.connections or 0) + brings * (each.given - each.counted)) / limit
                       for each, limit in zip(backends, limits, strict=True)),
-                     random.sample(range(len(backends)), len(backends)),
                      (brings / limit for limit in limits))
 
 
