@@ -6045,8 +6045,11 @@ class BenchTest(unittest.TestCase):
         again = [self.figures("least-connections", seed, tau=60, seconds=300) for seed in (1, 2, 1)]
         self.assertEqual(again[0], again[2])
         self.assertNotEqual(again[0], again[1])
-        self.assertEqual(self.bench("balance.py", "--only", "S0", code=2)[:36],
-                         "balance.py: --only knows no 'S0', on")
+        for words, says in ((("--only", "S0"), "balance.py: --only knows no 'S0', only S1,"),
+                            (("--lbdns", "/nowhere"), "balance.py: there is no /nowhere: --lb")):
+            said = self.bench("balance.py", *words, code=2)
+            self.assertTrue(said.startswith(says) and said.count("\n") == 1, said)
+        self.assertIn("--seeds: invalid numbers", self.bench("balance.py", "--seeds", "x", code=2))
 
     def test_the_simulated_world_is_as_theory_has_it(self):
         # Nobody controls anything: each of 10 has Poisson(120) connections of the total.

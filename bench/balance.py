@@ -1,4 +1,4 @@
-"""How evenly lbdns's policies spread long-lived connections: a simulation, table for the README.
+"""How evenly lbdns's policies spread long-lived connections: a simulation.
 
 Backends write how many connections they hold into a table, each at its own moment; servers read it,
 each at its own moment, and answer queries with what they read. So an answer sees counts that are
@@ -12,9 +12,10 @@ equal weight, 20 connections/s, 4 servers, `every` = 5 s, no caches.
 What counts is max/mean: connections of the fullest backend, by weight, beside the mean. 1 is even.
 
 Beside the policies of lbdns.py, driven as a worker drives them and not told how many servers there
-are: "naive" answers the fewest connections of the last read, "ideal" the fewest at this moment,
-which no server can know. Left out: `failover`, which means to be uneven, and `hash`, which at
-best, with many client networks, is as even as random.
+are: "naive" answers the fewest connections of the last read; "ideal" the fewest at this moment,
+which no server can know (what caches will still bring it does not know either). Left out:
+`failover`, which means to be uneven, and `hash`, which at best, with many client networks, is as
+even as random.
 """
 import argparse
 import collections
@@ -483,6 +484,11 @@ def show_table(names, policies, results):
     print()
 
 
+def numbers(text):
+    """Comma-separated whole numbers."""
+    return [int(each) for each in text.split(",")]
+
+
 def arguments():
     """The command line."""
     args = argparse.ArgumentParser(description=__doc__,
@@ -491,7 +497,8 @@ def arguments():
                       help="of S1 to E16 (all)")
     args.add_argument("--policies", metavar="A,B", default=",".join(POLICIES),
                       help="the columns (%(default)s)")
-    args.add_argument("--seeds", metavar="A,B", default="1,2,3", help="a run each (%(default)s)")
+    args.add_argument("--seeds", metavar="A,B", type=numbers, default="1,2,3",
+                      help="a run each (%(default)s)")
     args.add_argument("--quick", action="store_true", help="one seed, and shorter runs")
     args.add_argument("--lbdns", type=pathlib.Path, default=LBDNS, metavar="FILE",
                       help="the lbdns.py to measure (default: the one of this checkout)")
@@ -500,12 +507,14 @@ def arguments():
 
 def main():
     """Run everything, as many at a time as there are CPUs, and print the tables."""
-    from common import choose
+    from common import choose, fail
     options = arguments()
-    sys.path.insert(0, str(options.lbdns.resolve().parent))
+    if not options.lbdns.is_file():
+        fail(f"there is no {options.lbdns}: --lbdns FILE.")
+    sys.path.insert(0, str(options.lbdns.resolve().parent))   # for Ours
     names = choose("--only", options.only, SCENARIOS)
     policies = choose("--policies", options.policies, POLICIES)
-    seeds = [int(seed) for seed in options.seeds.split(",")][:1 if options.quick else None]
+    seeds = options.seeds[:1 if options.quick else None]
     keys = list(itertools.product(names, policies, seeds))
     results = collections.defaultdict(list)
     with multiprocessing.Pool() as pool:
