@@ -864,6 +864,9 @@ def weighted(*weights):
 class Policies(unittest.TestCase):
     """Who is picked."""
 
+    def setUp(self):
+        random.seed(7)  # of what is decided once for a plan
+
     def assertShares(self, counts, expected):
         """Counts within four sigma of what each should get."""
         number = sum(expected.values())
@@ -900,7 +903,7 @@ class Policies(unittest.TestCase):
         self.assertEqual((aaaa, len(set(aaaa))), (aaaa[:3] * 3, 3))
 
     def test_row_14_not_all_workers_and_servers_begin_with_the_same_backend(self):
-        first = Counter(rdata for _ in range(300) for rdata in Desk(pool("round-robin")).ask().rdatas)
+        first = Counter(Desk(pool("round-robin")).ask().rdatas[0] for _ in range(300))
         self.assertShares(first, {"1.2.3.4": 100, "8.8.4.4": 100, "8.8.8.8": 100})
 
     def test_row_14_round_robin_follows_weights_exactly(self):
