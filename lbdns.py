@@ -1933,7 +1933,7 @@ def tls_context(verify: bool) -> Any:
 
 
 class Checks(threading.Thread):
-    """Makes the checks: a thread with an asyncio loop, in which each target has a task.
+    """Makes the checks: a thread with an asyncio loop, in which each check is a task.
 
     The other side, `want` and what looks at the targets, is the monitor's own thread.
     """
@@ -2103,9 +2103,9 @@ class Checks(threading.Thread):
         """Read as much of an HTTP reply as it takes to judge it."""
         reply, result = b"", None
         while result is None:
-            piece = await receive(CHECK_READ - len(reply))
+            piece = await receive(CHECK_READ - len(reply))  # of nothing is b"", as at the end
             reply += piece
-            result = judge(probe, reply, not piece or len(reply) >= CHECK_READ)
+            result = judge(probe, reply, not piece)
         return result
 
 

@@ -3642,13 +3642,13 @@ class CheckRules(unittest.TestCase):
         after.want([key], 109.0)
         self.assertEqual(after.new[-1].health, "", "what is old is not used twice")
 
-    def follow(self, check, results, leave=math.inf):
+    def follow(self, check, results, leave=math.inf, others=()):
         """When a target is checked that has these results, each (seconds, what), and is wanted for
-        so many seconds; the time is virtual."""
+        so many seconds, beside others which are not checked; the time is virtual."""
         clock, starts, results, sleep = [0.0], [], list(results), asyncio.sleep
         checks = lbdns.Checks({})
-        checks.want([("192.0.2.1", probe(check))], 0.0)
-        target, = checks.new
+        checks.want([(address, probe(check)) for address in ("192.0.2.1", *others)], 0.0)
+        target, checks.new[1:] = checks.new[0], []
 
         async def pause(seconds):
             for _ in range(5):
@@ -3682,6 +3682,8 @@ class CheckRules(unittest.TestCase):
         self.assertStarts(starts, [0, 5, 10, 15])
         starts, _, _ = self.follow({"url": "tcp://:1", "timeout": 5}, [(5.001, "late")] * 4)
         self.assertStarts(starts, [0, 5, 10, 15])
+        starts, _, _ = self.follow("tcp://:1", [(0.1, "")] * 4, others=["192.0.2.2"])
+        self.assertStarts(starts, [0, 2.5, 7.5, 12.5])  # the other one is half an interval later
         starts, _, _ = self.follow("tcp://:1", [(0.1, ""), (23, "stuck"), (0.1, ""), (0.1, "")])
         self.assertStarts(starts, [0, 5, 28, 30])  # back to its beat
 
@@ -3897,11 +3899,11 @@ backends = ["127.0.1.1"]
 check = { url = "tcp://:PORT", interval = 0.5 }
 [pools."hole.example.com"]
 backends = [HOLES]
-check = { url = "tcp://:HOLE", interval = 0.5, timeout = 0.2, fall = 1, rise = 1 }
+check = { url = "tcp://:HOLE", interval = 0.5, timeout = 0.3 }
 """
         limits = (resource.RLIMIT_NOFILE, (80, 80))  # 16 of these may be checks
         with Target(host="127.0.1.1") as target, black_hole("0.0.0.0") as hole:
-            holes = ", ".join(f'"127.0.2.{n}"' for n in range(1, 41))
+            holes = ", ".join(f'"127.0.2.{n}"' for n in range(1, 71))
             config = config.replace("PORT", str(target.port)).replace("HOLES", holes)
             with Server(config.replace("HOLE", str(hole)), preexec_fn=lambda: resource.setrlimit(
                     *limits)) as server:
@@ -3910,7 +3912,7 @@ check = { url = "tcp://:HOLE", interval = 0.5, timeout = 0.2, fall = 1, rise = 1
                                 lbdns.LOG_BURST)
                 fds = []
                 until(lambda: fds.append(len(os.listdir(f"/proc/{monitor}/fd")))
-                      or len(target.times) > 4)
+                      or len(target.times) > 2)
                 self.assertLessEqual(max(fds), 80 - 32)
                 self.assertEqual(server.ask("api.example.com").answer[0].split()[1], "60")
                 self.assertNotIn("cannot be made", server.log())
@@ -4000,6 +4002,18 @@ check = { command = ["true", "{address}"] }
                 self.assertIn(status, watch.status)
             self.assertEqual("still answered" in watch.status, target.health == "down")
         self.assertEqual(watch.known["10.0.0.1"].gone, 1050 + 61, "one second and the TTL")
+        watch.overlap = 2000.0  # until when processes of the config before may answer
+        for _ in range(3):
+            target.take("refused")
+        checks.changes += 1
+        watch.look(1060.0)
+        self.assertEqual(watch.known["10.0.0.1"].gone, 2000 + 60)
+        for each in checks.targets.values():
+            for _ in range(3):
+                each.take("refused")
+        checks.changes += 1
+        watch.look(1061.0)
+        self.assertEqual(watch.known["10.0.0.1"].state, "drain", "its check is of no interest")
 
     @staticmethod
     def seconds(stamp):
