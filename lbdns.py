@@ -2079,7 +2079,7 @@ class Checks(threading.Thread):
         """One check over the network; raises OSError."""
         import asyncio
         probe, address, loop = target.probe, target.address, asyncio.get_running_loop()
-        # Not by streams, except for TLS: they cost twice the CPU time (measured: README).
+        # Not by streams, except for TLS: 415 to 505 us of CPU time a check, against 215 to 260.
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
             sock.setblocking(False)
             await loop.sock_connect(sock, (address, probe.port))
