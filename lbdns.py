@@ -2138,45 +2138,38 @@ class Watch:
         self.twin = Pool(pool._replace(policy="failover"), 1, log)
         # Whether time alone changes it: reports grow old, resolvers forget.
         self.ages = bool(pool.source) or any(row.state == "drain" for row in pool.backends)
-        self.polls = -1                            # of its source, when it was last asked what
-        self.keys: list[tuple[str, Probe]] = []    # the keys of its targets are
-        self.moment: tuple[int, ...] = ()          # when it was looked at,
-        self.seen: tuple[Any, ...] = ()            # what decided then,
+        self.keys: list[tuple[str, Probe]] = []    # of its targets
+        self.seen: tuple[Any, ...] = ()            # what decided when it was looked at,
         self.status = self.line = ""               # what it showed then
         self.known: dict[str, Past] | None = None  # by address
         self.kept = pool.ttl    # seconds for which resolvers keep an answer
         self.overlap = 0.0      # until when (monotonic) processes of an earlier config may answer
 
-    def aim(self) -> bool:
-        """Find out what is to be checked; returns whether that may have changed."""
-        polls = self.feed.polls if self.feed else 0
-        if polls == self.polls:
-            return False
-        self.polls = polls
+    def aim(self) -> list[tuple[str, Probe]]:
+        """Find out what is to be checked."""
         rows = [row for row, _ in self.feed.rows.values()] if self.feed else self.pool.backends
         self.keys = [(address, self.pool.check) for row in rows for address in row.addresses
                      if self.pool.check]
-        return True
+        return self.keys
+
+    def polls(self) -> int:
+        """How often its source was polled, if it has one."""
+        return self.feed.polls if self.feed else 0
 
     def ready(self) -> bool:
         """Whether the first poll and the first checks are done."""
-        return not (self.feed and not self.polls) and all(map(self.checks.health, self.keys))
+        return bool(self.polls() or not self.feed) and all(map(self.checks.health, self.keys))
 
     def fails(self, address: str) -> bool:
         """Whether it fails its check, or has not been checked yet."""
         return self.checks.health((address, self.pool.check)) in ("", "down")
 
-    def look(self, now: float) -> bool:
-        """Look at it, unless nothing can have changed anywhere; returns whether it did."""
-        moment = self.polls, self.checks.changes, int(now) * self.ages
-        if moment == self.moment:
-            return False
-        self.moment = moment
-        seen = (self.polls, int(now) * self.ages, *map(self.checks.health, self.keys))
-        if seen != self.seen:
-            self.seen = seen
+    def look(self, now: float) -> None:
+        """Look at it, and tell what is new unless nothing can be."""
+        before = self.seen
+        self.seen = (self.polls(), int(now) * self.ages, *map(self.checks.health, self.keys))
+        if self.seen != before:
             self.tell(now)
-        return True
 
     def tell(self, now: float) -> None:
         """Make the line and the status, and log each thing that is not as it was."""
@@ -2305,17 +2298,16 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
     one for each pool. `before` is the config of the processes that answered so far.
     """
     prepare_commands(config, log)
-    watches, last = make_watches(config, before, life, log), ""
+    watches, last, moment = make_watches(config, before, life, log), "", tuple[float, ...]()
     checks, limit = watches[0].checks, life.beat() + begin(watches)
     while not life.wait(PUBLISH):
-        now = life.beat()
-        aimed = [watch.aim() for watch in watches]
-        if any(aimed):
-            checks.want((key for watch in watches for key in watch.keys), now)
-        if now > limit or all(watch.ready() for watch in watches):
+        now, seen = life.beat(), moment
+        moment = int(now), now > limit, checks.changes, *(watch.polls() for watch in watches)
+        if moment != seen:
+            checks.want((key for watch in watches for key in watch.aim()), now)
+        if moment != seen and (now > limit or all(watch.ready() for watch in watches)):
             limit = 0.0
-            changed = [watch.look(now) for watch in watches]
-            snapshot = make_snapshot(watches) if any(changed) else last
+            snapshot = make_snapshot(watches, now)
             if snapshot != last:
                 last = snapshot
                 life.generation.publish(snapshot.encode())
@@ -2335,8 +2327,10 @@ def begin(watches: Sequence[Watch]) -> float:
     return min(FIRST_LIMIT, max(polls, default=0) + max(timeouts, default=0))
 
 
-def make_snapshot(watches: Sequence[Watch]) -> str:
+def make_snapshot(watches: Sequence[Watch], now: float) -> str:
     """What the monitor publishes."""
+    for watch in watches:
+        watch.look(now)
     memory = {"targets": watches[0].checks.remember(),
               "pools": {watch.pool.name: watch.known for watch in watches}}
     return "\n".join(["; ".join(watch.status for watch in watches), json.dumps(memory),
