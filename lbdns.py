@@ -2007,17 +2007,15 @@ class Checks(threading.Thread):
         beginning each at its own moment."""
         import asyncio
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        tasks = set()  # the loop alone would let them vanish
-        while True:
-            while self.new:
-                target = self.new.pop(0)
-                heapq.heappush(self.due, (target.first, next(self.order), target))
-            while self.due and self.due[0][0] < time.monotonic() + CHECK_TICK:
-                due, _, target = heapq.heappop(self.due)
-                task = asyncio.create_task(self.follow(target, due))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-            await asyncio.sleep(CHECK_TICK)
+        async with asyncio.TaskGroup() as tasks:  # should one fail by a mistake of ours, all end
+            while True:
+                while self.new:
+                    target = self.new.pop(0)
+                    heapq.heappush(self.due, (target.first, next(self.order), target))
+                while self.due and self.due[0][0] < time.monotonic() + CHECK_TICK:
+                    due, _, target = heapq.heappop(self.due)
+                    tasks.create_task(self.follow(target, due))
+                await asyncio.sleep(CHECK_TICK)
 
     async def follow(self, target: Target, due: float) -> None:
         """Check a target until the time for its next check is still to come."""
