@@ -2178,18 +2178,18 @@ class Watch:
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
         self.log_states(rows, answered, now)
-        up = [row for row in rows if row.state == "up" and len(row.down) < len(row.addresses)]
-        self.log_troubles([row for row in up if row.weight])
+        self.log_troubles()
         unknown = f", {self.feed.unknown}" if self.feed and stale else ""
-        self.status = (f"{self.pool.name} {len(up)}/{len(rows)} up"
+        self.status = (f"{self.pool.name} {sum(map(Backend.up, self.twin.backends))}/{len(rows)} up"
                        + self.show_drain([row for row in rows if row.state == "drain"], answered)
                        + unknown)
 
-    def log_troubles(self, rows: list[Row]) -> None:
-        """Log what is wrong with the pool as a whole; `rows` are those that can be picked."""
-        full = [(row.connections or 0) >= (row.max_connections or math.inf) for row in rows]
+    def log_troubles(self) -> None:
+        """Log what is wrong with the pool as a whole."""
+        full = {each for policy, _ in self.twin.current.values()
+                if isinstance(policy, LowestRatio) for each in policy.backends}
         self.log.trouble(f"{self.title}: limits", f"all {len(full)} backends are at max_connections"
-                         * (bool(full) and all(full)))
+                         * bool(full))
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             self.log.trouble(f"{self.title}: {wire.show_type(rtype)} answers",
                              self.twin.current[rtype][1] if rtype in self.twin.current else "")
@@ -2208,14 +2208,14 @@ class Watch:
     def log_states(self, rows: list[Row], answered: set[str], now: float) -> None:
         """One line for each address that came, went or changed its state."""
         first, known, lines = self.known is None, self.known or {}, []
-        states = {address: row.state for row in rows for address in row.addresses}
+        states = dict.fromkeys(known, "absent") | {
+            address: row.state for row in rows for address in row.addresses}
         if first and self.feed:
             self.log.change(f"{self.title}: {len(rows)} backends, read from {self.origin}")
         self.known = {}
-        for address in [*states, *(known.keys() - states.keys())]:
+        for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
-            new = self.compare(old, address, states.get(address, "absent"), now)
-            new = self.forget(old, new, address in answered, now)
+            new = self.compare(old, address, state, address in answered, now)
             if new.state != "absent":
                 self.known[address] = new
             if not (first and new.state == "up"):
@@ -2226,7 +2226,7 @@ class Watch:
         if len(lines) > LOG_BURST:
             self.log.change(f"{self.title}: and {len(lines) - LOG_BURST} more changes")
 
-    def compare(self, old: Past, address: str, state: str, now: float) -> Past:
+    def compare(self, old: Past, address: str, state: str, answered: bool, now: float) -> Past:
         """What there is to know of an address now. One that drains may fail its check: nobody is
         sent there anyway."""
         checked, health = False, self.checks.health((address, self.pool.check))
@@ -2234,13 +2234,10 @@ class Watch:
             state, checked = "down", True
         elif state == "up" and not health:  # a newcomer: it is told when it has been checked
             state, checked = old.state, old.checked
-        return Past(state, checked, now) if state != old.state else old._replace(checked=checked)
-
-    def forget(self, old: Past, new: Past, answered: bool, now: float) -> Past:
-        """The same with the time when the last resolver forgets one that drains."""
-        if new.state == "drain" and (new.state != old.state or answered):
-            return new._replace(gone=max(now + DRAIN_MARGIN, self.overlap) + self.kept)
-        return new._replace(gone=0.0) if new.gone <= now else new
+        since, gone = (old.since, old.gone) if state == old.state else (now, 0.0)
+        if state == "drain" and (state != old.state or answered):
+            gone = max(now + DRAIN_MARGIN, self.overlap) + self.kept
+        return Past(state, checked, since, gone if gone > now else 0.0)
 
     def explain(self, address: str, old: Past, new: Past, now: float) -> str:
         """A line about a change: what, why, and for how long it was otherwise; "" = no change."""
