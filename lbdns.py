@@ -248,9 +248,9 @@ class Row(NamedTuple):
 
 class Backend:
     """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "connections", "counted", "down", "frozen", "full_at", "given", "key",
-                 "max_connections", "moved", "rdata", "recent", "reported", "state", "turns",
-                 "weight")
+    __slots__ = ("addresses", "capacity", "connections", "counted", "down", "frozen", "full_at",
+                 "given", "key", "max_connections", "moved", "rdata", "recent", "reported", "state",
+                 "turns", "weight")
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
@@ -263,11 +263,12 @@ class Backend:
         self.recent = 0.0               # and lately: answers of LOAD_MEMORY
         self.moved = 0.0, 0             # when its report last changed, and `given` then
         self.frozen = False             # whether its report stands still though it should not
-        self.full_at = math.inf         # value of `given` at which it has max_connections
+        self.full_at = math.inf         # value of `given` at which it has max_connections, if ever
 
     def take(self, row: Row) -> None:
         """Take over what a snapshot says of it."""
         _, self.weight, self.max_connections, self.state, self.connections, down = row
+        self.capacity = self.weight or 1.0  # to divide by; where all weigh 0, they count alike
         self.down = [wire.AAAA if ":" in each else wire.A for each in down]  # record types
         self.full_at = math.inf
 
@@ -277,7 +278,8 @@ class Backend:
         if self.connections != old:
             self.moved = now, given
         since, before = self.moved
-        self.frozen = now - since > patience and given - before >= FROZEN_ANSWERS
+        self.frozen = (self.connections is not None and now - since > patience
+                       and given - before >= FROZEN_ANSWERS)
         self.recent = (self.recent + given - self.counted) * fade if self.up() else 0.0
         self.counted = given
         if not self.up() or old is None or self.connections is None:
@@ -287,11 +289,6 @@ class Backend:
     def up(self) -> bool:
         """Whether it takes part: not drained, and well by an address at least."""
         return self.state == "up" and len(self.down) < len(self.addresses)
-
-    def full(self) -> bool:
-        """At or above max_connections, with what own answers have brought since the report; never
-        while its connections are unknown."""
-        return self.given >= self.full_at
 
 
 class PoolConfig(NamedTuple):
@@ -648,17 +645,12 @@ class Policy:
         return deal if unique else None
 
 
-def capacity(backend: Backend) -> float:
-    """A weight to divide by; in a group where all have weight 0, they count alike."""
-    return backend.weight or 1.0
-
-
 class Random(Policy):
     """Each answer on its own, in proportion to the weights."""
     def plan(self, backends: list[Backend]) -> None:
         """Lay the weights end to end, so that a pick is one draw and one bisection."""
         super().plan(backends)
-        *self.edges, self.total = itertools.accumulate(map(capacity, backends))
+        *self.edges, self.total = itertools.accumulate([each.capacity for each in backends])
 
     def draw(self, dice: Dice) -> Backend:
         """Where a throw of the dice falls between the edges."""
@@ -675,7 +667,7 @@ class Random(Policy):
     def spread(self, dice: Dice, count: int) -> list[Backend]:
         """The smallest of exponential draws (Efraimidis, Spirakis 2006)."""
         return heapq.nsmallest(count, self.backends,
-                               key=lambda each: -math.log(1 - dice()) / capacity(each))
+                               key=lambda each: -math.log(1 - dice()) / each.capacity)
 
 
 # Key, a tie-breaker, who, how far a pick moves the key, and the key without chance.
@@ -703,7 +695,7 @@ class RoundRobin(Policy):
         for turn, _, backend, _, _ in turns:
             backend.turns[self.rtype] = turn
         level = min(turns)[0] if turns else 0.0
-        steps = [1 / capacity(each) for each in backends]
+        steps = [1 / each.capacity for each in backends]
         self.arrange([max(level, each.turns.get(self.rtype, level)) for each in backends]
                      if turns else [step * random.random() for step in steps], steps)
 
@@ -762,23 +754,23 @@ class LeastConnections(RoundRobin):
         """Line all up."""
         Policy.plan(self, backends)
         loads = [None if each.frozen or each.connections is None
-                 else each.connections / capacity(each) for each in backends]
+                 else each.connections / each.capacity for each in backends]
         known = sorted(load for load in loads if load is not None)
         median = known[len(known) // 2] if known else 0.0
         brings = self.pool.brings
         self.arrange((self.level(each, median if load is None else load, median)
-                      + brings * each.recent / capacity(each)
+                      + brings * each.recent / each.capacity
                       for each, load in zip(backends, loads, strict=True)),
-                     (brings / capacity(each) for each in backends))
+                     (brings / each.capacity for each in backends))
 
     def level(self, backend: Backend, load: float, median: float) -> float:
         """What a load is taken for: never so far below the median that the backend would get more
         than its ramp allows, in units of what a fair share brings while own answers fade."""
         ramp = min(RAMP, 1 + 9 * load / median) if median else 1.0
         if backend.max_connections is not None:
-            room = 1 - load * capacity(backend) / backend.max_connections
+            room = 1 - load * backend.capacity / backend.max_connections
             ramp = min(ramp, RAMP_LIMIT * room - 1)
-        start = RAMP_START / capacity(backend) if ramp >= 1 else 0.0
+        start = RAMP_START / backend.capacity if ramp >= 1 else 0.0
         return max(load, median - (ramp - 1) * median * LOAD_MEMORY / LOAD_LIFE - start)
 
 
@@ -807,7 +799,7 @@ class Hash(Policy):
 
         def draw(backend: Backend) -> float:
             seal = hashlib.blake2b(backend.key + network, digest_size=8).digest()
-            return -math.log((int.from_bytes(seal, "big") + 1) / 2**64) / capacity(backend)
+            return -math.log((int.from_bytes(seal, "big") + 1) / 2**64) / backend.capacity
         return heapq.nsmallest(count, self.backends, key=draw)
 
 
@@ -898,8 +890,7 @@ class Pool:
                 room = max(0, each.max_connections - each.connections)
                 each.full_at = each.given + math.ceil(room / self.brings)
         if self.kind is LeastConnections:
-            frozen = [each.addresses[0] for each in self.backends
-                      if each.frozen and each.connections is not None]
+            frozen = [each.addresses[0] for each in self.backends if each.frozen]
             self.log.trouble(
                 f"pool {self.config.name}: reports", frozen and
                 f"{frozen[0]} and {len(frozen) - 1} others have not moved for {self.patience:g} s "
@@ -936,7 +927,7 @@ class Pool:
         well, unusual = self.healthy(rtype, have)
         up = [each for each in well if each.state == "up"]
         weighty = [each for each in up if each.weight]
-        room = [each for each in weighty if not each.full()]
+        room = [each for each in weighty if each.given < each.full_at]
         if weighty and not room:
             return LowestRatio, weighty, unusual
         found = room or up or [each for each in well if each.state == "drain"]
