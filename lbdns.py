@@ -1764,8 +1764,7 @@ class Feed(threading.Thread):
         self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
         self.origin = f"{source.name:.80}"  # for the log
         self.good = time.monotonic()      # when the last good poll began, or this
-        self.stale, self.times = False, 0  # whether the load is unknown, how often it was so,
-        self.unknown = ""                  # and what to say of it
+        self.times, self.unknown = 0, ""  # how often the load was unknown; that it is so now
         self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
@@ -1806,9 +1805,9 @@ class Feed(threading.Thread):
                     rows[row.addresses], good = (row, at), good + 1
             except Problem as bad:
                 wrong.append(f"{record.get('address')!s:.40}: {bad}")
-                with contextlib.suppress(Problem):
+                with contextlib.suppress(Problem, KeyError):
                     kept = backend_address(record.get("address"))
-                    rows.update({kept: self.rows[kept]} if kept in self.rows else {})
+                    rows[kept] = self.rows[kept]
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not good:
             raise Problem("no rows" + (" that can be used" if wrong else ""))
@@ -1840,7 +1839,7 @@ class Feed(threading.Thread):
         found, oldest = list(self.rows.values()), now - self.pool.stale
         known = [at for row, at in found if row.connections is not None]
         stale = max(known, default=self.good) < oldest  # none is young enough
-        self.stale, self.times = stale, self.times + (stale > self.stale)
+        self.times += stale > bool(self.unknown)
         pool, path, trouble = f"pool {self.pool.name}", self.origin, self.log.trouble
         self.unknown = f"load unknown (time {self.times})" * stale
         hangs = now - self.begun > self.source.every + 2 * self.source.timeout
@@ -2938,13 +2937,12 @@ POOL = {
     "ttl": Key(SECONDS, 60, "ttl = 60", "seconds"),
     "answers": Key(whole(1, 13), 1, "answers = 1", "addresses per answer; one balances best"),
     "anticache": Key(TRUTH, None, "anticache = true", "also answer <anything>api.example.com"),
-    "backends": Key(some(lambda value: value), (),
-                    'backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, '
+    "backends": Key(LIST, (), 'backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, '
                     'max_connections = 1000, state = "up" }]'),
     "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }',
                   'or { command = ["psql", "-XAtc", "SELECT ..."], every = 5, timeout = 4 }'),
     "stale": Key(number(1, 86400), None, "# stale = 15", "seconds a report of load is believed"),
-    "all_down": Key(one_of("all", "servfail", "empty", other=lambda text: is_address(text),
+    "all_down": Key(one_of("all", "servfail", "empty", other=is_address,
                            says="or an address"), "all", 'all_down = "all"',
                     'when nothing is up: all | servfail | empty | "192.0.2.9"'),
     "check": Key(rule(lambda value: isinstance(value, (str, dict)), "must be text or a table"),
@@ -2957,7 +2955,6 @@ BACKEND = {
     "address": Key(backend_address, ()), "weight": Key(number(0, 1e6), 1.0),
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
 RECORD = BACKEND | {"connections": Key(whole(0, 10**9), 0), "updated_at": Key(number(0, 1e12), 0)}
-
 NUMBERS = RECORD.keys() - {"address", "state"}
 
 CHECK = {
@@ -3038,7 +3035,7 @@ class Checker:
             for above in set(wire.suffixes(name)) & zones.keys():
                 inside[above].append(name)
         for apex, zone in zones.items():
-            self.finish(zone, inside[apex], pools)
+            self.finish(zone, inside[apex])
         if os.geteuid() == 0 and top["user"] not in [entry.pw_name for entry in pwd.getpwall()]:
             self.problem("user", f" = {top['user']!r}: no such user on this host")
         if self.problems:
@@ -3089,7 +3086,7 @@ class Checker:
         else:
             node[rtype] = wire.RRset(rtype, min(record.ttl, old.ttl), rdatas)
 
-    def finish(self, zone: Zone, names: Sequence[bytes], pools: dict[bytes, PoolConfig]) -> None:
+    def finish(self, zone: Zone, names: Sequence[bytes]) -> None:
         """What answers need besides the records; warn of name servers that nobody could reach."""
         for owner in [*zone.nodes, *names]:
             for name in wire.suffixes(owner)[:-len(wire.suffixes(zone.apex)) or None]:
@@ -3136,7 +3133,6 @@ class Checker:
         elif keys["min_up"]:
             self.problem(where, ".min_up: needs a check, which it is about")
         return PoolConfig(**keys)
-
 
     def source(self, where: str, value: dict[str, Any]) -> Source:
         """Where a pool's rows come from."""
