@@ -1758,12 +1758,14 @@ def leave(code: int) -> NoReturn:
 
 
 class Feed(threading.Thread):
-    """A pool's source. Its thread polls it, again and again, and keeps the last good rows."""
+    """A pool's source. Its thread polls it, again and again, and keeps the last good rows. Where
+    the config is the source, which never changes, it is not started."""
     def __init__(self, pool: PoolConfig, source: Source, log: Log) -> None:
         super().__init__(daemon=True)
         self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
         self.origin = f"{source.name:.80}"  # for the log
-        self.good = time.monotonic()      # when the last good poll began, or this
+        # When the last good poll began, or this; what the config says does not grow old.
+        self.good = time.monotonic() if pool.source else math.inf
         self.times, self.unknown = 0, ""  # how often the load was unknown; that it is so now
         self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
         self.inline = {address: row for row in pool.backends for address in row.addresses}
@@ -2120,8 +2122,7 @@ class Watch:
     of them. It makes the pool's line of the snapshot, its status, and log lines."""
     def __init__(self, pool: PoolConfig, origin: str, checks: Checks, log: Log) -> None:
         self.pool, self.checks, self.log, self.title = pool, checks, log, f"pool {pool.name}"
-        self.feed = Feed(pool, pool.source, log) if pool.source else None
-        self.origin = self.feed.origin if self.feed else origin  # who says what states there are
+        self.feed = Feed(pool, pool.source or Source(origin, None, (), math.inf, 0.0), log)
         # Finds out who is answered, by the rules of the workers.
         self.twin = Pool(pool._replace(policy="failover"), 1, log)
         # Whether time alone changes it: reports grow old, resolvers forget.
@@ -2135,18 +2136,14 @@ class Watch:
 
     def aim(self) -> list[tuple[str, Probe]]:
         """Find out what is to be checked."""
-        rows = [row for row, _ in self.feed.rows.values()] if self.feed else self.pool.backends
-        self.keys = [(address, self.pool.check) for row in rows for address in row.addresses
-                     if self.pool.check]
+        self.keys = [(address, self.pool.check) for row, _ in self.feed.rows.values()
+                     for address in row.addresses if self.pool.check]
         return self.keys
-
-    def polls(self) -> int:
-        """How often its source was polled, if it has one."""
-        return self.feed.polls if self.feed else 0
 
     def ready(self) -> bool:
         """Whether the first poll and the first checks are done."""
-        return bool(self.polls() or not self.feed) and all(map(self.checks.health, self.keys))
+        polled = self.feed.polls or not self.pool.source
+        return bool(polled) and all(map(self.checks.health, self.keys))
 
     def fails(self, address: str) -> bool:
         """Whether it fails its check, or has not been checked yet."""
@@ -2155,13 +2152,13 @@ class Watch:
     def look(self, now: float) -> None:
         """Look at it, and tell what is new unless nothing can be."""
         before = self.seen
-        self.seen = (self.polls(), int(now) * self.ages, *map(self.checks.health, self.keys))
+        self.seen = (self.feed.polls, int(now) * self.ages, *map(self.checks.health, self.keys))
         if self.seen != before:
             self.tell(now)
 
     def tell(self, now: float) -> None:
         """Make the line and the status, and log each thing that is not as it was."""
-        rows, stale, newest = self.feed.report(now) if self.feed else (self.pool.backends, False, 0)
+        rows, stale, newest = self.feed.report(now)
         rows = [row._replace(down=tuple(filter(self.fails, row.addresses))) for row in rows]
         self.line = json.dumps([self.pool.name, stale, newest, rows])
         self.twin.load(rows, stale, now)
@@ -2169,10 +2166,9 @@ class Watch:
                     for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
         self.log_states(rows, answered, now)
         self.log_troubles()
-        unknown = f", {self.feed.unknown}" if self.feed and stale else ""
         self.status = (f"{self.pool.name} {sum(map(Backend.up, self.twin.backends))}/{len(rows)} up"
                        + self.show_drain([row for row in rows if row.state == "drain"], answered)
-                       + unknown)
+                       + f", {self.feed.unknown}" * stale)
 
     def log_troubles(self) -> None:
         """Log what is wrong with the pool as a whole."""
@@ -2200,8 +2196,8 @@ class Watch:
         first, known, lines = self.known is None, self.known or {}, []
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
-        if first and self.feed:
-            self.log.change(f"{self.title}: {len(rows)} backends, read from {self.origin}")
+        if first and self.pool.source:
+            self.log.change(f"{self.title}: {len(rows)} backends, read from {self.feed.origin}")
         self.known = {}
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
@@ -2234,7 +2230,7 @@ class Watch:
         if new.state == old.state:
             return (f"{address}: drained: no resolver that keeps the TTL hands it out any more; "
                     f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
-        why = f"says {self.origin}"
+        why = f"says {self.feed.origin}"
         if self.pool.check and (old.checked or new.checked):
             target = self.checks.targets.get((address, self.pool.check))
             why = f"check {show_check(self.pool.check, address)}: {target.reason if target else ''}"
@@ -2267,7 +2263,7 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
         if pool.name in memory["pools"]:
             past = memory["pools"][pool.name]
             watch.known = {address: Past(*each) for address, each in past.items()}
-        if watch.feed and pool.name in rows:
+        if pool.source and pool.name in rows:
             watch.feed.take(*rows[pool.name])
         if before is not config:  # a reload: its processes may answer TCP clients for a while
             watch.overlap = life.beat() + RETIRE_LIMIT
@@ -2287,7 +2283,7 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
     checks, limit = watches[0].checks, life.beat() + begin(watches)
     while not life.wait(PUBLISH):
         now, seen = life.beat(), moment
-        moment = int(now), now > limit, checks.changes, *(watch.polls() for watch in watches)
+        moment = int(now), now > limit, checks.changes, *(watch.feed.polls for watch in watches)
         if moment != seen:
             checks.want((key for watch in watches for key in watch.aim()), now)
         if moment != seen and (now > limit or all(watch.ready() for watch in watches)):
@@ -2302,7 +2298,7 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
 
 def begin(watches: Sequence[Watch]) -> float:
     """Start polls and checks; returns the seconds that the first round may take."""
-    feeds = [watch.feed for watch in watches if watch.feed]
+    feeds = [watch.feed for watch in watches if watch.pool.source]
     polls = [feed.source.timeout + 1 for feed in feeds]
     timeouts = [watch.pool.check.timeout + 1 for watch in watches if watch.pool.check]
     for feed in feeds:
