@@ -1767,14 +1767,15 @@ class Feed(threading.Thread):
         # When the last good poll began, or this; what the config says does not grow old.
         self.good = time.monotonic() if pool.source else math.inf
         self.times, self.unknown = 0, ""  # how often the load was unknown; that it is so now
-        self.rows = {row.addresses: (row, -math.inf) for row in pool.backends}  # row, true when
+        # As of the last good poll, and as the config has them: row, true when.
+        self.rows = self.base = {row.addresses: (row, -math.inf) for row in pool.backends}
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
 
     def take(self, rows: Sequence[Row], at: float) -> None:
         """Begin with rows that were read by somebody else, as far as the config has them still."""
-        self.rows |= {row.addresses: (row, at) for row in rows
-                      if not self.inline or row.addresses in self.rows}
+        self.rows = self.base | {row.addresses: (row, at) for row in rows
+                                 if not self.base or row.addresses in self.base}
 
     def run(self) -> None:
         """Poll every `every` seconds, counted from start to start."""
@@ -1797,9 +1798,7 @@ class Feed(threading.Thread):
         if len(records) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
         # Nobody knows whose the lines are that cannot be read: then all rows stay.
-        rows = self.rows.copy() if wrong else {
-            row.addresses: (row, -math.inf) for row in self.pool.backends}
-        good = 0
+        rows, good = (self.rows if wrong else self.base).copy(), 0
         for record in records:
             try:
                 if record.pop("pool", pool) == pool:
