@@ -2230,7 +2230,7 @@ class Watch:
             return (f"{address}: drained: no resolver that keeps the TTL hands it out any more; "
                     f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
         why = f"says {self.feed.origin}"
-        if self.pool.check and (old.checked or new.checked):
+        if self.pool.check and (new.checked or old.checked and new.state == "up"):
             target = self.checks.targets.get((address, self.pool.check))
             why = f"check {show_check(self.pool.check, address)}: {target.reason if target else ''}"
         line = f"{address}: {old.state} -> {new.state}, {why}"

@@ -4015,6 +4015,20 @@ check = { command = ["true", "{address}"] }
         watch.look(1061.0)
         self.assertEqual(watch.known["10.0.0.1"].state, "drain", "its check is of no interest")
 
+    def test_a_change_is_told_with_who_made_it(self):
+        config = pool(backends='["10.0.0.1"]', more='check = "tcp://:1"')
+        desk, past = Desk(config), lbdns.Past
+        watch = lbdns.Watch(desk.state.names["api.example.com"].config, "test.toml",
+                            lbdns.Checks({}), desk.log)
+        for old, new, why in (
+                (past("up", False, 0.0), past("down", True, 9.0), "check tcp://10.0.0.1:1: "),
+                (past("down", True, 0.0), past("up", False, 9.0), "check tcp://10.0.0.1:1: "),
+                (past("down", True, 0.0), past("drain", False, 9.0), "says test.toml; "),
+                (past("down", True, 0.0), past("absent", False, 9.0), "says test.toml; "),
+                (past("drain", False, 0.0), past("up", False, 9.0), "says test.toml; ")):
+            self.assertIn(f"{old.state} -> {new.state}, {why}",
+                          watch.explain("10.0.0.1", old, new, 9.0))
+
     @staticmethod
     def seconds(stamp):
         return time.mktime(time.strptime(stamp, "%Y-%m-%dT%H:%M:%S"))
@@ -5476,7 +5490,8 @@ class Engines(unittest.TestCase):
         def put(*counts):
             sql("".join(self.documented("sql", "INSERT", address=f"10.0.0.{number}", count=count)
                         for number, count in enumerate(counts, 1))  # in one transaction,
-                + "UPDATE backends SET updated_at = updated_at + 3600")  # as fresh as each poll
+                # as fresh as each poll
+                + "UPDATE backends SET updated_at = updated_at + 3600, max_connections = 3000")
 
         def expect(load, times):
             for server in servers:
@@ -5489,7 +5504,7 @@ class Engines(unittest.TestCase):
             with engine.up():
                 sql(self.documented("sql", "CREATE ROLE") + "INSERT INTO backends (pool, address, "
                     "state) VALUES ('api.example.com', '10.0.0.4', 'drain')")
-                put(10**6, 2 * 10**6, 3 * 10**6)
+                put(1000, 5000, 5000)  # all but one are full
                 config = self.documented("toml", "psql").replace("every = 1", "every = 0.5")
                 servers = [stack.enter_context(Server(self.CONFIG + config, env=engine.env))
                            for _ in range(4)]
@@ -5499,12 +5514,12 @@ class Engines(unittest.TestCase):
                 engine.process.send_signal(signal.SIGQUIT)  # pg_ctl stop -m immediate
             expect("unknown", 1)
             with engine.up():
-                put(3 * 10**6, 2 * 10**6, 10**6)
+                put(5000, 5000, 1000)
                 expect("known", 1)
                 engine.process.send_signal(signal.SIGSTOP)
                 expect("unknown", 2)
                 engine.process.send_signal(signal.SIGCONT)
-                put(3 * 10**6, 2 * 10**6, 10**6)
+                put(5000, 5000, 1000)
                 expect("known", 2)
                 late = [len(asker.replies) for asker in askers]
                 for asker in askers:
