@@ -759,7 +759,7 @@ class LeastConnections(RoundRobin):
         median = known[len(known) // 2] if known else 0.0
         brings = self.pool.brings
         self.arrange((self.level(each, median if load is None else load, median)
-                      + brings * each.recent / each.capacity
+                      + brings * (each.recent + each.given - each.counted) / each.capacity
                       for each, load in zip(backends, loads, strict=True)),
                      (brings / each.capacity for each in backends))
 
@@ -1757,6 +1757,11 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def worse(one: str, other: str) -> str:
+    """Which of two states counts, of config and source: a drain in the config is meant."""
+    return max(one, other, key=STATES.index)
+
+
 class Feed(threading.Thread):
     """A pool's source. Its thread polls it, again and again, and keeps the last good rows. Where
     the config is the source, which never changes, it is not started."""
@@ -1774,8 +1779,11 @@ class Feed(threading.Thread):
 
     def take(self, rows: Sequence[Row], at: float) -> None:
         """Begin with rows that were read by somebody else, as far as the config has them still."""
-        self.rows = self.base | {row.addresses: (row, at) for row in rows
-                                 if not self.base or row.addresses in self.base}
+        self.rows = self.base.copy()
+        for row in rows:
+            given, _ = self.base.get(row.addresses, (None if self.base else row, at))
+            if given:
+                self.rows[row.addresses] = row._replace(state=worse(given.state, row.state)), at
 
     def run(self) -> None:
         """Poll every `every` seconds, counted from start to start."""
@@ -1808,6 +1816,7 @@ class Feed(threading.Thread):
                 wrong.append(f"{record.get('address')!s:.40}: {bad}")
                 with contextlib.suppress(Problem, KeyError):
                     kept = backend_address(record.get("address"))
+                    kept = self.inline[kept[0]].addresses if self.inline else kept
                     rows[kept] = self.rows[kept]
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not good:
@@ -1830,8 +1839,7 @@ class Feed(threading.Thread):
         row = row or Row(addresses)
         # At most as fresh as the poll, also where its clock is ahead of ours.
         at = min(now, time.monotonic() - time.time() + given.pop("updated_at", math.inf))
-        # Of two states the worse counts: a drain in the config is meant.
-        given["state"] = max(row.state, given.get("state", "up"), key=STATES.index)
+        given["state"] = worse(row.state, given.get("state", "up"))
         return row._replace(**given), at
 
     def report(self, now: float) -> tuple[list[Row], bool, float]:

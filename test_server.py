@@ -1118,6 +1118,15 @@ class Policies(unittest.TestCase):
         self.assertEqual(desk.ask().rdatas, ["10.0.0.2"])
         self.assertEqual(set(desk.count(30).values()), {10})
 
+    def test_row_17_answers_are_not_forgotten_when_a_backend_fills_up(self):
+        desk = Desk(pool("least-connections", weighted(*[1] * 13)))
+        desk.load(*((f"10.0.0.{at}", {"connections": 100 * (at > 1), "max_connections":
+                                      120 + at if at > 5 else None}) for at in range(1, 14)))
+        counts = desk.count(600)
+        self.assertEqual([counts[f"10.0.0.{at}"] for at in range(6, 14)], list(range(26, 34)))
+        for at in range(2, 6):  # the newcomer's ramp begins once
+            self.assertAlmostEqual(counts["10.0.0.1"] - counts[f"10.0.0.{at}"], 16, delta=2)
+
     def test_row_18_a_limit_that_is_lifted_holds_no_longer(self):
         desk = Desk(pool("failover", weighted(1, 1)))
         desk.load(("10.0.0.1", {"connections": 6, "max_connections": 6}), "10.0.0.2")
@@ -3029,6 +3038,21 @@ class Printed(unittest.TestCase):
                 with self.assertRaisesRegex(lbdns.Problem, "^no rows that can be used"):
                     self.poll(feed, line)
                 self.assertIn(("10.0.0.2",), feed.rows)
+
+    def test_row_21_the_last_row_of_a_dual_stack_backend_stays_too(self):
+        feed = self.feed('backends = ["10.0.0.1", ["10.0.0.2", "fd00::2"]]')
+        self.poll(feed, "10.0.0.1 5", "10.0.0.2 6 1 NULL drain")
+        rows = self.poll(feed, "10.0.0.1 5", "fd00::2 -1 1 NULL drain")
+        self.assertEqual(rows["10.0.0.2", "fd00::2"], (6, 1.0, None, "drain"))
+
+    def test_row_35_a_drain_in_the_config_needs_no_source(self):
+        old = self.feed('backends = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]')
+        self.poll(old, "10.0.0.1 5", "10.0.0.2 6", "10.0.0.3 7 1 NULL drain")
+        new = self.feed('backends = ["10.0.0.1", { address = "10.0.0.2", state = "drain" }, '
+                        '"10.0.0.3", "10.0.0.4"]')
+        new.take([row for row, _ in old.rows.values()], 1.0)
+        self.assertEqual([row.state for row, _ in new.rows.values()],
+                         ["up", "drain", "drain", "up"])
 
     def test_row_21_nothing_printed_and_too_many_rows_fail_the_poll(self):
         for lines, says in (((), "^no rows$"), (("# nothing", ""), "^no rows$"),
