@@ -125,12 +125,13 @@ LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than repor
 LOAD_PRIOR = 32.0         # answers to see before they tell what one of them brings
 LOAD_GROWTH = 4.0         # weight of connections that were seen to come, lest short lives hide them
 LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
-RAMP = 4.0                # times its fair share that an emptier backend gets at most,
+RAMP = 4.3                # times its fair share that an emptier backend gets at most,
 RAMP_START = 16.0         # but for so many connections that even an empty one gets at once
 RAMP_LIMIT = 15.0         # how fast one near its limit is spared: from 13 % of room, all at 7 %
 FROZEN_AFTER = 60.0       # seconds without a change, or four polls, and
 FROZEN_ANSWERS = 8        # that many own answers, after which a report is not believed
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
+COMMANDS_MAX = 4096       # commands that run at the same time, of checks and sources
 OUTPUT_MAX = 1 << 20      # octets a command may print, to each of stdout and stderr
 ROWS_MAX = 10_000         # rows a source may have; more would stall answers at each poll
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
@@ -141,7 +142,7 @@ CHECK_FIRST = 1.0         # and at most from the first of them to the last
 CHECK_TIMEOUT = 2.0       # seconds a check may take, unless the config says otherwise
 CHECK_READ = 65536        # octets of an HTTP reply that are looked at
 CHECK_RESERVE = 64        # file descriptors of the monitor for everything but checks
-CHECK_THREADS = 64        # commands that check at the same time
+CHECK_THREADS = 192       # commands that check at the same time; the unit allows 512 tasks
 CHECK_TEXT = 120          # characters of a command's output that are told
 DRAIN_MARGIN = 1.0        # seconds in which the last worker has learned of a drain
 LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
@@ -248,9 +249,9 @@ class Row(NamedTuple):
 
 class Backend:
     """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "capacity", "connections", "counted", "down", "frozen", "full_at",
-                 "given", "key", "max_connections", "moved", "rdata", "recent", "reported", "state",
-                 "turns", "weight")
+    __slots__ = ("addresses", "capacity", "connections", "counted", "down", "fresh", "frozen",
+                 "full_at", "given", "key", "max_connections", "moved", "rdata", "recent",
+                 "reported", "room", "served", "state", "turns", "weight")
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
@@ -263,6 +264,9 @@ class Backend:
         self.recent = 0.0               # and lately: answers of LOAD_MEMORY
         self.moved = 0.0, 0             # when its report last changed, and `given` then
         self.frozen = False             # whether its report stands still though it should not
+        self.served = False             # whether it was up in the last snapshot,
+        self.fresh = True               # and was not in the one before
+        self.room = 0.0, 0              # from when its room for more is counted, `given` then
         self.full_at = math.inf         # value of `given` at which it has max_connections, if ever
 
     def take(self, row: Row) -> None:
@@ -276,12 +280,14 @@ class Backend:
         """Compare the report with the last one; returns by how much more than chance it grew."""
         old, self.reported, given = self.reported, self.connections, self.given
         if self.connections != old:
-            self.moved = now, given
+            self.moved = self.room = now, given
+        elif now - self.room[0] > LOAD_MEMORY:  # by when answers before would show in the report
+            self.room = now, given
         since, before = self.moved
         self.frozen = (self.connections is not None and now - since > patience
                        and given - before >= FROZEN_ANSWERS)
         self.recent = (self.recent + given - self.counted) * fade if self.up() else 0.0
-        self.counted = given
+        self.counted, self.fresh, self.served = given, not self.served, self.up()
         if not self.up() or old is None or self.connections is None:
             return 0
         return max(0, self.connections - old - LOAD_NOISE)
@@ -696,7 +702,8 @@ class RoundRobin(Policy):
             backend.turns[self.rtype] = turn
         level = min(turns)[0] if turns else 0.0
         steps = [1 / each.capacity for each in backends]
-        self.arrange([max(level, each.turns.get(self.rtype, level)) for each in backends]
+        self.arrange([max(level, min(each.turns.get(self.rtype, level), level + step))
+                      for each, step in zip(backends, steps, strict=True)]
                      if turns else [step * random.random() for step in steps], steps)
 
     def arrange(self, bases: Iterable[float], steps: Iterable[float]) -> None:
@@ -734,6 +741,11 @@ class RoundRobin(Policy):
         return [turn[2] for turn in taken]
 
 
+def middle(values: list[float]) -> float:
+    """The median; of none, 0."""
+    return sorted(values)[len(values) // 2] if values else 0.0
+
+
 class LeastConnections(RoundRobin):
     """The smallest (reported connections + what own recent answers bring) / weight.
 
@@ -755,9 +767,7 @@ class LeastConnections(RoundRobin):
         Policy.plan(self, backends)
         loads = [None if each.frozen or each.connections is None
                  else each.connections / each.capacity for each in backends]
-        known = sorted(load for load in loads if load is not None)
-        median = known[len(known) // 2] if known else 0.0
-        brings = self.pool.brings
+        median, brings = middle([load for load in loads if load is not None]), self.pool.brings
         self.arrange((self.level(each, median if load is None else load, median)
                       + brings * (each.recent + each.given - each.counted) / each.capacity
                       for each, load in zip(backends, loads, strict=True)),
@@ -877,6 +887,10 @@ class Pool:
         answers = sum([each.given - each.counted for each in self.backends])
         grown = sum([each.observe(self.loaded, fade, self.patience) for each in self.backends])
         up = [each for each in self.backends if each.up()]
+        # Who has just come has not been sparing with answers: others do not owe it theirs.
+        usual = middle([each.recent / each.capacity for each in up if not each.fresh])
+        for each in up:
+            each.recent = usual * each.capacity if each.fresh else each.recent
         known = [each.connections for each in up
                  if each.connections is not None and not each.frozen]
         total = sum(known) * len(up) / max(1, len(known))
@@ -888,7 +902,7 @@ class Pool:
         for each in self.backends:
             if each.max_connections is not None and each.connections is not None:
                 room = max(0, each.max_connections - each.connections)
-                each.full_at = each.given + math.ceil(room / self.brings)
+                each.full_at = each.room[1] + math.ceil(room / self.brings)
         if self.kind is LeastConnections:
             frozen = [each.addresses[0] for each in self.backends if each.frozen]
             self.log.trouble(
@@ -1623,6 +1637,7 @@ def read_sqlite(source: Source, pool: str) -> Records:
                 database.execute("PRAGMA journal_mode = WAL")  # so that reading blocks no writer
         database = sqlite3.connect(uri + "ro", uri=True, timeout=source.timeout / 4)
         with contextlib.closing(database):
+            database.text_factory = lambda octets: octets.decode("utf-8", "replace")
             limit = time.monotonic() + source.timeout
             database.set_progress_handler(lambda: time.monotonic() > limit, 10_000)
             cursor = database.execute(source.query or TABLE_QUERY, () if source.query else (pool,))
@@ -1643,6 +1658,7 @@ def read_command(source: Source, pool: str) -> Records:
     if code:
         said = errors.decode("utf-8", "replace").strip().partition("\n")[0]
         raise Problem(f"exit code {code}" + f": {said:.200}" * bool(said))
+    octets = octets.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
     lines, records, wrong = octets.split(b"\n"), list[dict[str, Any]](), list[str]()
     if octets.lstrip()[:1] == b"[":
         try:
@@ -1683,7 +1699,9 @@ def parse_number(value: Any) -> Any:
     return value
 
 
-COMMANDS: set[int] = set()        # process groups that run; they end with this process
+# Process groups that run, 0 = none: they end with this process. The monitor's stand in memory that
+# it shares, so that the supervisor can end them when it is killed.
+COMMANDS = memoryview(array.array("Q", bytes(8 * COMMANDS_MAX)))
 COMMANDS_LOCK = threading.Lock()  # held while one starts, lest it is missed above
 
 
@@ -1694,10 +1712,11 @@ def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, byt
     import subprocess
     try:
         with COMMANDS_LOCK:
+            place = COMMANDS.tolist().index(0)
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
-            COMMANDS.add(process.pid)
+            COMMANDS[place] = process.pid
     except (OSError, ValueError) as bad:  # ValueError: a NUL in a word
         raise Problem(f"cannot be run: {getattr(bad, 'strerror', None) or bad}") from None
     outputs = bytearray(), bytearray()
@@ -1708,7 +1727,7 @@ def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, byt
             read_outputs(process.poll, selector, seconds)
         finally:
             kill_group(process.pid)
-            COMMANDS.discard(process.pid)
+            COMMANDS[place] = 0
     return process.returncode, bytes(outputs[0]), bytes(outputs[1])
 
 
@@ -1734,13 +1753,23 @@ def read_outputs(ended: Callable[[], int | None], selector: selectors.BaseSelect
                 raise Problem(f"printed more than {OUTPUT_MAX} octets")
 
 
-def prepare_commands(config: Config, log: Log) -> None:
+def prepare_commands(config: Config, commands: "memoryview[int]", log: Log) -> None:
     """Have commands run beside the config, so that paths in them are relative to it like others."""
+    global COMMANDS
+    COMMANDS = commands
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # their ends need not wake the supervisor
     try:
         os.chdir(pathlib.Path(config.file).parent)
     except OSError as bad:
         log.error(f"commands cannot run in the config's folder: {bad.strerror}")
+
+
+def kill_groups(groups: "memoryview[int]") -> None:
+    """End what stands in such a memory."""
+    for place, group in enumerate(groups):
+        if group:
+            kill_group(group)
+            groups[place] = 0
 
 
 def kill_group(group: int) -> None:
@@ -1752,8 +1781,7 @@ def kill_group(group: int) -> None:
 def leave(code: int) -> NoReturn:
     """End this process and the commands that it runs."""
     COMMANDS_LOCK.acquire(timeout=WAKE)  # for good: no more are started
-    for group in COMMANDS.copy():
-        kill_group(group)
+    kill_groups(COMMANDS)
     os._exit(code)
 
 
@@ -1777,9 +1805,9 @@ class Feed(threading.Thread):
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
 
-    def take(self, rows: Sequence[Row], at: float) -> None:
-        """Begin with rows that were read by somebody else, as far as the config has them still."""
-        self.rows = self.base.copy()
+    def take(self, pool: str, stale: bool, at: float, rows: Sequence[Row]) -> None:
+        """Begin with what somebody else has read, as far as the config has it still."""
+        self.rows, self.good = self.base.copy(), -math.inf if stale else self.good
         for row in rows:
             given, _ = self.base.get(row.addresses, (None if self.base else row, at))
             if given:
@@ -1805,23 +1833,31 @@ class Feed(threading.Thread):
         records, wrong = read(self.source, pool)
         if len(records) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
-        # Nobody knows whose the lines are that cannot be read: then all rows stay.
-        rows, good = (self.rows if wrong else self.base).copy(), 0
+        rows, kept = dict[tuple[str, ...], tuple[Row, float]](), self.base
+        if wrong:  # nobody knows whose the lines are that cannot be read
+            kept = kept | self.keep(None, now)
         for record in records:
             try:
                 if record.pop("pool", pool) == pool:
                     row, at = self.check(record, now)
-                    rows[row.addresses], good = (row, at), good + 1
+                    rows[row.addresses] = row, at
             except Problem as bad:
                 wrong.append(f"{record.get('address')!s:.40}: {bad}")
-                with contextlib.suppress(Problem, KeyError):
-                    kept = backend_address(record.get("address"))
-                    kept = self.inline[kept[0]].addresses if self.inline else kept
-                    rows[kept] = self.rows[kept]
+                kept = kept | self.keep(record.get("address"), now)
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
-        if not good:
+        if not rows:
             raise Problem("no rows" + (" that can be used" if wrong else ""))
-        self.rows = rows
+        self.rows = kept | rows
+
+    def keep(self, address: Any, now: float) -> "dict[tuple[str, ...], tuple[Row, float]]":
+        """The last good row of whom a bad record is about. When that cannot be told, all that are
+        young enough: who was removed must not stay for ever."""
+        try:
+            kept = backend_address(address)
+        except Problem:
+            return {key: row for key, row in self.rows.items() if row[1] > now - self.pool.stale}
+        kept = self.inline[kept[0]].addresses if kept[0] in self.inline else kept
+        return {kept: self.rows[kept]} if kept in self.rows else {}
 
     def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
         """The row that a record makes, by the rules of inline backends, and when it was true
@@ -1912,6 +1948,8 @@ def judge(probe: Probe, reply: bytes, ended: bool) -> str | None:
     if not match or not end:
         return "no HTTP reply" if reply else "closed without a reply"
     status = int(match[1])
+    if status < 200 and status not in probe.status:  # the reply is still to come: RFC 9110 15.2
+        return judge(probe, body, ended)
     if status not in (probe.status or range(200, 400)):
         return f"status {status}"
     if re.search(rb"(?i)\r\ntransfer-encoding:[^\r]*chunked", head):  # RFC 9112 7.1: cut out sizes
@@ -2079,7 +2117,13 @@ class Checks(threading.Thread):
         # Not by streams, except for TLS: 415 to 505 us of CPU time a check, against 215 to 260.
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
             sock.setblocking(False)
-            await loop.sock_connect(sock, (address, probe.port))
+            code = sock.connect_ex((address, probe.port))
+            if code in LOCAL:  # what comes later, such as from a router, is about the backend
+                raise Problem(os.strerror(code))
+            try:
+                await loop.sock_connect(sock, (address, probe.port))
+            except OSError as bad:
+                raise ConnectionError(os.strerror(bad.errno or 0).lower()) from None
             if not probe.path:
                 return ""
             request = (f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\nUser-Agent: "
@@ -2134,7 +2178,8 @@ class Watch:
         self.twin = Pool(pool._replace(policy="failover"), 1, log)
         # Whether time alone changes it: reports grow old, resolvers forget.
         self.ages = bool(pool.source) or any(row.state == "drain" for row in pool.backends)
-        self.keys: list[tuple[str, Probe]] = []    # of its targets
+        self.keys: list[tuple[str, Probe]] = []    # of its targets,
+        self.aimed: int = False                    # once it has been polled
         self.seen: tuple[Any, ...] = ()            # what decided when it was looked at,
         self.status = self.line = ""               # what it showed then
         self.known: dict[str, Past] | None = None  # by address
@@ -2143,14 +2188,14 @@ class Watch:
 
     def aim(self) -> list[tuple[str, Probe]]:
         """Find out what is to be checked."""
+        self.aimed = self.feed.polls or not self.pool.source  # before the rows, which come first
         self.keys = [(address, self.pool.check) for row, _ in self.feed.rows.values()
                      for address in row.addresses if self.pool.check]
         return self.keys
 
     def ready(self) -> bool:
         """Whether the first poll and the first checks are done."""
-        polled = self.feed.polls or not self.pool.source
-        return bool(polled) and all(map(self.checks.health, self.keys))
+        return bool(self.aimed) and all(map(self.checks.health, self.keys))
 
     def fails(self, address: str) -> bool:
         """Whether it fails its check, or has not been checked yet."""
@@ -2260,7 +2305,7 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
     forgets neither load nor health."""
     _, memo, *lines = life.generation.read()[1].decode().split("\n")
     memory: dict[str, Any] = {"targets": {}, "pools": {}, **json.loads(memo)}
-    rows = {name: (rows, at) for name, _, at, rows in map(read_line, lines)}
+    known = {line[0]: line for line in map(read_line, lines)}
     checks, watches = Checks(memory["targets"]), []
     for owner, pool in config.pools.items():
         if not is_watched(pool):
@@ -2270,8 +2315,8 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
         if pool.name in memory["pools"]:
             past = memory["pools"][pool.name]
             watch.known = {address: Past(*each) for address, each in past.items()}
-        if pool.source and pool.name in rows:
-            watch.feed.take(*rows[pool.name])
+        if pool.source and pool.name in known:
+            watch.feed.take(*known[pool.name])
         if before is not config:  # a reload: its processes may answer TCP clients for a while
             watch.overlap = life.beat() + RETIRE_LIMIT
             watch.kept = max(pool.ttl, before.pools[owner].ttl if owner in before.pools else 0)
@@ -2285,7 +2330,7 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
     A snapshot is a line of status for people, one of what the next monitor has to know, and then
     one for each pool. `before` is the config of the processes that answered so far.
     """
-    prepare_commands(config, log)
+    prepare_commands(config, life.generation.commands, log)
     watches, last, moment = make_watches(config, before, life, log), "", tuple[float, ...]()
     checks, limit = watches[0].checks, life.beat() + begin(watches)
     while not life.wait(PUBLISH):
@@ -2352,6 +2397,7 @@ class Generation:
         # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
         # [-1]: how it ends, 0 = it serves
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 2))).cast("Q")
+        self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")  # of its monitor
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
         else:
@@ -2692,6 +2738,8 @@ class Supervisor:
         for generation in self.generations:
             for child in (each for each in generation.children if each.pid == pid):
                 child.pid, lived = 0, time.monotonic() - child.born
+                if child.slot == 1:
+                    kill_groups(generation.commands)
                 if generation.until == math.inf:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
                     self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
@@ -2890,6 +2938,7 @@ def check_url(value: Any) -> tuple[str, str, int, str]:
     if host and not re.fullmatch(HOST_NAME, host):
         raise Problem("the host, which Host and SNI say, must be a name; who is asked are the "
                       "backends")
+    wire.parse_name(host or ".")
     port = port if match[3] else URL_PORTS[kind]
     if not 0 < port <= 65535:
         raise Problem("needs a port from 1 to 65535")

@@ -12,6 +12,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import errno
 import functools
 import importlib.util
 import io
@@ -922,6 +923,13 @@ class Policies(unittest.TestCase):
         self.assertLessEqual(max(steady) - min(steady), 1, counts)
         self.assertLessEqual(counts["10.0.0.2"], max(steady))
 
+    def test_row_14_a_weight_that_was_tiny_holds_nobody_back(self):
+        desk = Desk(pool("round-robin", weighted(1, 1)))
+        desk.load(("10.0.0.1", {"weight": 0.001}), "10.0.0.2")
+        self.assertGreater(desk.count(2000)["10.0.0.1"], 0)
+        desk.load("10.0.0.1", "10.0.0.2")
+        self.assertEqual(set(desk.count(20).values()), {10})
+
     def test_row_14_round_robin_newcomers_start_level(self):
         desk = Desk(pool("round-robin", weighted(1, 1)))
         desk.count(30)
@@ -1126,6 +1134,32 @@ class Policies(unittest.TestCase):
         self.assertEqual([counts[f"10.0.0.{at}"] for at in range(6, 14)], list(range(26, 34)))
         for at in range(2, 6):  # the newcomer's ramp begins once
             self.assertAlmostEqual(counts["10.0.0.1"] - counts[f"10.0.0.{at}"], 16, delta=2)
+
+    def test_row_18_a_row_that_is_read_again_is_no_new_report(self):
+        for policy in ("random", "least-connections"):
+            desk, row = Desk(pool(policy, weighted(1, 1))), {"connections": 90}
+            got = Counter()
+            for _ in range(15):  # a poll a second of a row that is written each 20 s
+                desk.load(("10.0.0.1", {**row, "max_connections": 100}), ("10.0.0.2", row))
+                got += desk.count(10)
+                desk.now += 1
+            with self.subTest(policy):
+                self.assertEqual(got["10.0.0.1"], 10 if policy == "random" else got["10.0.0.1"])
+                self.assertLessEqual(got["10.0.0.1"], 10)
+        desk.load(("10.0.0.1", {"connections": 50, "max_connections": 100}), ("10.0.0.2", row))
+        self.assertGreater(desk.count(30)["10.0.0.1"], 20, "a new report, and all its room")
+
+    def test_row_17_who_comes_back_is_not_owed_what_others_got_meanwhile(self):
+        desk = Desk(pool("least-connections", weighted(*[1] * 10)))
+
+        def second(state):
+            desk.now += 1
+            desk.load(("10.0.0.1", {"connections": 100, "state": state}),
+                      *((f"10.0.0.{at}", {"connections": 100}) for at in range(2, 11)))
+            return desk.count(1000)["10.0.0.1"]
+        self.assertEqual(sum(second("down") for _ in range(20)), 0)
+        self.assertAlmostEqual(second("up"), 100, delta=20)
+        self.assertAlmostEqual(second("up"), 100, delta=20)
 
     def test_row_18_a_limit_that_is_lifted_holds_no_longer(self):
         desk = Desk(pool("failover", weighted(1, 1)))
@@ -1699,6 +1733,7 @@ IN_POOL = (
         ("ftp://:21", "must be tcp, http or https; "), (":443", "must be ~tcp://:443"),
         ("tcp://", "needs a port"), ("tcp://:0", "needs a port"),
         ("http://:65536/", "needs a port"),
+        ("http://a..b/", "~"), ("http://.a/", "~"), (f"https://{'x' * 64}/", "~"),
         ("tcp://host:80", "tcp has no host~no path"), ("tcp://:80/x", "tcp has no host~no path"),
         ("http://192.0.2.1:80/", "the host~must be a name"), ("http://u@h/", "must be ~tcp://:443"),
         ("http://:80/a b", "must be ~tcp://:443"), ("http://[fd00::1]/", "must be ~tcp://:443"))),
@@ -2783,7 +2818,7 @@ class Sources(unittest.TestCase):
         begun = time.monotonic()
         self.expect("api", "10.0.0.7")
         self.assertLess(time.monotonic() - begun, 0.1 + 1 + 4, "4 s are for a busy machine")
-        self.table.fill({"address": "10.0.0.7", "connections": 50},
+        self.table.fill({"address": "10.0.0.7", "connections": 50, "max_connections": 50},
                         {"address": "10.0.0.8,fd00::8", "connections": 0})
         self.expect("api", "10.0.0.8")
         self.expect("api", "fd00::8", rtype="AAAA")
@@ -2854,7 +2889,8 @@ class Sources(unittest.TestCase):
                 {"address": "10.0.0.12", "connections": None, "max_connections": None})
         for _ in self.trouble(r"api\.example\.com: rows of \S*b\.db", "10 ignored",
                               lambda: self.table.fill(*rows), lambda: self.table.fill("10.0.0.9")):
-            self.expect("api", "10.0.0.1", "10.0.0.12")
+            # Those of before stay as well, since they could be meant by what cannot be read.
+            self.expect("api", "10.0.0.1", "10.0.0.12", "10.0.0.2", "10.0.0.3")
 
     def test_row_21_a_bad_row_keeps_its_last_good_one(self):
         full = {"address": "10.0.0.2", "connections": 5000, "max_connections": 5000}
@@ -3024,20 +3060,23 @@ class Printed(unittest.TestCase):
                 ('{"address": "10.0.0.1"', "line 2: Expecting .*: b'{\"address\": ", 2),
                 ("{" * 5000, "line 2: ", 2), ('{"a":' * 50000, "line 2: ", 2),
                 (b"\x00\xff\xfe\x1b", r"line 2: .*can't decode byte 0xff.*: b'.x00.xff.xfe", 2),
-                ("nonsense/1 7", "address = 'nonsense/1': is no IPv4 or IPv6 address", 0),
-                ("10.0.0.1,10.0.0.2|7", "must be at most one IPv4 and one IPv6", 0),
+                ("nonsense/1 7", "address = 'nonsense/1': is no IPv4 or IPv6 address", 2),
+                ("10.0.0.1,10.0.0.2|7", "must be at most one IPv4 and one IPv6", 2),
+                ('{"connections": 7}', "None: ", 2),
                 ("www.example.com 7", "host names are possible only as inline", 0)):
             with self.subTest(line):
                 feed = self.feed()
                 self.poll(feed, *good)
                 rows = self.poll(feed, "10.0.0.2 8", line)
                 self.assertRegex(feed.skipped, "^1 ignored, such as: .*" + says)
-                # Whose an unreadable line is nobody knows: then 10.0.0.3 stays as well.
+                # Whose an unreadable line is nobody knows: then 10.0.0.3 stays for `stale` seconds.
                 self.assertEqual({address[-1]: row[0] for (address,), row in rows.items()},
                                  [{"2": 8}, {"1": 5, "2": 8}, {"1": 5, "2": 8, "3": 7}][kept])
                 with self.assertRaisesRegex(lbdns.Problem, "^no rows that can be used"):
                     self.poll(feed, line)
                 self.assertIn(("10.0.0.2",), feed.rows)
+                rows = self.poll(feed, "10.0.0.2 8", line, now=time.monotonic() + feed.pool.stale)
+                self.assertEqual(len(rows), 2 if kept == 1 else 1)
 
     def test_row_21_the_last_row_of_a_dual_stack_backend_stays_too(self):
         feed = self.feed('backends = ["10.0.0.1", ["10.0.0.2", "fd00::2"]]')
@@ -3045,12 +3084,21 @@ class Printed(unittest.TestCase):
         rows = self.poll(feed, "10.0.0.1 5", "fd00::2 -1 1 NULL drain")
         self.assertEqual(rows["10.0.0.2", "fd00::2"], (6, 1.0, None, "drain"))
 
+    def test_row_21_a_byte_order_mark_is_no_part_of_the_first_address(self):
+        self.assertEqual(list(self.poll(self.feed(), b"\xef\xbb\xbf10.0.0.1 5")), [("10.0.0.1",)])
+
+    def test_row_22_a_reload_does_not_forget_that_the_load_is_unknown(self):
+        for stale in (False, True):
+            feed = self.feed()
+            feed.take("api.example.com", stale, 0.0, [lbdns.Row(("10.0.0.1",))])
+            self.assertEqual(feed.report(time.monotonic())[1], stale)
+
     def test_row_35_a_drain_in_the_config_needs_no_source(self):
         old = self.feed('backends = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]')
         self.poll(old, "10.0.0.1 5", "10.0.0.2 6", "10.0.0.3 7 1 NULL drain")
         new = self.feed('backends = ["10.0.0.1", { address = "10.0.0.2", state = "drain" }, '
                         '"10.0.0.3", "10.0.0.4"]')
-        new.take([row for row, _ in old.rows.values()], 1.0)
+        new.take("api.example.com", False, 1.0, [row for row, _ in old.rows.values()])
         self.assertEqual([row.state for row, _ in new.rows.values()],
                          ["up", "drain", "drain", "up"])
 
@@ -3176,7 +3224,7 @@ class RunCommand(unittest.TestCase):
                     found = str(bad)
                 self.assertEqual(found, result)
                 until(lambda: not alive(MARK), lambda: f"left over: {alive(MARK)}")
-        self.assertEqual((zombies(os.getpid()), lbdns.COMMANDS), ([], set()))
+        self.assertEqual((zombies(os.getpid()), any(lbdns.COMMANDS)), ([], False))
 
     def test_case_55_a_whole_mebibyte_is_no_trouble(self):
         script = f"head -c {1 << 20} /dev/zero; head -c {1 << 20} /dev/zero >&2"
@@ -3202,7 +3250,7 @@ class RunCommand(unittest.TestCase):
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertEqual((results, lbdns.COMMANDS), ([True] * 40, set()))
+        self.assertEqual((results, any(lbdns.COMMANDS)), ([True] * 40, False))
 
 
 COMMAND = """
@@ -3326,6 +3374,14 @@ class CommandEnds(unittest.TestCase):
             server.signal(signal.SIGTERM)
             self.assertEqual(server.process.wait(PATIENCE), 0)
             self.gone(*new)
+
+    def test_case_55_commands_do_not_outlive_a_killed_monitor(self):
+        with self.server() as server:
+            old = alive(MARK)
+            monitor = max(server.pids(), key=lambda pid: int(status_of(pid, "Threads") or 0))
+            os.kill(monitor, signal.SIGKILL)
+            self.gone(monitor, *old)
+            until(lambda: len(alive(MARK)) == 2)  # the new monitor's
 
     def test_case_46_commands_do_not_outlive_a_killed_supervisor(self):
         with self.server() as server:
@@ -3518,6 +3574,9 @@ class CheckOnce(unittest.TestCase):
     def test_row_28_the_status_counts(self):
         for status, more, result in (
                 (b"200 OK", {}, ""), (b"204", {}, ""), (b"302 Found", {}, ""), (b"399 x", {}, ""),
+                (b"100 Continue\r\n\r\nHTTP/1.1 200 OK", {}, ""),
+                (b"103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 503 Busy", {}, "status 503"),
+                (b"100 Continue", {}, "closed without a reply"), (b"103 x", {"status": 103}, ""),
                 (b"400 x", {}, "status 400"), (b"503 Busy", {}, "status 503"),
                 (b"200 OK", {"status": 204}, "status 200"), (b"503 x", {"status": [200, 503]}, "")):
             with self.subTest(status):
@@ -3601,6 +3660,29 @@ class CheckOnce(unittest.TestCase):
                 self.assertIsNone(check_once("tcp://:1", trouble=os.strerror(number)))
         self.assertIsNone(check_once({"command": ["/nowhere/x", "{address}"]},
                                      trouble="cannot be run: No such file"))
+        self.assertIsNone(self.connect(errno.ENETUNREACH, trouble="Network is unreachable"))
+
+    @staticmethod
+    def connect(at_once, later=0, **options):
+        """What a check finds when connect(2) fails with these numbers, at once or later."""
+        class Failing(socket.socket):
+            def connect_ex(self, address):
+                return at_once or errno.EINPROGRESS
+
+        async def sock_connect(loop, sock, address):
+            if later:
+                raise OSError(later, f"Connect call failed {address}")
+        with unittest.mock.patch.object(lbdns, "socket", SimpleNamespace(
+                **{**vars(socket), "socket": Failing})), unittest.mock.patch.object(
+                asyncio.SelectorEventLoop, "sock_connect", sock_connect):
+            return check_once("tcp://:1", **options)
+
+    def test_row_24_what_a_router_says_is_about_the_backend(self):
+        for number, says in ((errno.ENETUNREACH, "network is unreachable"),
+                             (errno.EHOSTUNREACH, "no route to host"),
+                             (errno.EACCES, "permission denied"),
+                             (errno.ECONNREFUSED, "connection refused")):
+            self.assertEqual(self.connect(0, number), says)
 
     def test_a_command_is_the_judge(self):
         def run(script, **more):
