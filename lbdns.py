@@ -873,6 +873,9 @@ class Pool:
             each.max_connections is not None for each in self.backends)
         if self.counting:
             self.learn(passed)
+            self.limit()
+        if self.kind is LeastConnections:
+            self.tell_frozen()
         self.plan()
 
     def learn(self, passed: float) -> None:
@@ -887,7 +890,7 @@ class Pool:
         answers = sum([each.given - each.counted for each in self.backends])
         grown = sum([each.observe(self.loaded, fade, self.patience) for each in self.backends])
         up = [each for each in self.backends if each.up()]
-        # Who has just come has not been sparing with answers: others do not owe it theirs.
+        # Who has just come counts as answered like the others, lest it gets all they got meanwhile.
         usual = middle([each.recent / each.capacity for each in up if not each.fresh])
         for each in up:
             each.recent = usual * each.capacity if each.fresh else each.recent
@@ -899,16 +902,21 @@ class Pool:
         self.answered = self.answered * keep + answers
         self.brings = max(self.scale, self.brings * keep,
                           (LOAD_PRIOR + self.came) / (LOAD_PRIOR + self.answered))
+
+    def limit(self) -> None:
+        """Set after which answer each backend is full."""
         for each in self.backends:
             if each.max_connections is not None and each.connections is not None:
                 room = max(0, each.max_connections - each.connections)
                 each.full_at = each.room[1] + math.ceil(room / self.brings)
-        if self.kind is LeastConnections:
-            frozen = [each.addresses[0] for each in self.backends if each.frozen]
-            self.log.trouble(
-                f"pool {self.config.name}: reports", frozen and
-                f"{frozen[0]} and {len(frozen) - 1} others have not moved for {self.patience:g} s "
-                "despite answers; counted as the median" or "")
+
+    def tell_frozen(self) -> None:
+        """Log whose reports are not believed."""
+        frozen = [each.addresses[0] for each in self.backends if each.frozen]
+        self.log.trouble(
+            f"pool {self.config.name}: reports", frozen and
+            f"{frozen[0]} and {len(frozen) - 1} others have not moved for {self.patience:g} s "
+            "despite answers; counted as the median" or "")
 
     def plan(self) -> None:
         """Decide for each type who is eligible and by which policy."""
