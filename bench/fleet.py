@@ -77,10 +77,10 @@ class Plan(NamedTuple):
     """When things happen, in seconds from the first connection."""
     fill: float = 15       # until then, all connections of the equilibrium are opened
     warm: float = 40       # the end of the warm-up: what comes later counts
-    kill: float = 85
-    add: float = 130
-    drain: float = 185
-    end: float = 225
+    kill: float = 75
+    add: float = 115
+    drain: float = 195     # by when the newcomer has its share
+    end: float = 235
     settle: float = 30     # how long after an event the settled figures leave out
     lifetime: float = 60   # mean of a connection
     sample: float = 0.5    # between two looks at the connections
