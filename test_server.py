@@ -1156,10 +1156,10 @@ class Policies(unittest.TestCase):
             desk.now += 1
             desk.load(("10.0.0.1", {"connections": 100, "state": state}),
                       *((f"10.0.0.{at}", {"connections": 100}) for at in range(2, 11)))
-            return desk.count(1000)["10.0.0.1"]
-        self.assertEqual(sum(second("down") for _ in range(20)), 0)
-        self.assertAlmostEqual(second("up"), 100, delta=20)
-        self.assertAlmostEqual(second("up"), 100, delta=20)
+            return desk.count(200)["10.0.0.1"]
+        self.assertEqual(sum(second("down") for _ in range(12)), 0)
+        self.assertAlmostEqual(second("up"), 20, delta=4)
+        self.assertAlmostEqual(second("up"), 20, delta=4)
 
     def test_row_18_a_limit_that_is_lifted_holds_no_longer(self):
         desk = Desk(pool("failover", weighted(1, 1)))
@@ -6027,14 +6027,16 @@ class Batched(unittest.TestCase):
                 " for at in (0, 64)); one.value, two.value = two.value, one.value; return 3")
         longer = ("count = real(*words); ctypes.c_uint.from_address(words[1] + 56).value += 1;"
                   " return count")
-        for function, does in (
-                ("recvmmsg", None), ("sendmmsg", None),
-                ("recvmmsg", "return -1"), ("recvmmsg", "return 0"), ("recvmmsg", swap),
-                ("recvmmsg", longer), ("recvmmsg", "return max(0, real(*words) - 1)"),
-                ("sendmmsg", "return -1"), ("sendmmsg", "return words[2]"),
-                ("sendmmsg", "return real(words[0], words[1] + 64, words[2] - 1, words[3]) + 1")):
-            with self.subTest(function=function, does=does):
-                self.says("UDP one by one: ", constants={"UDP_MMSG": True}, prelude=f"""
+        cases = (
+            ("recvmmsg", None), ("sendmmsg", None),
+            ("recvmmsg", "return -1"), ("recvmmsg", "return 0"), ("recvmmsg", swap),
+            ("recvmmsg", longer), ("recvmmsg", "return max(0, real(*words) - 1)"),
+            ("sendmmsg", "return -1"), ("sendmmsg", "return words[2]"),
+            ("sendmmsg", "return real(words[0], words[1] + 64, words[2] - 1, words[3]) + 1"))
+
+        def tell(case):
+            function, does = case
+            self.says("UDP one by one: ", constants={"UDP_MMSG": True}, prelude=f"""
 import ctypes
 class Library(ctypes.CDLL):
     def __getattr__(self, name):
@@ -6049,6 +6051,10 @@ class Library(ctypes.CDLL):
         return changed
 ctypes.CDLL = Library
 """)
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:  # most of it is waiting
+            results = {case: threads.submit(tell, case) for case in cases}
+        self.assertEqual({case: result.exception() for case, result in results.items()},
+                         dict.fromkeys(cases))
 
     def test_case_61_it_takes_batches_where_no_memory_may_become_executable(self):
         import ctypes
