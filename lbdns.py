@@ -1841,9 +1841,8 @@ class Feed(threading.Thread):
         records, wrong = read(self.source, pool)
         if len(records) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
-        rows, kept = dict[tuple[str, ...], tuple[Row, float]](), self.base
-        if wrong:  # nobody knows whose the lines are that cannot be read
-            kept = kept | self.keep(None, now)
+        rows = dict[tuple[str, ...], tuple[Row, float]]()
+        blamed = {self.whose(None)} if wrong else set()
         for record in records:
             try:
                 if record.pop("pool", pool) == pool:
@@ -1851,21 +1850,23 @@ class Feed(threading.Thread):
                     rows[row.addresses] = row, at
             except Problem as bad:
                 wrong.append(f"{record.get('address')!s:.40}: {bad}")
-                kept = kept | self.keep(record.get("address"), now)
+                blamed.add(self.whose(record.get("address")))
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not rows:
             raise Problem("no rows" + (" that can be used" if wrong else ""))
-        self.rows = kept | rows
+        # Where nobody knows whose a bad record is, all that are young enough stay: who was removed
+        # must not stay for ever.
+        oldest = now - self.pool.stale if None in blamed else math.inf
+        kept = {key: row for key, row in self.rows.items() if key in blamed or row[1] > oldest}
+        self.rows = self.base | kept | rows
 
-    def keep(self, address: Any, now: float) -> "dict[tuple[str, ...], tuple[Row, float]]":
-        """The last good row of whom a bad record is about. When that cannot be told, all that are
-        young enough: who was removed must not stay for ever."""
+    def whose(self, address: Any) -> tuple[str, ...] | None:
+        """Addresses of the backend that a bad record is about; None where it does not tell."""
         try:
-            kept = backend_address(address)
+            found = backend_address(address)
         except Problem:
-            return {key: row for key, row in self.rows.items() if row[1] > now - self.pool.stale}
-        kept = self.inline[kept[0]].addresses if kept[0] in self.inline else kept
-        return {kept: self.rows[kept]} if kept in self.rows else {}
+            return None
+        return self.inline[found[0]].addresses if found[0] in self.inline else found
 
     def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
         """The row that a record makes, by the rules of inline backends, and when it was true
