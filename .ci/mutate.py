@@ -49,7 +49,8 @@ def damage(packet, rng):
 def desk(seed):
     """A state and dice, equal to those of each other desk of this seed."""
     config = lbdns.inline_config(["api.example.com=1.2.3.4,2001:db8::1,1.2.3.5"], 0)
-    return lbdns.State(config, bytes(16), lbdns.Log()), 0.0, random.Random(seed).random
+    dice = random.Random(seed).random
+    return lbdns.State(config, bytes(16), lbdns.Log(), dice), 0.0, dice
 
 
 def fast_path(state, now, dice):
@@ -58,12 +59,12 @@ def fast_path(state, now, dice):
 
     def miss(packet, client, tcp):
         asked.append(packet)
-        return lbdns.answer(packet, client, tcp, state, now, dice)
+        return lbdns.decide(packet, client, tcp, state, now, dice)
     cache = lbdns.Cache(state, dice, miss)
 
     def reply_to(packet, client, tcp):
-        replies = lbdns.apply([packet], cache.replies([packet], [client].copy, tcp))
-        return replies[0] if replies else None
+        [reply] = cache.replies([packet], [client].copy, tcp)
+        return packet[:2] + reply if reply else None
     return reply_to, asked
 
 

@@ -82,7 +82,6 @@ class Ours:
 
     def __init__(self, backends, info):
         import lbdns
-        random.seed(info["random"].random())   # its plans shuffle with the module's dice
         pool = {"policy": self.policy,
                 "backends": [{key: value for key, value in each.items() if value is not None}
                              for each in backends],
@@ -90,14 +89,15 @@ class Ours:
         [self.config] = lbdns.Checker("bench").config(
             {"zones": {"example.com": {}}, "pools": {"api.example.com": pool}}).pools.values()
         self.types, self.dice = (lbdns.wire.A, lbdns.wire.AAAA), info["random"].random
-        self.pool = lbdns.Pool(self.config, 1, lbdns.Log())
+        shuffle = random.Random(info["random"].random()).random   # of its plans
+        self.pool = lbdns.Pool(self.config, 1, lbdns.Log(), shuffle)
         self.index = {row.addresses: at for at, row in enumerate(self.config.backends)}
 
     def poll(self, now, rows):
         """The rows as the monitor publishes them; what its check says stands in `up`."""
-        self.pool.load([row._replace(connections=each["connections"],
-                                     state="up" if each["up"] else "down")
-                        for row, each in zip(self.config.backends, rows, strict=True)], False, now)
+        rows = [row._replace(connections=each["connections"], state="up" if each["up"] else "down")
+                for row, each in zip(self.config.backends, rows, strict=True)]
+        lbdns.at_once(self.pool.load(rows, False, now))
 
     def pick(self, now, family=0):
         """The place of the backend that a query for A is answered with, or one for AAAA."""
