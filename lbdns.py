@@ -1046,8 +1046,7 @@ class Pool:
             backends.append(backend)
             if len(backends) % SLICE == 0:
                 yield
-        passed, self.backends = max(0.0, now - self.loaded), backends
-        self.loaded, self.stale = now, stale
+        passed, self.backends, self.loaded = max(0.0, now - self.loaded), backends, now
         self.counting = self.kind is LeastConnections or any(
             each.max_connections is not None for each in self.backends)
         if self.counting:
@@ -1055,6 +1054,8 @@ class Pool:
         self.limit()
         if self.kind is LeastConnections:
             self.tell_frozen()
+        if stale != self.stale:  # answers say so, whatever the policy
+            self.stale, self.current = stale, {}
         self.plan()
 
     def learn(self, passed: float) -> Iterator[None]:
@@ -1121,6 +1122,8 @@ class Pool:
             if (rtype, kind) not in self.policies or not policy.holds(eligible, limited):
                 policy.plan(eligible, limited)
                 same = False
+            if self.current.get(rtype) != (policy, unusual):
+                policy.deal = None  # its records have another TTL
             self.policies[rtype, kind] = policy
             current[rtype] = policy, unusual
         if not same or current != self.current:
@@ -2526,6 +2529,8 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
     A snapshot is a line of status for people, one of what the next monitor has to know, and then
     one for each pool. `before` is the config of the processes that answered so far.
     """
+    with contextlib.suppress(OSError):  # a sandbox forbids it
+        os.nice(5)  # where processors are short, answers come first
     prepare_commands(config, life.generation.commands, log)
     watches, last, moment = make_watches(config, before, life, log), "", tuple[float, ...]()
     checks, limit = watches[0].checks, life.beat() + begin(watches)

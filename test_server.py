@@ -582,6 +582,15 @@ class Lookup(unittest.TestCase):
                    ("del.api", "A", "NOERROR  |  | NS"), ("x.del.api", "A", "NOERROR  |  | NS"),
                    ("1-del.api", "A", "NOERROR aa | 1-del.api 60 A 1.2.3.4 |"))
 
+    def test_a_name_server_that_is_a_pool_has_glue(self):
+        desk = Fast(ZONE.replace("www ", "sub 300 NS api\nsub 300 NS ns1\nwww ", 1)
+                    + POOL.replace('"8.8.8.8"', '["8.8.8.8", "fd00::8"]'))
+        seen = Counter(desk.ask("x.sub.example.com").additional[0] for _ in range(90))
+        self.assertEqual(sorted(seen), [f"api.example.com. 60 A {address}" for address in (
+            "1.2.3.4", "8.8.4.4", "8.8.8.8")])
+        self.assertEqual(desk.ask("x.sub.example.com").additional[1:],
+                         ["api.example.com. 60 AAAA fd00::8", "ns1.example.com. 300 A 127.0.0.1"])
+
     def test_nested_zones_and_ds_at_a_childs_apex(self):
         self.check(("www.child", "A", "NOERROR aa | www.child 300 A 192.0.2.33 |"),
                    ("child", "NS", "NOERROR aa | child 3600 NS ns1.child |"),
@@ -808,6 +817,20 @@ class Edns(unittest.TestCase):
         other = self.desk.ask(client="192.0.2.78", options=option(10, sent)).options[10]
         self.assertNotEqual(other, cookie, "the cookie is bound to the client's address")
 
+    def test_a_server_cookie_holds_the_time_and_not_how_long_the_host_is_up(self):
+        with Server(ZONE + POOL) as server:  # RFC 9018 4.3: Unix time, in seconds
+            cookie = server.ask("api.example.com", options=option(10, b"12345678")).options[10]
+        self.assertEqual(cookie[8:12], b"\1\0\0\0")
+        self.assertAlmostEqual(int.from_bytes(cookie[12:16], "big"), time.time(), delta=120)
+
+    def test_cookies_outlive_a_clock_that_steps_back(self):
+        desk, stamps = Fast(ZONE + POOL), []
+        for desk.now in (3.6e9, 3.6e9 + 60, 1.0e9, 2.0**32 + 120):  # 2106, and a clock set right
+            for _ in range(2):
+                octets = desk.ask(options=option(10, b"12345678")).options[10]
+                stamps.append(int.from_bytes(octets[12:16], "big"))
+        self.assertEqual(stamps, [3600000000] * 2 + [3600000060] * 2 + [999999960] * 2 + [104] * 2)
+
     def test_nsid_when_asked(self):
         self.assertEqual(self.desk.ask(options=option(3)).options, {3: b"ns1"})
         self.assertEqual(Desk().ask(options=option(3)).options, {})
@@ -970,6 +993,45 @@ class Policies(unittest.TestCase):
         moved = [old for old, new in zip(before, after, strict=True) if old != new]
         self.assertEqual(set(moved), {"10.0.0.10"})
         self.assertAlmostEqual(len(moved), 100, delta=30)
+
+    def test_hash_spreads_new_networks_by_weight_and_remembers_them(self):
+        for weights in ([1] * 100, [1, 2, 4] * 20):
+            desk = Desk(pool("hash", weighted(*weights)))
+            twin = Desk(pool("hash", "[" + ", ".join(
+                re.findall("{.*?}", weighted(*weights))[::-1]) + "]"))
+            policy, other = (each.state.names["api.example.com"].current[wire.A][0]
+                             for each in (desk, twin))
+            networks = [lbdns.hash_octets(bytes([1, *at.to_bytes(3, "big")]))
+                        for at in range(20_000)]
+            got = Counter(policy.choose(network, 1)[0].addresses[0] for network in networks)
+            expected = {f"10.0.0.{at}": 20_000 * weight / sum(weights)
+                        for at, weight in enumerate(weights, 1)}
+            chi = sum((got[each] - share) ** 2 / share for each, share in expected.items())
+            self.assertLess(chi, len(weights) + 4 * math.sqrt(2 * len(weights)))
+            for network in networks[:200]:  # on every server, in whatever order they are listed
+                self.assertEqual(*([backend.addresses for backend in each.choose(network, 3)]
+                                   for each in (policy, other)))
+        with unittest.mock.patch.object(lbdns.Hash, "choose", side_effect=AssertionError):
+            with self.assertRaises(AssertionError):
+                desk.ask(client="10.1.2.3")
+            policy.found.update({bytes([1, 10, 1, 2]): policy.backends[:1]})
+            self.assertEqual(desk.ask(client="10.1.2.3").rdatas, ["10.0.0.1"])
+
+    def test_hash_gives_what_a_full_backend_had_to_others_and_back(self):
+        desk = Desk(pool("hash", weighted(*[1] * 10)))
+        clients = [f"10.{n // 256}.{n % 256}.7" for n in range(300)]
+        before = {client: desk.ask(client=client).rdatas[0] for client in clients}
+        full, = [client for client in clients if before[client] == "10.0.0.4"][:1]
+        rows = [f"10.0.0.{n}" for n in range(1, 11)]
+        rows[3] = ("10.0.0.4", {"connections": 0, "max_connections": 3})
+        desk.load(*rows)
+        self.assertEqual([desk.ask(client=full).rdatas[0] == "10.0.0.4" for _ in range(5)],
+                         [True] * 3 + [False] * 2)
+        for client in clients:
+            if before[client] != "10.0.0.4":
+                self.assertEqual(desk.ask(client=client).rdatas, [before[client]])
+        desk.load(*(f"10.0.0.{n}" for n in range(1, 11)))
+        self.assertEqual(desk.ask(client=full).rdatas, ["10.0.0.4"])
 
     def test_row_19_hash_follows_weights(self):
         desk = Desk(pool("hash", weighted(1, 1, 2)))
@@ -1170,6 +1232,24 @@ class Policies(unittest.TestCase):
         desk.load(("10.0.0.1", {"connections": 6}), "10.0.0.2")
         self.assertEqual(desk.count(5), {"10.0.0.1": 5})
 
+    def test_backends_that_fill_up_leave_one_by_one_whatever_the_policy(self):
+        for policy in lbdns.POLICIES:
+            for answers in (1, 3):
+                desk = Fast(pool(policy, weighted(*[1] * 40), f"answers = {answers}"))
+                row = {"connections": 9, "max_connections": 11}
+                desk.load(*((f"10.0.0.{at}", row) for at in range(1, 31)),
+                          *((f"10.0.0.{at}", {"state": "drain"}) for at in range(31, 41)))
+                plans = []
+                pools = desk.state.names["api.example.com"]
+                plan = pools.plan
+                with unittest.mock.patch.object(pools, "plan",
+                                                lambda plan=plan: plans.append(plan())):
+                    got = Counter(rdata for at in range(60 // answers)
+                                  for rdata in desk.ask(client=f"10.{at}.0.1").rdatas)
+                with self.subTest((policy, answers)):
+                    self.assertEqual(got, {f"10.0.0.{at}": 2 for at in range(1, 31)})
+                    self.assertLessEqual(len(plans), answers)
+
     def test_row_18_when_all_are_full_the_lowest_ratio_is_answered(self):
         desk = Desk(pool("random", weighted(1, 1, 1)))
         desk.load(("10.0.0.1", {"connections": 30, "max_connections": 10}),
@@ -1205,6 +1285,14 @@ class Policies(unittest.TestCase):
                 self.assertEqual({line.split()[1] for each in answers for line in each.answer},
                                  {"5"} if rdatas else set())
                 self.assertIsNone(desk.ask().opt)
+        for word, rtype in (("empty", "A"), ("192.0.2.9", "AAAA"), ("2001:db8::9", "A")):
+            rows = down.replace('"10.0.0.1"', '["10.0.0.1", "fd00::1"]')
+            config = pool(backends=f"[{rows}]", more=f'all_down = "{word}"').replace(
+                "ns = [", "negative_ttl = 3600\nns = [", 1)
+            desk = Fast(config)  # no resolver may keep for an hour that there is nothing
+            for _ in range(2):
+                ttls = [desk.ask(rtype=each).authority[0].split()[1] for each in (rtype, "MX")]
+                self.assertEqual(ttls, ["5", "3600"], word)
         desk = Desk(pool(backends=f"[{down}]", more='all_down = "all"\nttl = 2'))
         self.assertEqual(desk.ask().answer[0].split()[1], "2")
 
@@ -1318,6 +1406,34 @@ class Policies(unittest.TestCase):
                         for each in ("1.2.3.4", "8.8.4.4", "8.8.8.8")))
             self.assertEqual(desk.count(100), {expected: 100})
 
+    def test_a_snapshot_is_taken_over_in_slices_and_holds_as_a_whole(self):
+        for policy in ("random", "least-connections"):
+            old, new = ([f"10.{net}.{at // 250}.{at % 250}" for at in range(2000)]
+                        for net in (0, 1))
+            desk = Fast(pool(policy, json.dumps(old)).replace("backends =", "#", 1).replace(
+                "policy", 'source = { sqlite = "b.db" }\npolicy', 1))
+            desk.load(*old)
+            line = lbdns.write_line("api.example.com", True, desk.now,
+                                    [lbdns.Row((each,), connections=5) for each in new])
+            slices, seen = desk.state.load(f"status\n{{}}\n{line}", desk.now), []
+            for _ in slices:
+                seen.append({(each.rdatas[0][:5], each.ede) for each in (
+                    desk.ask(opt=True) for _ in range(3))})
+            self.assertGreaterEqual(len(seen), 2000 // lbdns.SLICE)
+            self.assertEqual(set.union(*seen), {("10.0.", None)})
+            self.assertEqual({(each.rdatas[0][:5], each.ede) for each in (
+                desk.ask(opt=True) for _ in range(9))},
+                {("10.1.", (3, "the load of the backends is unknown"))})
+
+    def test_a_rotation_goes_on_where_connections_change(self):
+        desk = Fast(pool("round-robin", weighted(*[1] * 7)))
+        turns = []
+        for connections in range(20):
+            desk.load(*((f"10.0.0.{at}", {"connections": connections}) for at in range(1, 8)))
+            turns.append(desk.ask().rdatas[0])
+        self.assertEqual(turns, turns[:7] * 2 + turns[:6])
+        self.assertLessEqual(desk.asked, 1)  # and the fast path forgets nothing
+
     def test_snapshots_keep_rotation(self):
         desk = Desk(pool("round-robin"))
         got = []
@@ -1330,11 +1446,12 @@ class Policies(unittest.TestCase):
 class CustomPolicies(unittest.TestCase):
     """A user's function picks, and whatever it does wrong, the query is answered (case 41)."""
 
-    def desk(self, body, more=""):
+    def desk(self, body, more="", backends='backends = ["1.2.3.4", "8.8.4.4", "8.8.8.8"]'):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
         self.addCleanup(shutil.rmtree, folder)
         (folder / "my.py").write_text(f"def pick(query, backends):\n    {body}\n")
-        return Desk(pool(f"{folder}/my.py:pick", more=more))
+        return Fast(f'{ZONE}\n[pools."api.example.com"]\npolicy = "{folder}/my.py:pick"\n'
+                    f"{backends or ''}\n{more}\n")
 
     def test_row_20_it_picks_one_several_or_none(self):
         self.assertEqual(self.desk("return backends[1]").count(20), {"8.8.4.4": 20})
@@ -1343,6 +1460,40 @@ class CustomPolicies(unittest.TestCase):
         self.assertEqual(self.desk("return tuple(backends)").ask().rdatas, ["1.2.3.4"])
         answer = self.desk("return None").ask()
         self.assertEqual((answer.rcode, answer.answer, answer.flags), (wire.SERVFAIL, [], "qr"))
+
+    def test_it_may_answer_addresses_of_its_own(self):
+        self.assertEqual(self.desk("return '192.0.2.7'").ask().rdatas, ["192.0.2.7"])
+        both = self.desk("return ['192.0.2.7', backends[0], '2001:db8::7']", "answers = 3")
+        self.assertEqual(both.ask().rdatas, ["192.0.2.7", "1.2.3.4"])
+        self.assertEqual(self.desk("return backends[0].addresses").ask().rdatas, ["1.2.3.4"])
+        alone = self.desk("return ['1.2.3.4', '8.8.4.4'][query.client == '192.0.2.77']",
+                          backends=None)
+        for _ in range(2):
+            self.assertEqual(alone.ask("1596-api.example.com").rdatas, ["8.8.4.4"])
+            self.assertEqual(brief(alone.ask(rtype="AAAA")), "NOERROR aa |  | SOA")
+            self.assertEqual(brief(alone.ask(rtype="MX")), "NOERROR aa |  | SOA")
+        six = self.desk("return '2001:DB8:0::7' if query.type == 'AAAA' else None", backends=None)
+        self.assertEqual(six.ask(rtype="AAAA").rdatas, ["2001:db8::7"])
+        self.assertEqual(six.ask().rcode, wire.SERVFAIL)
+        broken = self.desk("return min(backends)", backends=None)
+        self.assertEqual((broken.ask().rcode, len(broken.errors())), (wire.SERVFAIL, 1))
+
+    def test_it_gets_views_that_it_cannot_change(self):
+        desk = self.desk("""
+    for name in ("rdata", "weight", "given", "connections", "addresses", "_fields"):
+        for value in ({}, None, 7):
+            try:
+                setattr(backends[0], name, value)
+            except AttributeError:
+                continue
+            raise ValueError(f"it could set {name}")
+    first = backends[0]
+    backends.clear()
+    assert first == ("1.2.3.4", ("1.2.3.4",), 1.0, None, None, "up"), first
+    assert first.name == first.addresses[0] and first.state == "up" and first.weight == 1
+    return first""")
+        self.assertEqual(desk.count(20), {"1.2.3.4": 20})
+        self.assertEqual(desk.errors(), [])
 
     def test_row_20_it_sees_the_query(self):
         desk = self.desk("return backends[(query.name, query.type, query.client, query.subnet) == "
@@ -1552,6 +1703,15 @@ class FastPathTest(unittest.TestCase):
                                 ("2", None), ("23", both), ("12", both), ("2", None),
                                 ("12", None), ("23", None)])
 
+    def test_the_ttl_of_the_last_resort_ends_with_it(self):
+        for policy in lbdns.POLICIES:
+            desk, seen = Fast(pool(policy, more='check = "tcp://:1"')), []
+            for down in (False, True, False):
+                rows = ("1.2.3.4", "8.8.4.4", "8.8.8.8")
+                desk.load(*((row, {"down": [row] if down else []}) for row in rows))
+                seen += [{desk.ask(ident=at).answer[0].split()[1] for at in range(5)}]
+            self.assertEqual(seen, [{"60"}, {"5"}, {"60"}], policy)
+
     def test_it_equals_answer_with_a_function_of_the_users(self):
         with tempfile.TemporaryDirectory() as folder:
             (pathlib.Path(folder) / "my.py").write_text(
@@ -1658,6 +1818,142 @@ class FastPathTest(unittest.TestCase):
                   for name, options in asked]
         self.assertEqual(rdatas, rdatas[:4] * 50)
         self.assertLess(desk.asked, 10)
+
+
+class World:
+    """A config made by dice, and queries to its names that resolvers of all kinds could send."""
+    TYPES = ("A", "AAAA", "TXT", "SRV", "MX")
+    LONG = ".".join("v" * 60 for _ in range(3))  # a pool whose answers are cut off over UDP
+
+    def __init__(self, seed):
+        self.rng = rng = random.Random(seed)
+        self.pools = [f"p{number}" for number in range(8)] + ["p.deep.er", self.LONG]
+        self.rows = {f"{each}.example.com": self.make_rows() for each in self.pools}
+        records = [line for at in range(12) for line in self.rrset(f"r{at}")]
+        records += [f"{name} 60 CNAME {rng.choice(self.pools)}" for name in ("c1", "c2", "old-p0")]
+        records += ["c3 60 CNAME c1", "c4 60 CNAME nope", *self.rrset("*.wild"), *self.rrset("a.ent"),
+                    "sub 60 NS ns.sub", "sub 60 NS p1", "ns.sub 60 A 192.0.2.53", "ns1 60 A 192.0.2.1"]
+        long = [".".join("x" * 60 for _ in range(3))] + [f"{'y' * size}" for size in (1, 31, 63)]
+        for name in long:
+            records += self.rrset(name)
+        self.names = [f"r{at}" for at in range(12)] + long + self.pools * 4 + [
+            "c1", "c2", "c3", "c4", "old-p0", "x.wild", "wild", "y.x.wild", "sub", "x.sub", "ent",
+            "a.ent", "nope", "x.nope", "ns1", "z.p.deep.er", "deep.er", self.LONG, self.LONG]
+        text = "\n".join(records)
+        self.config = f"""nsid = "ns1"
+[zones."example.com"]
+ns = ["ns1.example.com.", "p2.example.com."]
+records = '''
+{text}
+'''
+""" + "".join(self.pool(name) for name in self.pools)
+
+    def rrset(self, name):
+        """1 to 60 records of one type at a name, as lines of a zone."""
+        kind, number = self.rng.choice(self.TYPES), self.rng.choice((1, 2, 5, 15, 28, 40, 60))
+        rdata = {"A": "192.0.2.{}", "AAAA": "2001:db8::{}", "TXT": '"{} of many"',
+                 "SRV": "0 0 {} ns1", "MX": "{} r{}"}[kind]
+        return [f"{name} 300 {kind} {rdata.format(at, at % 12)}" for at in range(1, number + 1)]
+
+    def make_rows(self):
+        """The addresses of a pool's backends, and each one's limit."""
+        return [([f"10.0.0.{at}", f"fd00::{at:x}"][:1 + (at % 3 > 0)],
+                 self.rng.choice((0, 0, 5, 50)))
+                for at in range(1, self.rng.choice((2, 4, 14, 30)))]
+
+    def pool(self, name):
+        """The table of a pool."""
+        rng, rows = self.rng, self.rows[f"{name}.example.com"]
+        backends = ", ".join(
+            f"{{ address = {addresses!r}, weight = {rng.choice((0, 1, 1, 2.5))}"
+            + (f", max_connections = {limit}" if limit else "") + " }" for addresses, limit in rows)
+        return (f'[pools."{name}.example.com"]\npolicy = "{rng.choice(list(lbdns.POLICIES))}"\n'
+                f"answers = {13 if name == self.LONG else rng.choice((1, 1, 1, 2, 3, 7, 13))}\n"
+                f"backends = [{backends}]\n"
+                f'all_down = "{rng.choice(("all", "empty", "servfail", "192.0.2.9"))}"\n')
+
+    def snapshot(self, desks):
+        """The same new rows for a pool on all desks, after the same time."""
+        name, passed = self.rng.choice(list(self.rows)), self.rng.choice((0.5, 1, 70))
+        sick = self.rng.choice((0, 0, 0.2, 1))
+        rows = [(",".join(addresses), {
+            "connections": self.rng.choice((None, 0, 3, 40)), "max_connections": limit or None,
+            "state": "drain" if self.rng.random() < sick / 2 else "up",
+            "down": [each for each in addresses if self.rng.random() < sick]})
+            for addresses, limit in self.rows[name]]
+        for desk in desks:
+            desk.now += passed
+            desk.load(*rows, pool=name, stale=sick == 0.2)
+
+    def season(self):
+        """What is asked for a while: a few names, types, and kinds of EDNS."""
+        rng = self.rng
+        self.asked = rng.sample(self.names, 3), rng.sample(
+            (*self.TYPES, "ANY", "NS", "SOA", "DS", "CNAME", "HTTPS"), 1) + ["A", "A"]
+        kinds = (b"", option(10, rng.randbytes(8)), option(10, rng.randbytes(24)), option(3),
+                 subnet("192.0.2.0/24"), subnet("2001:db8::/56"), option(12, bytes(30)), option(11))
+        self.kinds = [(0, rng.choice((0, 0, 0x8000)), b"")] + [
+            (rng.choice((0, 511, 512, 600, 1232, 1400, 4096)), rng.choice((0, 0x8000)),
+             rng.choice(kinds))]
+
+    def query(self):
+        """A query: octets, client, and whether it comes over TCP."""
+        rng, (names, types) = self.rng, self.asked
+        # Most queries are like many others; the rest are anything.
+        name = rng.choice(names) + ".example.com"
+        if rng.random() < 0.4:
+            name = rng.choice(("x", "1596207957-", "1596207958-", "q.", "q.r.", "z" * 40)) + name
+        if rng.random() < 0.05:  # as long as a name can be
+            while len(name) < 250:
+                name = "w" * min(63, 252 - len(name)) + "." + name
+        if rng.random() < 0.3:
+            name = "".join(rng.choice((each.upper(), each.lower())) for each in name)
+        payload, flags, options = rng.choice(self.kinds)
+        with contextlib.suppress(wire.BadText):
+            return (query(name, rng.choice(types), rng.randrange(65536), rng.choice((0, 0x100)),
+                          bool(payload or options), payload, flags, options),
+                    rng.choice(("192.0.2.77", "2001:db8::1")), rng.random() < 0.3)
+        return self.query()
+
+
+class Sequences(unittest.TestCase):
+    """The fast path says what `answer` says, whatever was asked before (LBDNS_QUERIES of them)."""
+
+    def test_random_sequences_get_what_answer_says(self):
+        number, seeds = int(os.environ.get("LBDNS_QUERIES", 20_000)), 20
+        asked = 0
+        for seed in range(seeds):
+            world = World(seed)
+            slow, fast = Desk(world.config, seed), Fast(world.config, seed)
+            for at in range(number // seeds):
+                if at % 250 == 0:
+                    world.season()
+                if at % 110 == 50:
+                    world.snapshot((slow, fast))
+                octets, client, tcp = world.query()
+                expected = slow.raw(octets, client, tcp)
+                self.assertEqual(fast.raw(octets, client, tcp), expected,
+                                 f"seed {seed}, query {at}, TCP {tcp}: {octets.hex()}")
+                if not tcp:
+                    limit = 512 if octets[11] == 0 else 1232
+                    self.assertLessEqual(len(expected), limit)
+                Answer(expected)  # decodes strictly
+            asked += fast.asked
+        self.assertLess(asked / number, 0.7)  # the others came from the fast path
+
+    def test_what_is_truncated_over_udp_is_whole_over_tcp(self):
+        lines = "\n".join(f"big 300 A 10.0.1.{at}" for at in range(40))
+        config = ZONE.replace("www ", f"{lines}\nwww ", 1) + pool(
+            "round-robin", weighted(*[1] * 13), "answers = 13").partition("[pools")[2].join(
+                ("[pools", ""))
+        desk = Fast(config)
+        self.assertEqual((desk.ask("big.example.com").flags, desk.ask("big.example.com").answer),
+                         ("qr aa tc", []))
+        desk.ask("www.example.com", tcp=True)
+        for _ in range(3):
+            self.assertEqual(len(desk.ask("big.example.com", tcp=True).answer), 40)
+            self.assertEqual(len(desk.ask("big.example.com", opt=True, payload=1232).answer), 40)
+            self.assertEqual(desk.ask("big.example.com", opt=True, payload=512).flags, "qr aa tc")
 
 
 # ---- The config checker and the commands -------------------------------------------------------
@@ -2220,6 +2516,13 @@ class Live(unittest.TestCase):
         cut, (whole,) = Answer(self.server.exchange(octets)), self.server.ask_tcp(octets)
         self.assertEqual((cut.flags, len(cut.answer), bool(cut.opt)), ("qr aa tc", 0, True))
         self.assertEqual((Answer(whole).flags, len(Answer(whole).answer)), ("qr aa", 100))
+
+    def test_a_reply_that_was_cut_off_is_cut_off_for_nobody_else(self):
+        big, www = query("big.example.com"), query("www.example.com")
+        self.assertEqual(Answer(self.server.exchange(big)).flags, "qr aa tc")
+        for octets in self.server.ask_tcp(www, big, big):
+            self.assertEqual(Answer(octets).flags, "qr aa")
+        self.assertEqual(len(Answer(octets).answer), 100)
 
     def test_row_11_case_25_each_address_answers_from_itself(self):
         for host in HOSTS:

@@ -13,15 +13,30 @@ The servers of a series run side by side and are measured in turn. us/query is t
 processes of a server per query completed, and its ratio, which holds on a busy machine, that to the
 first line of the series in the same round. RSS is the sum over the processes, after the start and
 after the loads; shared pages count in each.
+
+Then come the scenarios, asked 1,000 queries/s for --scenario-seconds (0: none of them), and a line
+for each: what was lost, how many ms half, 99 % and all of the answers took, and what share of a core
+the processes used.
+  limits   3,000 backends, each one below its max_connections
+  changes  10,000 rows that all change each second
+  table    1,000 pools with 10 rows each in one table, of which each changes once a second
 """
+import collections
 import contextlib
 import dataclasses
 import ipaddress
 import json
+import os
+import select
+import socket
 import sqlite3
+import subprocess
+import sys
+import time
 
 from common import (anti_cache, choose, describe_machine, dnsperf, interleave, median, middle,
                     parser, prepared, ratio, row, start_lbdns)
+from server import packet
 
 WINDOW = 20      # queries on their way: few enough for a reply in time at 30 ms of CPU each
 NAMES = 20_000   # in a file of queries, unless their number is what is measured
@@ -111,6 +126,92 @@ def show_series(series, sizes, options, folder, cores):
                 middle(got, "rate"), round(middle(got, "lost")), early, server.memory()[0])
 
 
+SCHEMA = """CREATE TABLE backends (pool TEXT NOT NULL, address TEXT NOT NULL, connections INTEGER,
+  weight REAL NOT NULL DEFAULT 1, max_connections INTEGER, state TEXT NOT NULL DEFAULT 'up',
+  updated_at REAL, PRIMARY KEY (pool, address))"""
+WRITER = """
+import sqlite3, sys, time
+table = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)
+for number in range(int(sys.argv[2])):
+    table.execute("UPDATE backends SET connections = 100 + (rowid * 7919 + ?) % 50", (number,))
+    time.sleep(1)
+"""
+
+
+@dataclasses.dataclass
+class Scenario:
+    """A fleet in a table, and what happens to it while it is asked."""
+    pools: int = 1
+    backends: int = 3_000
+    limit: int | None = None    # max_connections; each backend has one less
+    every: float = 1            # seconds between two polls
+    changes: bool = False       # whether all rows change each second
+
+
+SCENARIOS = {"limits": Scenario(limit=100, every=5),
+             "changes": Scenario(backends=10_000, changes=True),
+             "table": Scenario(pools=1_000, backends=10, changes=True)}
+
+
+def fleet_table(path, scenario):
+    """Make the table of a scenario."""
+    rows = [(name, address, (scenario.limit or 101) - 1, scenario.limit)
+            for name in pool_names(scenario.pools) for address in addresses(scenario.backends)]
+    with contextlib.closing(sqlite3.connect(path)) as table, table:
+        table.execute("PRAGMA journal_mode = WAL")
+        table.execute(SCHEMA)
+        table.executemany("INSERT INTO backends (pool, address, connections, max_connections) "
+                          "VALUES (?, ?, ?, ?)", rows)
+
+
+def ask_steadily(port, names, rate, seconds):
+    """Ask this many queries a second; returns the milliseconds that each answer took, sorted, and
+    how many got none."""
+    taken, sent = [], collections.OrderedDict()
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        client.connect(("127.0.0.1", port))
+        client.setblocking(False)
+        begun, number, total = time.perf_counter(), 0, round(rate * seconds)
+        while number < total or (sent and time.perf_counter() < begun + seconds + 2):
+            now = time.perf_counter()
+            while number < total and begun + number / rate <= now:
+                sent[number & 0xFFFF] = now
+                client.send(packet(number & 0xFFFF, names[number % len(names)]))
+                number += 1
+            pause = begun + number / rate - time.perf_counter() if number < total else 0.1
+            if select.select([client], [], [], max(0, pause))[0]:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        ident = int.from_bytes(client.recv(4096)[:2], "big")
+                        taken.append(1000 * (time.perf_counter() - sent.pop(ident)))
+    return sorted(taken), len(sent)
+
+
+def show_scenario(name, options, folder, cores):
+    """Run a scenario and print its line."""
+    scenario = SCENARIOS[name]
+    path = folder / f"{name}.db"
+    fleet_table(path, scenario)
+    source = f"source = {{ sqlite = {json.dumps(str(path))}, every = {scenario.every} }}"
+    pools = "".join(f'[pools."{each}"]\npolicy = "least-connections"\n{source}\n'
+                    for each in pool_names(scenario.pools))
+    seconds = options.scenario_seconds
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(start_lbdns(options, pools, folder, cores, name, len(cores)))
+        if scenario.changes:
+            writer = subprocess.Popen([sys.executable, "-c", WRITER, path, str(int(seconds + 60))])
+            stack.callback(writer.wait)
+            stack.callback(writer.kill)
+            time.sleep(2)
+        before, begun = sum(server.cpu()), time.perf_counter()
+        taken, lost = ask_steadily(server.port, anti_cache(2_000, pool_names(scenario.pools)),
+                                   1_000, seconds)
+        share = (sum(server.cpu()) - before) / 1e4 / (time.perf_counter() - begun)
+        row(name, lost, *(taken[round(part * (len(taken) - 1))] for part in (0.5, 0.99, 1)),
+            f"{share:.0f} %")
+
+
 def main():
     """The command line."""
     args = parser(__doc__)
@@ -118,14 +219,24 @@ def main():
                       help="the series (all)")
     args.add_argument("--largest", type=int, default=1_000_000, metavar="N",
                       help="leave out larger sizes; asking a million names once takes minutes")
+    args.add_argument("--scenarios", metavar="A,B", default=",".join(SCENARIOS),
+                      help="the scenarios (all)")
+    args.add_argument("--scenario-seconds", type=float, default=8, metavar="N",
+                      help="how long each is asked (%(default)s); 0 = leave them out")
     options = args.parse_args()
     chosen = choose("--only", options.only, SERIES)
+    scenarios = choose("--scenarios", options.scenarios, SCENARIOS)
     with prepared(options, workers=max(SERIES["workers"])) as (folder, cores):
         describe_machine(options, cores)
-        row("series", "size", "us/query", "ratio", "q/s", "lost", "RSS before", "RSS after")
+        if chosen:
+            row("series", "size", "us/query", "ratio", "q/s", "lost", "RSS before", "RSS after")
         for series in chosen:
             sizes = [size for size in SERIES[series] if size <= max(1, options.largest)]
             show_series(series, sizes, options, folder, cores)
+        if options.scenario_seconds > 0:
+            row("scenario", "lost", "ms, 50 %", "99 %", "100 %", "CPU")
+            for name in scenarios:
+                show_scenario(name, options, folder, cores)
 
 
 if __name__ == "__main__":
