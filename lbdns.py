@@ -1723,7 +1723,7 @@ class Worker:
         except Exception as bug:
             where = show_traceback(bug).rpartition(" ")[2]
             self.log.trouble(f"internal error, please report: line {where}",
-                             f"{bug!r} for {packet[:512].hex()}")
+                             f"{type(bug).__name__}: {bug} for {packet[:512].hex()}")
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> None:
