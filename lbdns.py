@@ -3221,16 +3221,37 @@ SOURCE = {
     "every": Key(number(0.1, 3600), 1.0), "timeout": Key(number(0.1, 60), 2.0)}
 
 
+BESIDE_CNAME = {wire.CNAME, 46, 47}       # and RRSIG, NSEC: RFC 4035 2.5
+AT_CUT = {wire.NS, wire.DS, 46, 47}       # what the parent of a delegated name holds
+
+
+def is_too_large(owner: bytes, rrset: wire.RRset) -> bool:
+    """Whether no reply, not even over TCP, has room for an RRset."""
+    if sum(map(len, rrset.rdatas), 12 * len(rrset.rdatas)) < wire.TCP_MAX // 2:
+        return False
+    query = wire.Query(0, 0)
+    query.qname = query.key = owner
+    query.question, query.has_opt = owner + bytes(4), True
+    writer = wire.Writer(query, wire.TCP_MAX)
+    writer.add(wire.ANSWER, owner, rrset)
+    return writer.truncated
+
+
 class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
     def __init__(self, file: str) -> None:
         self.file, self.folder = file, pathlib.Path(file).parent
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        self.places: dict[tuple[bytes, bytes, int], str] = {}  # apex, owner, type -> who says so
 
     def problem(self, path: str, says: str) -> None:
         """Note a problem: file, path of the key, rule."""
         self.problems.append(f"{self.file}: {path}{says}" if self.file else f"{path}{says}")
+
+    def warn(self, path: str, says: str) -> None:
+        """Note what can be served, though hardly as it is meant: path of the key, rule, remedy."""
+        self.warnings.append(f"{self.file}: {path}{says}")
 
     def text(self, path: str, file: str) -> str:
         """What a file beside the config holds, without a byte order mark."""
@@ -3289,6 +3310,9 @@ class Checker:
                 inside[above].append(name)
         for apex, zone in zones.items():
             self.finish(zone, inside[apex])
+        for zone in zones.values():
+            self.review(zone, zones)
+            self.review_servers(zone, zones, pools)
         if os.geteuid() == 0 and top["user"] not in [entry.pw_name for entry in pwd.getpwall()]:
             self.problem("user", f" = {top['user']!r}: no such user on this host")
         if self.problems:
@@ -3310,14 +3334,17 @@ class Checker:
             for record in parsed.records:
                 self.add(f"{where}.{label} line {record.line}", zone, record)
         node = zone.nodes.setdefault(apex, {})
-        for word, rtype in (("ns", wire.NS), ("contact", wire.SOA), ("serial", wire.SOA)):
+        timers = "serial", "refresh", "retry", "expire", "negative_ttl"
+        for word, rtype in (("ns", wire.NS), *((each, wire.SOA) for each in ("contact", *timers))):
             if rtype in node and isinstance(value, dict) and word in value:
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
+            if word in ("ns", "contact") and isinstance(value, dict):
+                self.warn_of_relative(f"{where}.{word}", value.get(word), zone)
         servers = tuple(dict.fromkeys(keys["ns"])) or (b"\x03ns1" + apex,)
         node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], servers))
-        timers = [keys[each] for each in ("serial", "refresh", "retry", "expire", "negative_ttl")]
+        self.places.setdefault((apex, apex, wire.NS), f"{where}.ns")
         soa = (node[wire.NS].rdatas[0] + (keys["contact"] or b"\x0ahostmaster" + apex)
-               + struct.pack("!5I", *timers))
+               + struct.pack("!5I", *(keys[each] for each in timers)))
         node.setdefault(wire.SOA, wire.RRset(wire.SOA, keys["ttl"], (soa,)))
         return zone
 
@@ -3330,9 +3357,8 @@ class Checker:
         node = zone.nodes.setdefault(owner, {})
         old = node.get(rtype, wire.RRset(rtype, record.ttl, ()))
         rdatas = tuple(dict.fromkeys((*old.rdatas, record.rdata)))
-        if wire.CNAME in (rtype, *node) and node.keys() - {rtype}:
-            self.problem(where, f": {wire.show_name(owner)} has a CNAME, which stands alone")
-        elif rtype in (wire.CNAME, wire.SOA) and len(rdatas) > 1:
+        self.places.setdefault((zone.apex, owner, rtype), where)
+        if rtype in (wire.CNAME, wire.SOA) and len(rdatas) > 1:
             self.problem(where, f": a second {wire.show_type(rtype)} of {wire.show_name(owner)}")
         elif rtype == wire.SOA and owner != zone.apex:
             self.problem(where, ": a SOA stands at the apex only")
@@ -3350,11 +3376,77 @@ class Checker:
                      if wire.NS in node and owner != zone.apex}
         soa = zone.nodes[zone.apex][wire.SOA]  # its TTL or its minimum: RFC 2308 3
         zone.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big")))
-        for server in zone.nodes[zone.apex][wire.NS].rdatas:
-            node = zone.nodes.get(server.lower(), {})
-            if zone.apex in wire.suffixes(server.lower()) and not {wire.A, wire.AAAA} & node.keys():
-                self.warnings.append(f"{self.file}: name server {wire.show_name(server)} has no "
-                                     "A or AAAA record in its zone")
+
+    def review(self, zone: Zone, zones: dict[bytes, Zone]) -> None:
+        """Check what only a finished zone shows: what stands beside a CNAME (RFC 1034 3.6.2), what
+        no answer has room for, and what none ever holds since others answer for its name."""
+        servers = {server.lower() for node in zone.nodes.values() if wire.NS in node
+                   for server in node[wire.NS].rdatas}
+        hidden: dict[bytes, list[str]] = {}  # delegated name -> what stands below it
+        for owner, node in zone.nodes.items():
+            name, names = wire.show_name(owner), wire.suffixes(owner)
+            place = {rtype: self.places.get((zone.apex, owner, rtype), "") for rtype in node}
+            beside = ", ".join(map(wire.show_type, sorted(node.keys() - BESIDE_CNAME)))
+            if wire.CNAME in node and beside:
+                self.problem(place[wire.CNAME], f": {name} has a CNAME, which stands alone, "
+                             f"beside {beside}")
+            if wire.NS in node and owner.startswith(b"\x01*"):
+                self.problem(place[wire.NS], f": {name} cannot be delegated (RFC 4592 4.2); "
+                             "delegate each name of its own")
+            holder = find_zone(names, wire.A, zones)
+            cut = find_cut(zone, names, wire.A)
+            if holder is not None and holder is not zone:
+                cut = holder.apex
+            for rtype, rrset in node.items():
+                what = f": {name} {wire.show_type(rtype)}"
+                if is_too_large(owner, rrset):
+                    self.warn(place[rtype], f"{what}: more records than the 64 KiB of an answer "
+                              "hold, so none is ever sent, not even over TCP; leave some out")
+                glue = rtype in (wire.A, wire.AAAA) and owner in servers
+                if cut and not glue and (owner != cut or rtype not in AT_CUT):
+                    hidden.setdefault(cut, []).append(place[rtype] + what)
+        for cut, found in hidden.items():
+            more = f", nor are {len(found) - 1} more" if len(found) > 1 else ""
+            self.warn(found[0], f" is never answered{more}: {wire.show_name(cut)} is a zone of its "
+                      "own, and the place for that")
+
+    def review_servers(self, zone: Zone, zones: dict[bytes, Zone],
+                       pools: dict[bytes, PoolConfig]) -> None:
+        """Warn of name servers whose addresses should be in our zones, and are not."""
+        known: Any = types.SimpleNamespace(pools=pools)  # all that `find` asks of a State
+        seen: set[bytes] = set()
+        listed = [(owner, server) for owner, found in zone.nodes.items() if wire.NS in found
+                  for server in found[wire.NS].rdatas]
+        for owner, server in listed:
+            names = wire.suffixes(server.lower())
+            home = find_zone(names, wire.A, zones)
+            cut = find_cut(home, names, wire.A) if home else None
+            if home is None or cut not in (None, owner) or names[0] in seen:
+                continue  # others have its address, or it is known
+            seen.add(names[0])
+            pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, known)
+            kinds = set(node or ())
+            if pool:
+                kinds |= {wire.address_rdata(each)[0] for row in pool.backends
+                          for each in row.addresses} or {wire.A}  # a source has addresses
+            if {wire.A, wire.AAAA} & kinds:
+                continue
+            says = (f"has no A or AAAA record in the zone {wire.show_name(home.apex)}, so "
+                    "nobody can reach it; add one, or name another server")
+            if wire.CNAME in kinds:
+                says = ("is an alias, which resolvers do not follow (RFC 2181 10.3); name a "
+                        "server that has addresses")
+            self.warn(self.places[zone.apex, owner, wire.NS],
+                      f": name server {wire.show_name(server)} {says}")
+
+    def warn_of_relative(self, where: str, value: Any, zone: Zone) -> None:
+        """Warn of names that were meant to be within the zone; those of keys are whole."""
+        for text in value if isinstance(value, list) else [value]:
+            with contextlib.suppress(Problem):  # it is no name
+                full = wire.parse_name(TEXT(text), zone.apex)
+                if not re.search(r"[.:@\\]", text) or text[-1] != "." and full in zone.nodes:
+                    self.warn(where, f" = {text!r}: stands for {text}. itself, since names in keys "
+                              f"are whole; did you mean {wire.show_name(full)}?")
 
     def pool(self, where: str, owner: bytes, value: Any, zones: dict[bytes, Zone]) -> PoolConfig:
         """One pool."""
@@ -3368,6 +3460,10 @@ class Checker:
         if len(hosts) > 1:
             self.problem(where, ".backends: addresses and host names do not mix")
         self.check_owner(where, owner, zone, True in hosts)
+        if True in hosts and zone is not None:
+            self.warn_of_relative(f"{where}.backends", [
+                each.get("address") if isinstance(each, dict) else each
+                for each in keys["backends"]], zone)
         keys.update(backends=rows, code="", name=wire.show_name(owner)[:-1])
         if keys["policy"] not in POLICIES:
             keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
@@ -3379,14 +3475,32 @@ class Checker:
         if keys["source"] is not None:
             keys["source"] = source = self.source(f"{where}.source", keys["source"])
             rhythm = max(source.every, source.timeout)
+            if keys["stale"] and keys["stale"] <= source.every:
+                self.warn(where, f".stale = {keys['stale']:g}: load is unknown before each poll, "
+                          f"since source.every = {source.every:g}; leave it out, or say "
+                          f"{3 * source.every:g}")
+        elif keys["stale"]:
+            self.warn(where, ".stale: is about the reports of a source, and there is none")
         keys["stale"] = keys["stale"] or max(10.0, 3 * rhythm)
         if keys["check"] is not None:
             keys["check"] = self.probe(f"{where}.check", keys["check"], keys["name"])
             if True in hosts:
                 self.problem(where, ".check: needs backends with addresses; these are host names")
+            self.warn_of_min_up(where, rows, keys["min_up"])
         elif keys["min_up"]:
             self.problem(where, ".min_up: needs a check, which it is about")
         return PoolConfig(**keys)
+
+    def warn_of_min_up(self, where: str, rows: Sequence[Row], min_up: int) -> None:
+        """Warn of a min_up that the inline backends of a type never exceed (Pool.healthy)."""
+        for rtype in (wire.A, wire.AAAA):
+            have = [row for row in rows if rtype in [wire.address_rdata(each)[0]
+                                                     for each in row.addresses]]
+            up = sum(row.state == "up" for row in have)
+            if have and min_up >= max(up, 2):
+                self.warn(where, f".min_up = {min_up}: checks of {wire.show_type(rtype)} never "
+                          f"count, since {up} of its backends can be up; say less than that, "
+                          "or leave it out")
 
     def source(self, where: str, value: dict[str, Any]) -> Source:
         """Where a pool's rows come from."""
@@ -3434,9 +3548,13 @@ class Checker:
         names, node = wire.suffixes(owner), zone.nodes.get(owner, {})
         if any(wire.NS in zone.nodes.get(each, {}) for each in names[:names.index(zone.apex)]):
             self.problem(where, ": below a delegation of its zone, so others answer for it")
-        for rtype in node if alias else node.keys() & {wire.A, wire.AAAA, wire.CNAME}:
-            self.problem(where, f": its zone has {wire.show_type(rtype)} at this name"
-                         + ", and host names make it a CNAME, which stands alone" * alias)
+        clash = node.keys() & {wire.A, wire.AAAA, wire.CNAME}
+        if alias:
+            clash = node.keys() - BESIDE_CNAME | node.keys() & {wire.CNAME}
+        if clash:
+            found = ", ".join(map(wire.show_type, sorted(clash)))
+            self.problem(where, f": its zone has {found} at this name" + (
+                ", and host names make it a CNAME, which stands alone" if alias else ""))
 
     def backends(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
         """The inline backends."""

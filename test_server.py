@@ -2005,10 +2005,14 @@ IN_ZONE = (
     ('ns = "ns1"', "ns = 'ns1': must be ~list"),
     ('ns = ["bad..name"]', "ns = ['bad..name']: 'bad..name': ~63 octets"),
     *((f"records = '''{text}'''", f"records {says}") for text, says in (
-        ("www CNAME a\nwww A 1.2.3.4",
-         "line 2: www.example.com. ~CNAME~alone"),
+        ("www CNAME a\nwww A 1.2.3.4\nwww MX 1 a",
+         "line 1: www.example.com. ~CNAME~alone, beside A, MX"),
         ("www A 1.2.3.4\nwww CNAME a",
-         "line 2: www.example.com. ~CNAME~alone"),
+         "line 2: www.example.com. ~CNAME~alone, beside A"),
+        ("@ 300 IN CNAME web.example.net.",
+         "line 1: example.com. ~CNAME~alone, beside NS, SOA"),
+        ("a A 1.2.3.4\n*.w NS ns1.example.net.",
+         "line 2: *.w.example.com. cannot be delegated ~4592"),
         ("w CNAME a\nw CNAME b", "line 2: a second CNAME of w.example.com."),
         ("@ SOA a b 1 2 3 4 5\n@ SOA a b 2 2 3 4 5", "line 2: a second SOA of example.com."),
         ("www SOA a b 1 2 3 4 5", "line 1: a SOA stands at the apex only"),
@@ -2017,7 +2021,8 @@ IN_ZONE = (
         ("$INCLUDE x", "line 1: $INCLUDE~"),
         ('w TXT ("a"', "line 1: ~parenthesis"))),
     ('ns = ["n.test"]\nrecords = "@ NS a"', "ns: the records have NS already"),
-    ('serial = 3\nrecords = "@ SOA a b 1 2 3 4 5"', "serial: the records have SOA already"))
+    *((f'{word} = 3\nrecords = "@ SOA a b 1 2 3 4 5"', f"{word}: the records have SOA already")
+      for word in ("serial", "refresh", "retry", "expire", "negative_ttl")))
 IN_POOL = (
     ('polcy = "random"', "polcy: unknown key; did you mean policy?"),
     ("zzz = 1", f"zzz: unknown key; known: {POOL_KEYS}"),
@@ -2100,7 +2105,9 @@ WHERE = (  # zone text, pool name, backends -> what stands against the pool's pl
     ("api AAAA fd00::9", "api.example.com", "", ": ~AAAA at this name"),
     ("api CNAME www", "api.example.com", "", ": ~CNAME at this name"),
     ("api TXT x", "api.example.com", "www.example.net",
-     ": ~TXT~CNAME"))
+     ": ~TXT~CNAME"),
+    (";", "example.com", "www.example.net", ": ~NS, SOA~CNAME"),
+    ("api CNAME x", "api.example.com", "www.example.net", ": ~CNAME~alone"))
 
 
 class ConfigCheck(unittest.TestCase):
@@ -2181,14 +2188,118 @@ class ConfigCheck(unittest.TestCase):
             self.assertEqual(soa.split()[1], rname)
         self.assertIn(".contact", self.problems(f"[{ZED}]\ncontact = 'a b'")[0])
 
+    def warnings(self, text):
+        """What is warned of, without the file's name."""
+        config = lbdns.Checker("test.toml").config(tomllib.loads(text))
+        self.assertTrue(all(each.startswith("test.toml: ") for each in config.warnings))
+        return [each[11:] for each in config.warnings]
+
+    def warned(self, text, *says):
+        """Hold the warnings against beginnings; "~" stands before what must come later on."""
+        found = self.warnings(text)
+        with self.subTest(text[:300]):
+            self.assertEqual(len(found), len(says), found)
+            for line, (first, *pieces) in zip(found, (each.split("~") for each in says),
+                                              strict=True):
+                self.assertEqual(line[:len(first)], first)
+                self.assertEqual([each for each in pieces if each not in line], [], line)
+
+    def in_zone(self, records, *says, keys="ns = ['n.test']", more=""):
+        """The same for the records of a zone, whose name is left out before what is said."""
+        self.warned(f"[{ZED}]\n{keys}\nrecords = '''\n{records}\n'''\n{more}",
+                    *(f"{ZED}.{each}" for each in says))
+
     def test_name_servers_without_an_address_are_warned_of(self):
-        def warnings(text):
-            return lbdns.Checker("test.toml").config(tomllib.loads(text)).warnings
-        says = "test.toml: name server ns1.example.com. has no A or AAAA record in its zone"
-        self.assertEqual(warnings(f"[{ZED}]"), (says,))
-        self.assertEqual(warnings(f"[{ZED}]\nns = ['ns1.example.net', 'NS1.example.com']"),
-                         (says.replace("ns1", "NS1"),))
-        self.assertEqual(warnings(f"[{ZED}]\nrecords = 'ns1 AAAA fd00::1'"), ())
+        nobody = "~has no A or AAAA record in the zone example.com., so nobody~; add one, or"
+        self.in_zone("", f"ns: name server ns1.example.com. {nobody}", keys="")
+        self.in_zone("", f"ns: name server NS1.example.com. {nobody}",
+                     keys="ns = ['ns1.example.net', 'NS1.example.com', 'ns1.example.com']")
+        self.in_zone("ns1 AAAA fd00::1", keys="")
+        self.in_zone("a.ns1 A 192.0.2.1", f"ns: name server ns1.example.com. {nobody}", keys="")
+        self.in_zone("@ NS a\n@ NS b\nb A 192.0.2.1",
+                     f"records line 1: name server a.example.com. {nobody}", keys="")
+        self.in_zone("*.w A 192.0.2.1", keys="ns = ['ns.w.example.com']")
+        self.in_zone("", keys="ns = ['ns.sub.example.com']",
+                     more="[zones.'sub.example.com']\nns = ['n.test']\nrecords = 'ns A 192.0.2.1'")
+
+    def test_a_name_server_may_be_a_pool_but_no_alias(self):
+        pool = f"[{API}]\nbackends = ['{{}}']"
+        for name in ("api", "x-api"):
+            keys = f"ns = ['{name}.example.com']"
+            self.in_zone("", keys=keys, more=pool.format("192.0.2.1"))
+            self.in_zone("", keys=keys, more=pool.format("2001:db8::1"))
+            self.in_zone("", keys=keys, more=f"[{API}]\nsource = {{ sqlite = 'x' }}")
+            self.in_zone("", f"ns: name server {name}.example.com. is an alias~2181~; name",
+                         keys=keys, more=pool.format("www.example.net"))
+        self.in_zone("a CNAME b\nb A 192.0.2.1", "ns: name server a.example.com. is an alias",
+                     keys="ns = ['a.example.com']")
+
+    def test_delegations_without_glue_are_warned_of(self):
+        nobody = "~has no A or AAAA record in the zone example.com., so nobody~; add one"
+        self.in_zone("sub NS ns.sub\nsub NS ns2.sub\nns.sub A 192.0.2.1",
+                     f"records line 1: name server ns2.sub.example.com. {nobody}")
+        self.in_zone("sub NS sub", f"records line 1: name server sub.example.com. {nobody}")
+        self.in_zone("sub NS sub\nsub A 192.0.2.1\nsub DS 1 8 1 " + "00" * 20)
+        self.in_zone("sub NS ns", f"records line 1: name server ns.example.com. {nobody}")
+        self.in_zone("sub NS ns.example.net.\nother NS ns.sub")  # others have its address
+        self.in_zone("sub NS api", more=f"[{API}]\nbackends = ['192.0.2.1']")
+        # A pool or a wildcard gives no answer below a delegation, so none that is glue.
+        self.in_zone("api.sub NS ns.api.sub\n*.api.sub A 192.0.2.1",
+                     "records line 2: *.api.sub.example.com. A is never",
+                     f"records line 1: name server ns.api.sub.example.com. {nobody}")
+
+    def test_records_that_are_never_answered_are_warned_of(self):
+        self.in_zone("sub NS n.test.\nsub TXT x\nwww.sub A 192.0.2.1\nx.www.sub NS n.test.",
+                     "records line 2: sub.example.com. TXT is never answered, nor are 2 more: "
+                     "sub.example.com. is a zone of its own")
+        self.in_zone("w.child A 192.0.2.1\nchild NS n.test.",
+                     "records line 1: w.child.example.com. A is never answered: child.example.com.",
+                     more="[zones.'child.example.com']\nns = ['n.test']")
+
+    def test_what_is_too_large_for_any_answer_is_warned_of(self):
+        def texts(count):
+            return "".join(f"big TXT {number:05}{'x' * 195}\n" for number in range(count))
+        with Server(f"[{ZED}]\nns = ['n.test']\nrecords = '''\n{texts(307)}'''\n") as server:
+            (octets,) = server.ask_tcp(query("big.example.com", "TXT", opt=True))
+            self.assertEqual((len(Answer(octets).answer), len(octets)), (307, 65435))
+        self.in_zone(texts(307))
+        self.in_zone(texts(308), "records line 1: big.example.com. TXT: ~64 KiB~; leave some out")
+        # Names that are written short make room: 4,000 octets each would be twice as much.
+        self.in_zone("".join(f"m MX {number} mail.long.name.in.the.zone\n"
+                             for number in range(4000)))
+
+    def test_names_in_keys_that_look_relative_are_warned_of(self):
+        self.in_zone("", "ns = 'ns1': stands for ns1. itself~did you mean ns1.example.com.?",
+                     keys="ns = ['ns1']")
+        self.in_zone("", keys="ns = ['ns1.']")
+        self.in_zone("ns1.dc A 192.0.2.1", "ns = 'ns1.dc': ~did you mean ns1.dc.example.com.?",
+                     keys="ns = ['ns1.dc', 'ns2.dc']")
+        self.in_zone("", "contact = 'admin': ~did you mean admin.example.com.?",
+                     keys="ns = ['n.test']\ncontact = 'admin'")
+        self.warned(f"[{ZED}]\nns = ['n.test']\n[{API}]\nbackends = ['www', {{ address = 'w2' }}]",
+                    f"{API}.backends = 'www': ~did you mean www.example.com.?",
+                    f"{API}.backends = 'w2': ~did you mean w2.example.com.?")
+
+    def test_numbers_that_never_come_true_are_warned_of(self):
+        two = "backends = ['192.0.2.1', ['192.0.2.2', '2001:db8::2']]\ncheck = 'tcp://:1'"
+        for text, says in (
+                ("source = { sqlite = 'x', every = 5 }\nstale = 5",
+                 [".stale = 5: load is unknown~every = 5; leave it out, or say 15"]),
+                ("source = { sqlite = 'x', every = 5 }\nstale = 6", []),
+                ("source = { sqlite = 'x', every = 60 }", []),
+                ("backends = ['192.0.2.1']\nstale = 5", [".stale: ~source, and there is none"]),
+                (f"{two}\nmin_up = 1", []),
+                (f"{two}\nmin_up = 3", [".min_up = 3: checks of A never count, since 2 of~; say",
+                                        ".min_up = 3: checks of AAAA never count, since 1 of"]),
+                ("backends = ['192.0.2.1', '192.0.2.2', { address = '192.0.2.3', state = 'down' }]"
+                 "\ncheck = 'tcp://:1'\nmin_up = 2", [".min_up = 2: ~ since 2 of"]),
+                ("source = { sqlite = 'x' }\ncheck = 'tcp://:1'\nmin_up = 9", [])):
+            self.warned(f"[{ZED}]\nns = ['n.test']\n[{API}]\n{text}",
+                        *(API + each for each in says))
+
+    def test_a_cname_may_stand_beside_what_dnssec_puts_there(self):
+        self.assertEqual(self.problems(f"[{ZED}]\nrecords = '''\nw CNAME a\nw TYPE46 \\# 1 00\n"
+                                       "w TYPE47 \\# 1 00'''"), [])
 
     def test_the_smallest_ttl_of_an_rrset_counts(self):
         desk = Desk(f"[{ZED}]\nrecords = '''\nwww 300 A 192.0.2.1\nwww 30 A 192.0.2.2'''")
