@@ -3237,6 +3237,24 @@ def is_too_large(owner: bytes, rrset: wire.RRset) -> bool:
     return writer.truncated
 
 
+def quote_names(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The entries of [zones] or [pools]. Without its quotes [pools.api.example.com] is a table in
+    a table in a table: it becomes an entry of the whole name."""
+    for name, value in table.items():
+        inner: dict[str, Any] = {}
+        if isinstance(value, dict) and "." not in name:  # a name with a dot had its quotes
+            inner = {word: each for word, each in value.items() if isinstance(each, dict)}
+        for word in "source", "check":  # are tables themselves, but hold none
+            if not any(isinstance(each, dict) for each in inner.get(word, {}).values()):
+                inner.pop(word, None)
+        for word, each in quote_names(inner):
+            yield f"{name}.{word}", each
+        if not inner:
+            yield name, value
+        elif value.keys() - inner.keys():
+            yield name, {word: each for word, each in value.items() if word not in inner}
+
+
 class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
     def __init__(self, file: str) -> None:
@@ -3285,8 +3303,10 @@ class Checker:
     def named(self, path: str, value: dict[str, Any]) -> Iterator[tuple[str, bytes, Any]]:
         """Path, lower-case name and value of each entry of [zones] or [pools]; no name twice."""
         seen: dict[bytes, str] = {}
-        for name, each in value.items():
+        for name, each in quote_names(value):
             where = f'{path}."{name}"'
+            if name not in value:
+                self.problem(where, f': put the name in quotes: [{path}."{name}"]')
             try:
                 key = domain(name).lower()
                 if seen.setdefault(key, name) != name:
@@ -3583,15 +3603,85 @@ def check_functions(config: Config) -> None:
                 where = f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}'
                 raise ConfigError(f"{where}: {type(bad).__name__}: {bad}") from None
 
+# How messages of tomllib begin, what began the thing they are about, and what to do.
+BROKEN_TOML = (("Unterminated string", '"""', ""), ("Expected \"'''\"", "'''", ""),
+               ("Unclosed array", "[", ""),
+               ("Illegal character '\\n'", "", "a quote is not closed"),
+               ("Unescaped", "", r"write \\ for \, or use single quotes"))
+# A string; or a word without quotes that is no key, perhaps with an address in brackets.
+BARE_WORD = re.compile(r"""("[^"]*"|'[^']*')|"""
+                       r"""((?:\[[\w:.%]*\]:|[^\s,=\[\]{}"'#])[^\s,=\[\]{}"'#]*+(?!\s*=))""")
+WORDS = TOP | ZONE | POOL | SOURCE | CHECK
+
 
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
     import tomllib
+    text = ""
     try:
-        document = tomllib.loads(pathlib.Path(file).read_text("utf-8").removeprefix("\ufeff"))
-    except (OSError, ValueError, RecursionError) as bad:  # ValueError: of TOML, UTF-8, int()
+        text = pathlib.Path(file).read_text("utf-8").removeprefix("\ufeff")
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as bad:
+        raise ConfigError(f"{file}: {explain_toml(text, str(bad))}") from None
+    except UnicodeDecodeError as bad:
+        line = bad.object.count(b"\n", 0, bad.start) + 1
+        raise ConfigError(f"{file}: line {line}: {bad.object[bad.start]:#x} is no UTF-8, which a "
+                          "config must be") from None
+    except (OSError, ValueError, RecursionError) as bad:  # ValueError: of int()
         raise ConfigError(f"{file}: {getattr(bad, 'strerror', None) or bad}") from None
     return Checker(file).config(document)
+
+
+def explain_toml(text: str, says: str) -> str:
+    """Say where a text is no TOML, in the words of tomllib, with the line and a remedy."""
+    what, _, place = says.rstrip(")").partition(" (at ")
+    _, begin, remedy = next((each for each in BROKEN_TOML if what.startswith(each[0])), ("",) * 3)
+    if not place.startswith("line "):  # "end of document": show what was begun and has no end
+        number = text.rstrip().count("\n", 0, text.rfind(begin) if begin else None)
+        place = f"line {number + 1}"
+    line = text.split("\n")[int(re.findall("[0-9]+", place)[0]) - 1].strip()
+    if not what.startswith("Cannot"):  # the second of two is no less right than the first
+        remedy = quote_words(line, what.startswith("Unclosed")) or remedy
+    return f"{place}: {what}: {line:.100}" + (f"; {remedy}" if remedy else "")
+
+
+def quote_words(line: str, inside: bool) -> str:
+    """Say how a line of TOML would be right with more quotes; "" where those are not the fault.
+    `inside` a list, a line may be without a key."""
+    import tomllib
+    header = re.match(r"\[(zones|pools)\.([^\[\]]+)", line)
+    if header:
+        found, name = header[2].strip(), header[2].strip(" \"'")
+        quoted = found in (f'"{name}"', f"'{name}'")
+        return "" if quoted else f'put the name in quotes: [{header[1]}."{name}"]'
+    line = re.sub(r"""\s#[^"']*$""", "", line).strip()
+    key, equals, value = line.partition("=")
+    key, value = key.strip(), value.strip()
+    if not re.fullmatch("[a-z_]+", key) or not equals:
+        key, value = "", line
+    if not value or not key and not inside:
+        return ""
+    fixed = BARE_WORD.sub(quote_word, value)
+    for before, after in ("", ""), ("[", "]"), ("", "]"), ("[", ""):  # a list may span lines
+        with contextlib.suppress(ValueError, RecursionError):  # no TOML, or against the rule
+            meant = tomllib.loads(f"x = {before}{fixed}{after}")["x"]
+            if key in WORDS:
+                WORDS[key].check(meant)
+            if key and before and after:
+                fixed = f"[{fixed}]"
+            return f"did you mean {key}{' = ' if key else ''}{fixed}?" if fixed != value else ""
+    return ""
+
+
+def quote_word(found: re.Match[str]) -> str:
+    """A match of BARE_WORD as TOML: strings, numbers and truth stay as they are."""
+    import tomllib
+    if found[1] or found[2] in ("True", "False"):
+        return found[0] if found[1] else found[0].lower()
+    with contextlib.suppress(ValueError):
+        tomllib.loads(f"x = {found[0]}")
+        return found[0]
+    return f'"{found[0]}"'
 
 
 # ---- 13. Command line --------------------------------------------------------------------------

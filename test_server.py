@@ -2297,6 +2297,86 @@ class ConfigCheck(unittest.TestCase):
             self.warned(f"[{ZED}]\nns = ['n.test']\n[{API}]\n{text}",
                         *(API + each for each in says))
 
+    def test_names_without_quotes_are_taken_whole_and_refused(self):
+        says = '{0}: put the name in quotes: [{0}]'
+        for name, text in (
+                (API, "[pools.api.example.com]\nbackends = ['1.2.3.4']"),
+                (API, "[pools.'api'.example.\"com\"]\nbackends = ['1.2.3.4']"),
+                (API, "[pools.api.example.com]\nsource = { sqlite = 'x' }\n"
+                      "[pools.api.example.com.check]\nurl = 'tcp://:1'"),
+                (API, "[pools]\napi.example.com.backends = ['1.2.3.4']"),
+                (API, "[pools]\napi = { example = { com = { backends = ['1.2.3.4'] } } }"),
+                ('pools."a.check.example.com"',
+                 "[pools.a.check.example.com]\nbackends = ['1.2.3.4']"),
+                ('zones."source.net"', "[zones.source.net]")):
+            self.check(f"{text}\n[{ZED}]", says.format(name))
+        self.assertEqual(self.problems(
+            f"[zones.example.com]\n[zones.example.net]\n[{API}]\nbackends = ['1.2.3.4']\n"
+            "[pools.x.example.com]\nbackends = ['1.2.3.4']\n[pools.a.example.com]\nttl = 1\n"
+            "backends = ['1.2.3.4']"),
+            ["test.toml: " + says.format(each) for each in (
+                ZED, 'zones."example.net"', 'pools."x.example.com"', 'pools."a.example.com"')])
+        self.assertEqual(self.problems("[zones.lan]\n[pools.lan]\nbackends = ['1.2.3.4']\n"
+                                       "check = { url = 'tcp://:1' }"), [])
+        self.check(f"[{ZED}]\n[{API}]\nbackends = ['1.2.3.4']\n[{API}.chek]\nurl = 'tcp://:1'",
+                   f"{API}.chek: unknown key; did you mean check?")
+
+    def broken(self, text):
+        """What is said of a file, without its name."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "test.toml")
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+            with self.assertRaises(lbdns.ConfigError) as caught:
+                lbdns.read_config(str(path))
+        line = str(caught.exception)
+        self.assertTrue(line.startswith(f"{path}: line ") and "\n" not in line, line)
+        return line.removeprefix(f"{path}: ")
+
+    def test_lines_that_are_no_toml_are_shown(self):
+        for text, says in (
+                ("a = 1\nttl = ?\n", "line 2, column 7: Invalid value: ttl = ?"),
+                ("a = 1\na = 2\n", "line 2, column 6: Cannot overwrite a value: a = 2"),
+                (f"[{API}]\n[{API}]\n", f"line 2, column 25: Cannot declare ~ twice: [{API}]"),
+                ("a: 1\n", "line 1, column 2: Expected '=' ~: a: 1"),
+                ("a = 1\n\nb = [1,\n2\n", "line 3: Unclosed array: b = [1,"),
+                ('a = """\nb\n"""\nc = """\nd\n', 'line 4: Unterminated string: c = """'),
+                ('a = "b\n', "line 1, column 7: ~: a = \"b; a quote is not closed"),
+                ('a = "\\."\n', 'line 1, ~: a = "\\."; write \\\\ for \\, or use single'),
+                (b"a = 1\n# \xe9\n", "line 2: 0xe9 is no UTF-8"),
+                ("a = [" + "1 " * 999, "line 1, column 8: Unclosed array: a = [1 1 ")):
+            first, *pieces = says.split("~")
+            line = self.broken(text)
+            self.assertEqual(line[:len(first)], first)
+            self.assertEqual([each for each in pieces if each not in line], [], line)
+            self.assertNotIn("did you mean", line)
+            self.assertLess(len(line), 200)
+
+    def test_quotes_that_lines_lack_are_proposed(self):
+        for line, meant in (
+                ("listen = [::]:9000", 'listen = ["[::]:9000"]'),
+                ("listen = [::]:9000  # both", 'listen = ["[::]:9000"]'),
+                ("listen = 0.0.0.0:53, [fd00::1]:53", 'listen = ["0.0.0.0:53", "[fd00::1]:53"]'),
+                ("listen = [0.0.0.0:53, [::]:53]", 'listen = ["0.0.0.0:53", "[::]:53"]'),
+                ("ns = ns1.example.net.", 'ns = ["ns1.example.net."]'),
+                ("log = errors", 'log = "errors"'),
+                ("policy = least-connections", 'policy = "least-connections"'),
+                ("check = https://:443/health?x", 'check = "https://:443/health?x"'),
+                ("anticache = True", "anticache = true"),
+                ("source = { sqlite = backends.db, every = 1 }",
+                 'source = { sqlite = "backends.db", every = 1 }'),
+                ("source = { command = [psql, '-c', \"SELECT 1\"] }",
+                 "source = { command = [\"psql\", '-c', \"SELECT 1\"] }"),
+                ("backends = [192.0.2.1,\n192.0.2.2]", 'backends = ["192.0.2.1",'),
+                ("backends = ['192.0.2.1',\n{ address = 192.0.2.2, weight = 2 },\n]",
+                 '{ address = "192.0.2.2", weight = 2 },')):
+            self.assertEqual(self.broken(line).partition("; did you mean ")[2], meant + "?")
+        for line in ("ttl = 1h", "workers = 2 of them", "log = verbose", "anticache = yes",
+                     "records = www A 1.2.3.4", "ns =", "log = 'errors' # no\n[a] b"):
+            self.assertNotIn("did you mean", self.broken(line))
+        for header in ("[pools.*.example.com]", "[pools.api example]", '[pools."api.example.com]'):
+            name = header[7:-1].strip('"')
+            self.assertIn(f'; put the name in quotes: [pools."{name}"]', self.broken(header + "\n"))
+
     def test_a_cname_may_stand_beside_what_dnssec_puts_there(self):
         self.assertEqual(self.problems(f"[{ZED}]\nrecords = '''\nw CNAME a\nw TYPE46 \\# 1 00\n"
                                        "w TYPE47 \\# 1 00'''"), [])
