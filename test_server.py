@@ -5870,7 +5870,7 @@ class Files(unittest.TestCase):
 
     # -- README: what it says to type is typed --
     #
-    # A block opened with ```sh is run as a whole by `bash -eu`, as a first try would be, in a
+    # A block opened with ```sh is run as a whole by `sh -eu`, as a first try would be, in a
     # folder that holds only lbdns.py and wire.py, with port 9000 free, `python3` being this
     # Python. If the next block is opened with ```text, it has to be all that was printed, also to
     # standard error and by what was started in the background: "..." stands for anything within a
@@ -5910,7 +5910,7 @@ class Files(unittest.TestCase):
             (tools / "python3").write_text(f'#!/bin/sh\nexec {shlex.join(PYTHON)} "$@"\n')
             (tools / "python3").chmod(0o755)
             process = subprocess.Popen(
-                ["bash", "-eu", "-c", block], cwd=folder, stdin=subprocess.DEVNULL, stdout=out,
+                ["sh", "-eu", "-c", block], cwd=folder, stdin=subprocess.DEVNULL, stdout=out,
                 stderr=out, start_new_session=True,
                 env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"})
             try:
@@ -5951,6 +5951,62 @@ class Files(unittest.TestCase):
     @needs(*PROGRAMS)
     def test_readme_blocks_for_other_programs(self):
         self.run_blocks(True)
+
+    @needs_file(README)
+    def test_the_configs_of_the_readme_and_the_example_give_no_warning(self):
+        configs = re.findall(r"^cat > \S+\.toml <<'TOML'\n(.*?)^TOML$", self.README.read_text(),
+                             re.M | re.S)
+        self.assertGreater(len(configs), 2)
+        for config in (*configs, lbdns.example()):
+            with self.subTest(config):
+                self.assertEqual(
+                    lbdns.Checker("x.toml").config(tomllib.loads(config)).warnings, ())
+
+    def section(self, title):
+        """The commands to copy from a section of the README, block by block."""
+        text = self.README.read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+        return [body for kind, body in self.BLOCK.findall(text) if kind == "console"]
+
+    @needs_file(README)
+    @needs_file(UNIT)
+    @needs("install")
+    def test_what_the_readme_installs_it_upgrades_and_uninstalls(self):
+        # In a folder that stands for the root, by a sudo that does nothing else and a systemctl
+        # that says what it was asked for.
+        install, upgrade, uninstall = (
+            next(each for each in self.section(title) if word in each) for title, word in (
+                ("Run it under systemd", "enable"), ("Operate", "bundle"), ("Operate", "disable")))
+        with folder_of(sudo='#!/bin/sh\nexec "$@"\n',
+                       systemctl='#!/bin/sh\necho systemctl "$@"\n') as folder:
+            for name in "sudo", "systemctl":
+                (folder / name).chmod(0o755)
+            (folder / "etc/systemd/system").mkdir(parents=True)
+
+            def type_in(block):
+                block = re.sub(r"(?<=\s)/(?=etc/|usr/|var/)", f"{folder}/", block)
+                return run("sh", "-euc", block, cwd=HERE, env={
+                    **os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+
+            def installed():
+                return sorted(str(each.relative_to(folder)) for each in folder.rglob("*")
+                              if each.is_file() and each.parent != folder)
+            said = type_in(install)
+            self.assertIn("systemctl enable --now lbdns\n", said)
+            files = ["etc/lbdns/lbdns.toml", "etc/systemd/system/lbdns.service",
+                     "usr/local/lib/lbdns/lbdns.py"]
+            self.assertEqual(installed(), files)
+            unit = self.UNIT.read_text()
+            self.assertTrue(all(f" /{each}" in unit for each in (files[0], files[2])))
+            program = (folder / files[2]).read_text()
+            (folder / files[2]).write_text("an old version")
+            said = type_in(upgrade)
+            self.assertIn("good;", said)
+            self.assertIn("systemctl restart lbdns\n", said)
+            self.assertEqual((folder / files[2]).read_text(), program)
+            self.assertIn("systemctl disable --now lbdns\n", type_in(uninstall))
+            self.assertEqual(installed(), [])
+            self.assertIn("StateDirectory=lbdns\n", unit)
+            self.assertIn(" /var/lib/lbdns /var/lib/private/lbdns\n", uninstall)
 
     def test_how_readme_blocks_are_read(self):
         text = ("x\n```sh\necho a\n```\n\n```text\na ... b\n...\nend\n```\n"
