@@ -2465,6 +2465,19 @@ class Commands(unittest.TestCase):
         path = self.file(f"[{ZED}]\nns = ['n.test']\nfile = 'good.zone'\nrecords = 'm A 192.0.2.2'")
         self.assertEqual(self.call("check", path, code=0)[1], "")
 
+    def test_warnings_are_printed_by_check_and_logged_at_start_and_reload(self):
+        text = f"[{ZED}]\n[{API}]\nbackends = ['192.0.2.1']\nstale = 9"
+        path = self.file(text)
+        out, err = self.call("check", path, code=0)
+        self.assertIn("good;", out)
+        both = f"{API}.stale: is about", f"{ZED}.ns: name server"
+        for line, says in zip(err.splitlines(), both, strict=True):
+            self.assertTrue(line.startswith(f"warning: {path}: {says} "), line)
+        with Server(text) as server:
+            self.assertEqual(server.log().count("warning: "), 2)
+            server.reload()
+            self.assertEqual(server.log().count("warning: "), 4)
+
     def test_row_31_start_with_a_bad_config_exits_2(self):
         _, _, err = self.run_it(self.file("workers = -1\nlgo = 1\n"), code=2)
         self.assertIn("workers = -1", err)
@@ -6211,44 +6224,37 @@ at_client ip link set outside up
 for _ in $(seq 200); do grep -qs ' ready$' {folder}/log && break; sleep 0.05; done
 at_client dig -r +short +tries=1 @192.0.2.1 api.example.com
 at_client dig -r +short +tries=1 +tcp @192.0.2.1 api.example.com
+{own}
 kill $server; wait $server
-"""
-NFT = """
-nft add table ip lbdns
-nft 'add chain ip lbdns prerouting { type nat hook prerouting priority dstnat; }'
-nft add rule ip lbdns prerouting udp dport 53 redirect to :9000
-nft add rule ip lbdns prerouting tcp dport 53 redirect to :9000
-"""
-IPTABLES = """
-iptables -t nat -A PREROUTING -p udp --dport 53 -j REDIRECT --to-ports 9000
-iptables -t nat -A PREROUTING -p tcp --dport 53 -j REDIRECT --to-ports 9000
 """
 
 
 @needs("unshare", "nsenter", "ip", "dig")
 class Redirect(unittest.TestCase):
-    """Port 53 without privileges: a rule of the firewall leads it to port 9000. In a network of its
-    own, with a client in another, so nothing here changes the machine."""
+    """Port 53 without privileges: a rule of the firewall, as the README has it, leads it to port
+    9000. In a network of its own, with a client in another, so nothing here changes the machine."""
 
-    def redirected_by(self, rules):
+    def redirected_by(self, *words, own=""):
+        rules = "\n" + "".join(Engines.documented("console", word) for word in words)
         try:
             run("unshare", "-n", "bash", "-euc", "ip link add inside type veth peer name outside"
                 + rules)
         except AssertionError as bad:
             not_permitted(str(bad))
         with folder_of() as folder:
-            script = fill(PORT_53, rules=rules, python=shlex.join(PYTHON), folder=folder,
+            script = fill(PORT_53, rules=rules, own=own, python=shlex.join(PYTHON), folder=folder,
                           script=shlex.quote(str(SCRIPT)))
             done = run("unshare", "-n", "bash", "-euc", script)
-        self.assertEqual(done.split(), ["1.2.3.4", "1.2.3.4"])
+        self.assertEqual(done.split(), ["1.2.3.4", "1.2.3.4"] + ["1.2.3.4"] * bool(own))
 
     @needs("nft")
     def test_nft(self):
-        self.redirected_by(NFT)
+        self.redirected_by("nft add table", "hook output",
+                           own="dig -r +short +tries=1 @127.0.0.1 api.example.com")
 
-    @needs("iptables")
+    @needs("iptables", "ip6tables")
     def test_iptables(self):
-        self.redirected_by(IPTABLES)
+        self.redirected_by("ip6tables")
 
 # ---- UDP in batches ----------------------------------------------------------------------------
 
