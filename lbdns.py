@@ -73,7 +73,7 @@ import struct
 import threading
 import time
 import types
-from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 try:
@@ -140,6 +140,11 @@ CHECK_SPREAD = 0.002      # seconds between the first checks of two targets,
 CHECK_FIRST = 1.0         # and at most from the first of them to the last
 CHECK_TIMEOUT = 2.0       # seconds a check may take, unless the config says otherwise
 CHECK_READ = 65536        # octets of an HTTP reply that are looked at
+CHECK_CHUNKS = 2000       # chunks of its body that are looked at
+CHECK_INTERIM = 16        # replies 1xx after which no other is waited for
+CHECK_PIECES = 32         # pieces of a reply that are read as soon as they come; each further one
+CHECK_PAUSE = 0.05        # waits so many seconds, because a reply that drips must cost little
+CHECK_BEGIN = 40          # octets of what is no HTTP that are shown
 CHECK_RESERVE = 64        # file descriptors of the monitor for everything but checks
 CHECK_THREADS = 192       # commands that check at the same time; the unit allows 512 tasks
 CHECK_TEXT = 120          # characters of a command's output that are told
@@ -2129,24 +2134,151 @@ class Target:
         return before != (self.health, self.count)
 
 
-def judge(probe: Probe, reply: bytes, ended: bool) -> str | None:
-    """What is wrong with an HTTP reply (RFC 9112 4), "" = nothing; None = there must come more."""
-    head, end, body = reply.partition(b"\r\n\r\n")
-    if not end and not ended:
-        return None
-    match = re.match(rb"HTTP/1\.[01] ([1-5][0-9][0-9])\b", head)
-    if not match or not end:
-        return "no HTTP reply" if reply else "closed without a reply"
-    status = int(match[1])
-    if status < 200 and status not in probe.status:  # the reply is still to come: RFC 9110 15.2
-        return judge(probe, body, ended)
-    if status not in (probe.status or range(200, 400)):
-        return f"status {status}"
-    if re.search(rb"(?i)\r\ntransfer-encoding:[^\r]*chunked", head):  # RFC 9112 7.1: cut out sizes
-        body = re.sub(rb"(?:\r\n|^)[0-9A-Fa-f]+(?:;[^\r\n]*)?\r\n", b"", body)
-    if probe.body.encode() in body:
-        return ""
-    return f'body lacks "{probe.body}"' if ended else None
+# Where parts of an HTTP reply end. The first octet tells most other protocols from HTTP: such a
+# server may say no more until it is spoken to. A chunk is looked at from the line's end before it.
+STATUS_END = re.compile(rb"\n|\A[^Hh]")
+HEAD_END = re.compile(rb"(?:\A|\n)\r?\n")
+CHUNK_END = re.compile(rb"[^\r\n]\r?\n")
+STATUS = re.compile(rb"(?i)HTTP/(?:1\.[01]|2) +([1-9][0-9][0-9])(?!\S).*\n")
+CHUNK = re.compile(rb"(?i)\r?\n([0-9a-f]{1,15})[ \t]*(?:;.*)?\r?\n")
+CHUNKED = re.compile(rb"(?im)^transfer-encoding:(?:.*,)?[ \t]*chunked[ \t]*\r?$")
+LENGTH = re.compile(rb"(?im)^content-length:[ \t]*([0-9]{1,15})\b")
+
+
+class Exchange:
+    """An HTTP request and as much of the reply (RFC 9112) as it takes to judge it.
+
+    The reply is read as curl does. http.client would have to begin anew with each piece that comes.
+    """
+    def __init__(self, probe: Probe, sock: socket.socket) -> None:
+        import asyncio
+        import ssl
+        self.probe, self.sock, self.loop = probe, sock, asyncio.get_running_loop()
+        self.data = bytearray()    # what came and was not looked at yet
+        self.left = CHECK_READ     # octets that may still come
+        self.before = bytearray()  # the end of the body so far, with which a text may begin
+        self.pieces = 0            # that were waited for
+        # Not by asyncio's transports, which decrypt what drips as fast as it comes.
+        self.received, self.to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = tls_context(probe.verify).wrap_bio(
+            self.received, self.to_send, server_hostname=probe.host
+        ) if probe.kind == "https" else None
+
+    async def run(self) -> str:
+        """Send the request and judge the reply: "" = good. Raises OSError."""
+        probe = self.probe
+        port = "" if probe.port == URL_PORTS[probe.kind] else f":{probe.port}"  # RFC 9110 7.2
+        request = (f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}{port}\r\nUser-Agent: "
+                   f"lbdns/{VERSION}\r\nAccept: */*\r\nConnection: close\r\n\r\n").encode()
+        if self.tls:
+            await self.over_tls(self.tls.do_handshake)
+            self.tls.write(request)
+            request = self.to_send.read()
+        await self.loop.sock_sendall(self.sock, request)
+        for _ in range(CHECK_INTERIM):
+            line = await self.until(STATUS_END)
+            match = STATUS.fullmatch(line)
+            if match is None:
+                begin = (line + self.data)[:CHECK_BEGIN].decode("latin-1")
+                return f"no HTTP reply: {begin!a}" if begin else "closed without a reply"
+            head = await self.until(HEAD_END)
+            if not head and not self.left:
+                return f"a head of more than {CHECK_READ >> 10} KiB"
+            status = int(match[1])
+            # After others of 1xx the reply is still to come (RFC 9110 15.2).
+            if status >= 200 or status == 101 or status in probe.status:
+                if status not in (probe.status or range(200, 400)):
+                    return f"status {status}"
+                return await self.look_for_text(status, head)
+        return "too many 1xx replies"
+
+    async def look_for_text(self, status: int, head: bytes) -> str:
+        """Judge the body by the text that it has to hold: "" = good. Raises OSError."""
+        text = self.probe.body.encode()
+        head = re.sub(rb"\r?\n[ \t]+", b" ", head)  # RFC 9112 5.2
+        length = LENGTH.search(head)
+        if not text:
+            return ""
+        if not head or status in (204, 304):
+            pass  # no body
+        elif CHUNKED.search(head):
+            self.data[:0] = b"\n"  # as before every other chunk
+            for _ in range(CHECK_CHUNKS):
+                line = await self.until(CHUNK_END)
+                match = CHUNK.fullmatch(line)
+                if line and match is None:
+                    return "a chunk without a size"
+                size = int(match[1], 16) if match else 0
+                if not size:
+                    break
+                if await self.holds(text, size):
+                    return ""
+        elif await self.holds(text, int(length[1]) if length else CHECK_READ):
+            return ""
+        where = "" if self.left else f" in its first {CHECK_READ >> 10} KiB"
+        return f'body lacks "{self.probe.body}"{where}'
+
+    async def holds(self, text: bytes, size: int) -> bool:
+        """Tell whether a text ends in the next `size` octets of the body."""
+        while size and (self.data or await self.fill()):
+            piece = self.data[:size]
+            del self.data[:size]
+            size -= len(piece)
+            self.before += piece
+            if text in self.before:
+                return True
+            del self.before[:-len(text)]
+        return False
+
+    async def until(self, end: re.Pattern[bytes]) -> bytes:
+        """Return what ends so, and look at each octet once; b"" = the end of all came first."""
+        looked = 0
+        match = end.search(self.data)
+        while match is None:
+            looked = max(0, len(self.data) - 3)  # a pattern may have begun
+            if not await self.fill():
+                return b""
+            match = end.search(self.data, looked)
+        taken = bytes(self.data[:match.end()])
+        del self.data[:match.end()]
+        return taken
+
+    async def fill(self) -> bool:
+        """Wait for more of the reply; returns whether there is more to look at. Raises OSError."""
+        import ssl
+        if not self.left:
+            return False
+        await self.pace()
+        try:
+            piece = await (self.over_tls(self.tls.read, self.left) if self.tls
+                           else self.loop.sock_recv(self.sock, self.left))
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            piece = b""
+        self.left -= len(piece)
+        self.data += piece
+        return bool(piece)
+
+    async def over_tls(self, action: Callable[..., Any], *words: Any) -> Any:
+        """Call a method of `tls`, anew whenever the backend has to say more first. Raises OSError.
+        """
+        import ssl
+        while True:
+            try:
+                return action(*words)
+            except ssl.SSLWantReadError:
+                await self.loop.sock_sendall(self.sock, self.to_send.read())
+            await self.pace()
+            piece = await self.loop.sock_recv(self.sock, CHECK_READ)
+            self.received.write(piece)
+            if not piece:
+                self.received.write_eof()
+
+    async def pace(self) -> None:
+        """Let a backend wait that sends many small pieces."""
+        import asyncio
+        self.pieces += 1
+        if self.pieces > CHECK_PIECES:
+            await asyncio.sleep(CHECK_PAUSE)
 
 
 @functools.cache
@@ -2316,28 +2448,7 @@ class Checks(threading.Thread):
                 raise ConnectionError(os.strerror(bad.errno or 0).lower()) from None
             if not probe.path:
                 return ""
-            request = (f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\nUser-Agent: "
-                       f"lbdns/{VERSION}\r\nAccept: */*\r\nConnection: close\r\n\r\n").encode()
-            if probe.kind == "http":
-                await loop.sock_sendall(sock, request)
-                return await self.read(probe, lambda size: loop.sock_recv(sock, size))
-            reader, writer = await asyncio.open_connection(
-                sock=sock, ssl=tls_context(probe.verify), server_hostname=probe.host)
-            try:
-                writer.write(request)
-                return await self.read(probe, reader.read)
-            finally:
-                writer.transport.abort()
-
-    @staticmethod
-    async def read(probe: Probe, receive: Callable[[int], Awaitable[bytes]]) -> str:
-        """Read as much of an HTTP reply as it takes to judge it."""
-        reply, result = b"", None
-        while result is None:
-            piece = await receive(CHECK_READ - len(reply))  # of nothing is b"", as at the end
-            reply += piece
-            result = judge(probe, reply, not piece)
-        return result
+            return await Exchange(probe, sock).run()
 
 
 def is_watched(pool: PoolConfig) -> bool:
