@@ -4063,7 +4063,7 @@ class CheckOnce(unittest.TestCase):
         """The result of an HTTP check of a server that says this."""
         with Target(says(*pieces, pause=pause), context=context) as target:
             result = check_once({"url": f"{scheme}:{target.port}/x?y=1", "timeout": 4, **more})
-            self.asked = b"".join(target.asked)
+            self.asked, self.port = b"".join(target.asked), target.port
             return result
 
     def test_row_24_tcp(self):
@@ -4094,14 +4094,15 @@ class CheckOnce(unittest.TestCase):
                 self.assertEqual(self.fetch(b"HTTP/1.1 " + status + b"\r\nX: y\r\n\r\n", **more),
                                  result)
         self.assertEqual(self.asked.split(b"\r\n"), [
-            b"GET /x?y=1 HTTP/1.1", b"Host: api.example.com",
+            b"GET /x?y=1 HTTP/1.1", b"Host: api.example.com:%d" % self.port,
             b"User-Agent: lbdns/" + lbdns.VERSION.encode(), b"Accept: */*", b"Connection: close",
             b"", b""])
 
     def test_row_28_the_host_may_be_another(self):
         with Target(says(b"HTTP/1.0 200 OK\r\n\r\n")) as target:
             self.assertEqual(check_once(f"http://Status.example.com:{target.port}"), "")
-            self.assertIn(b"GET / HTTP/1.1\r\nHost: status.example.com\r\n", target.asked[0])
+            self.assertIn(b"GET / HTTP/1.1\r\nHost: status.example.com:%d\r\n" % target.port,
+                          target.asked[0])
 
     def test_row_28_a_text_that_the_body_holds(self):
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
@@ -4114,19 +4115,108 @@ class CheckOnce(unittest.TestCase):
                                     body="hello"), "")
 
     def test_row_28_what_is_no_http(self):
-        for pieces, result in (((b"SSH-2.0-x\r\n",), "no HTTP reply"),
-                               ((b"HTTP/1.1 200 OK\r\n",), "no HTTP reply"),
-                               ((b"HTTP/1.1 20x\r\n\r\n",), "no HTTP reply"),
-                               ((), "closed without a reply")):
-            self.assertEqual(self.fetch(*pieces), result, pieces)
+        for reply in (b"HTTP/1.1 200 OK", b"HTTP/1.1 20x\r\n\r\n", b"HTTP/1.1 2000 OK\r\n\r\n",
+                      b"HTTP/1.1\t200 OK\r\n\r\n", b"HTTP/1.2 200 OK\r\n\r\n", b"H", b"<p>ok</p>",
+                      b"\r\nHTTP/1.1 200 OK\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                      b"HTTP/1.1 100 x\r\n\r\nok", b"HTTP/1.1 200 OK\r\rok", b"\x15\3\3\0\2\2(",
+                      bytes(9)):
+            with self.subTest(reply):
+                shown = ascii(reply.removeprefix(b"HTTP/1.1 100 x\r\n\r\n").decode())
+                self.assertEqual(self.fetch(reply), f"no HTTP reply: {shown}")
+        self.assertEqual(self.fetch(), "closed without a reply")
+        with Target(lambda sock: (sock.sendall(b"SSH-2.0-x\r\n"), sock.recv(1))) as target:
+            self.assertEqual(check_once(f"http://:{target.port}"),
+                             r"no HTTP reply: 'SSH-2.0-x\r\n'", "it waits for us")
+
+    def test_row_28_replies_are_understood_as_curl_does(self):
+        chunked = b"1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        lacks, malformed = 'body lacks "ok"', "malformed chunk"
+        for reply, result in (
+                (b"1.0 200 OK\n\nok\n", ""), (b"1.1 200 OK\nX: y\r\n\nok", ""),
+                (b"1.1 200\r\n\r\nok", ""), (b"1.1  200 OK\r\n\r\nok", ""), (b"2 200\n\nok", ""),
+                (b"1.1 999 x\r\n\r\nok", "status 999"), (b"1.1 101 x\r\n\r\nok", "status 101"),
+                (b"1.1 204 x\r\n\r\nok", lacks), (b"1.1 304 x\r\n\r\nok", lacks),
+                (b"1.1 200 OK\r\n", lacks), (b"1.1 200 OK\r\nX: ok\r\n", lacks),
+                (b"1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"X\0: \0\xff\r\n\r\nok", ""),
+                (b"1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", ""),
+                (b"1.1 200 OK\r\nContent-Length: 1\r\n\r\nok", lacks),
+                (b"1.1 200 OK\r\ncontent-length:2, 2\r\n\r\nok", ""),
+                (b"1.1 200 OK\r\nContent-Length: 1" + b"0" * 5000 + b"\r\n\r\nok", ""),
+                (b"1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nok", ""),
+                (b"1.1 200 OK\r\ntransfer-encoding:\r\n gzip,Chunked \r\n\r\n1\r\no\r\n1\r\nk", ""),
+                (chunked.replace(b"\r", b"") + b"1\no\n1\nk\n0\n\n", ""),
+                (chunked + b"1 ; x=ok\r\no\r\n1\r\nk", ""), (chunked + b"5\r\nok", ""),
+                (chunked + b"A\r\no\r\nface\r\nk\r\n0\r\n\r\n", lacks),
+                (chunked + b"1;ok\r\nx\r\n0\r\nX: ok\r\n\r\nok", lacks),
+                (chunked + b"1\r\nok\r\n", malformed), (chunked + b"0x2\r\nok\r\n", malformed),
+                (chunked + b"-2\r\nok\r\n", malformed), (chunked + b"\r\n2\r\nok", malformed),
+                (chunked + b"f" * 30 + b"\r\nok", malformed),
+                (chunked + b"1\r\noff\r\nok", malformed)):
+            with self.subTest(reply):
+                self.assertEqual(self.fetch(b"HTTP/" + reply, body="ok"), result)
+        self.assertEqual(self.fetch(b"HTTP/", chunked, b"5\r\n\r\n200\r\n0\r\n", body="200"), "")
+        self.assertEqual(self.fetch(b"HTTP/1.1 200 OK\r\n"), "")
+        self.assertEqual(self.fetch(b"HTTP/", chunked, b"zz"), "", "nobody asked for its body")
+
+    def test_row_28_the_host_has_a_port_but_for_the_usual_one(self):
+        for url, host in (("http://:80", "a.example.com"), ("http://:443", "a.example.com:443"),
+                          ("https://x.example.com:443/", "x.example.com"),
+                          ("https://:80", "a.example.com:80")):
+            self.assertEqual(lbdns.show_host(probe(url, "a.example.com")), host)
+
+    def test_row_28_a_connection_that_stays_open_is_not_waited_for(self):
+        head = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n"
+        for reply, result in (
+                (b"Content-Length: 2\r\n\r\nno", 'body lacks "ok"'), (b"\r\nok", ""),
+                (b"Transfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n", 'body lacks "ok"'),
+                (b"Content-Length: 3\r\n\r\nok", "")):
+            with self.subTest(reply), Target(lambda sock, reply=reply: (
+                    sock.sendall(head + reply), sock.recv(1))) as target:
+                check = {"url": f"http://:{target.port}", "body": "ok"}
+                self.assertEqual(check_once(check), result)
+
+    def test_row_28_case_56_octet_by_octet(self):
+        """Each octet of a reply that drips costs the same, and there are not many a second."""
+        chunk, asked = b"1" + b" " * 50 + b"\r\nx\r\n", []
+        reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 600
+        reply = iter(reply + b"2\r\nok\r\n")
+
+        async def sock_recv(loop, sock, most):
+            asked.append(most)
+            if len(asked) % 64 == 0:
+                await asyncio.sleep(0)
+            return bytes([next(reply)])
+        with Target(says()) as target, unittest.mock.patch.object(
+                asyncio.SelectorEventLoop, "sock_recv", sock_recv):
+            check = {"url": f"http://:{target.port}", "timeout": 4, "body": "ok"}
+            with unittest.mock.patch.object(lbdns, "CHECK_PIECES", len(chunk) * 700):
+                self.assertEqual(check_once(check), "")
+            self.assertGreater(len(asked), 30_000)
+            asked, reply = [], itertools.repeat(ord("H"))
+            self.assertEqual(check_once({**check, "timeout": 0.2}), "timed out after 0.2 s")
+            self.assertLessEqual(len(asked), lbdns.CHECK_PIECES + 0.2 / lbdns.CHECK_PAUSE)
+
+    def test_row_28_a_connection_that_is_reset(self):
+        def reset(sock):
+            sock.sendall(b"HTTP/1.1 200 OK\r\n\r\no")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with Target(reset) as target:
+            self.assertEqual(check_once({"url": f"http://:{target.port}", "body": "ok"}),
+                             "connection reset by peer")
 
     def test_row_28_case_56_what_never_ends(self):
         drip = [b"HTTP/1.1 200 OK\r\n"] + [b"X: y\r\n"] * 1000
         self.assertEqual(self.fetch(*drip, pause=0.02, timeout=0.2), "timed out after 0.2 s")
         flood = [b"HTTP/1.1 200 OK\r\n\r\n"] + [bytes(1 << 20)] * 1024
         self.assertEqual(self.fetch(*flood), "")
-        self.assertEqual(self.fetch(*flood, body="ok"), 'body lacks "ok"')
-        self.assertEqual(self.fetch(b"HTTP/1.1 200 OK\r\nX: ", *flood[1:]), "no HTTP reply")
+        self.assertEqual(self.fetch(*flood, body="ok"), 'body lacks "ok" in its first 64 KiB')
+        self.assertEqual(self.fetch(b"HTTP/1.1 200 OK\r\nX: ", *flood[1:]),
+                         "a head of more than 64 KiB")
+        loop = b"HTTP/1.1 100 Continue\r\n\r\n" * 4000
+        self.assertEqual(self.fetch(loop, b"HTTP/1.1 200 OK\r\n\r\n"), "too many 1xx replies")
+        chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 4000
+        self.assertEqual(self.fetch(chunks, b"2\r\nok\r\n0\r\n\r\n", body="ok"),
+                         'body lacks "ok" in its first 2,000 chunks')
         with Target(lambda sock: sock.recv(1)) as target:
             self.assertEqual(check_once({"url": f"http://:{target.port}", "timeout": 0.1}),
                              "timed out after 0.1 s")
@@ -4153,6 +4243,23 @@ class CheckOnce(unittest.TestCase):
                         b"HTTP/1.1 200 OK\r\n\r\n", context=context,
                         scheme=f"https://{host}.example.com", **more), result)
                     self.assertEqual(names, [f"{host}.example.com"])
+
+    def test_row_28_tls_in_pieces(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with folder_of(key_pem=KEY, c_pem=CERTIFICATES["tls"]) as folder:
+            context.load_cert_chain(folder / "c.pem", folder / "key.pem")
+        more = {"scheme": "https://", "context": context, "verify": False, "body": "hello"}
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        # It ends without a TLS alert that says so.
+        self.assertEqual(self.fetch(head, b"2\r\nhe\r\n3\r\nll", b"o", **more), "")
+        self.assertEqual(self.fetch(head, b"2\r\nhe\r\n3\r\nll", **more), 'body lacks "hello"')
+        self.assertEqual(self.fetch(*[bytes([each]) for each in head[:60]], **more, timeout=0.3),
+                         "timed out after 0.3 s")
+        with Target(says(b"\x16\3\3\x40\0", *[b"\2"] * 999, pause=1e-3)) as target:
+            check = {"url": f"https://:{target.port}", "timeout": 0.3}
+            self.assertEqual(check_once(check), "timed out after 0.3 s")
+        context.verify_mode = ssl.CERT_REQUIRED
+        self.assertRegex(self.fetch(head, **more), "^TLS: .*certificate required|reset by peer$")
 
     def test_row_28_a_server_without_tls(self):
         with Target(says(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as target:
@@ -4203,6 +4310,9 @@ class CheckOnce(unittest.TestCase):
                          "exit code 2: CRITICAL - gone")
         self.assertEqual(run("echo oops >&2; exit 3"), "exit code 3: oops")
         self.assertEqual(run("sleep 60 & sleep 60", timeout=0.1), "timed out after 0.1 s")
+        self.assertEqual(run("exit 3"), "exit code 3")
+        self.assertEqual(run("kill -40 $$"), "signal 40")
+        self.assertEqual(run(r"printf '\377\033[\0\n'; exit 1"), "exit code 1: \ufffd\x1b[\0")
 
 
 class CheckRules(unittest.TestCase):
