@@ -4456,6 +4456,9 @@ check = { url = "https://:TLS", interval = 5 }
 [pools."other.example.com"]
 backends = ["127.0.1.1"]
 check = { url = "https://:TLS", interval = 5 }
+[pools."loop.example.com"]
+backends = ["127.0.1.1", "127.0.1.2"]
+check = { url = "http://:LOOP", interval = 5, body = "200" }
 [pools."table.example.com"]
 source = { sqlite = "b.db", every = 0.1 }
 check = { url = "tcp://:PORT", interval = 0.5, timeout = 0.5, fall = 2 }
@@ -4477,7 +4480,12 @@ class Health(unittest.TestCase):
             context.load_cert_chain(folder / "c.pem", folder / "key.pem")
         cls.tls = Target(says(b"HTTP/1.1 200 OK\r\n\r\n"), "127.0.1.1", context=context)
         cls.addClassCleanup(cls.tls.__exit__)
-        config = HEALTH.replace("PORT", str(cls.port)).replace("TLS", str(cls.tls.port))
+        loop = Target(says(b"HTTP/1.1 100 Continue\r\n\r\n" * 4000), "127.0.1.1")
+        cls.addClassCleanup(loop.__exit__)
+        chunk = says(b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n5\r\n\r\n200\r\n0\r\n\r\n")
+        cls.addClassCleanup(Target(chunk, "127.0.1.2", loop.port).__exit__)
+        config = HEALTH.replace("PORT", str(cls.port)).replace("TLS", str(cls.tls.port)).replace(
+            "LOOP", str(loop.port))
         cls.server = Server(config, workers=2, files={"ca.pem": CERTIFICATES["tls"]},
                             env={"SSL_CERT_FILE": "ca.pem"})
         cls.addClassCleanup(cls.server.__exit__)
@@ -4546,7 +4554,7 @@ class Health(unittest.TestCase):
         answer = self.server.ask("min.example.com", opt=True)
         self.assertEqual((answer.ede[0], answer.answer[0].split()[1]), (0, "5"))
         self.assertEqual({each.split(b"\r\n")[1] for each in self.targets[2].asked if each},
-                         {b"Host: min.example.com"})
+                         {b"Host: min.example.com:%d" % self.port})
 
     def test_row_28_tls_is_checked_with_the_name_of_the_pool(self):
         self.server.wait_for(
@@ -4554,6 +4562,11 @@ class Health(unittest.TestCase):
             rf"\.1\.1:{self.tls.port}/: TLS: Hostname mismatch, certificate is not valid for "
             r"'other\.example\.com'$")
         self.assertNotIn("pool tls.example.com", self.server.log())
+
+    def test_row_28_a_backend_that_says_100_for_ever_is_down(self):
+        self.assertEqual(self.answered("loop"), "2")
+        self.server.wait_for(r"pool loop\.example\.com: backend 127\.0\.1\.1: absent -> down, check "
+                             r"http://127\.0\.1\.1:\d+/: too many 1xx replies$")
 
     def test_row_26_a_command_decides_and_all_down_answers(self):
         self.assertEqual(self.answered("command"), "1")
