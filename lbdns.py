@@ -140,7 +140,7 @@ CHECK_SPREAD = 0.002      # seconds between the first checks of two targets,
 CHECK_FIRST = 1.0         # and at most from the first of them to the last
 CHECK_TIMEOUT = 2.0       # seconds a check may take, unless the config says otherwise
 CHECK_READ = 65536        # octets of an HTTP reply that are looked at
-CHECK_CHUNKS = 2000       # chunks of its body that are looked at
+CHECK_CHUNKS = 1000       # chunks of its body that are looked at, and records of TLS
 CHECK_INTERIM = 16        # replies 1xx after which no other is waited for
 CHECK_PIECES = 32         # pieces of a reply that are read as soon as they come, and
 CHECK_PAUSE = 0.05        # seconds before each further one: a reply that drips must cost little
@@ -2162,7 +2162,7 @@ class Exchange:
         self.data = bytearray()    # what came and was not looked at yet
         self.left = CHECK_READ     # octets that may still come
         self.before = bytearray()  # the end of the body so far, with which a text may begin
-        self.pieces = 0            # that were waited for
+        self.pieces = 0            # that were received, or decrypted
         # Not by asyncio's transports: they decrypt what drips as fast as it comes, and cost twice
         # the CPU time: 1,550 us a check, against 810.
         self.received, self.to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -2256,12 +2256,11 @@ class Exchange:
     async def fill(self) -> bool:
         """Wait for more of the reply; returns whether there is more to look at. Raises OSError."""
         import ssl
-        if not self.left:
+        if not self.left or self.pieces > CHECK_CHUNKS:
             return False
-        await self.pace()
         try:
             piece = await (self.over_tls(self.tls.read, self.left) if self.tls
-                           else self.loop.sock_recv(self.sock, self.left))
+                           else self.receive(self.left))
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             piece = b""
         self.left -= len(piece)
@@ -2272,22 +2271,23 @@ class Exchange:
         """Call a method of `tls`, and again after each piece that it lacks. Raises OSError."""
         import ssl
         while True:
+            self.pieces += 1
             try:
                 return action(*words)
             except ssl.SSLWantReadError:
                 await self.loop.sock_sendall(self.sock, self.to_send.read())
-            await self.pace()
-            piece = await self.loop.sock_recv(self.sock, CHECK_READ)
+            piece = await self.receive(CHECK_READ)
             self.received.write(piece)
             if not piece:
                 self.received.write_eof()
 
-    async def pace(self) -> None:
-        """Wait before a piece, when it is one of many."""
+    async def receive(self, most: int) -> bytes:
+        """Wait for a piece of at most so many octets; b"" = the end. Raises OSError."""
         import asyncio
         self.pieces += 1
         if self.pieces > CHECK_PIECES:
             await asyncio.sleep(CHECK_PAUSE)
+        return await self.loop.sock_recv(self.sock, most)
 
 
 @functools.cache
@@ -2414,7 +2414,7 @@ class Checks(threading.Thread):
         except TimeoutError:
             return f"timed out after {timeout:g} s"
         except ssl.SSLError as bad:  # before OSError, which it is, with numbers of its own
-            why = getattr(bad, "verify_message", "") or str(bad.reason).lower().replace("_", " ")
+            why = getattr(bad, "verify_message", "") or (bad.reason or "closed").lower().replace("_", " ")
             return f"TLS: {why}".rstrip(".")
         except OSError as bad:
             if bad.errno not in LOCAL:
