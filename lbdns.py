@@ -2414,8 +2414,8 @@ class Checks(threading.Thread):
         except TimeoutError:
             return f"timed out after {timeout:g} s"
         except ssl.SSLError as bad:  # before OSError, which it is, with numbers of its own
-            why = getattr(bad, "verify_message", "") or (bad.reason or "closed").lower().replace("_", " ")
-            return f"TLS: {why}".rstrip(".")
+            why = (bad.reason or "closed").lower().replace("_", " ")
+            return f"TLS: {getattr(bad, 'verify_message', '') or why}".rstrip(".")
         except OSError as bad:
             if bad.errno not in LOCAL:
                 return os.strerror(bad.errno).lower() if bad.errno else str(bad) or "closed"
@@ -3255,6 +3255,7 @@ def check_url(value: Any) -> tuple[str, str, int, str]:
     if match is None:
         raise Problem('must be such as "tcp://:443" or "http://:8080/health"')
     kind, host, port, path = match[1], match[2].lower(), int(match[3] or 0), match[4] or ""
+    host = host.removesuffix(".")  # which SNI and certificates do without: RFC 6066 3
     if kind not in URL_PORTS:
         raise Problem(f"must be tcp, http or https; {suggest(kind, URL_PORTS)}")
     if kind == "tcp" and (host or path):

@@ -4160,7 +4160,7 @@ class CheckOnce(unittest.TestCase):
 
     def test_row_28_the_host_has_a_port_but_for_the_usual_one(self):
         for url, host in (("http://:80", "a.example.com"), ("http://:443", "a.example.com:443"),
-                          ("https://x.example.com:443/", "x.example.com"),
+                          ("https://x.example.com.:443/", "x.example.com"),
                           ("https://:80", "a.example.com:80")):
             self.assertEqual(lbdns.show_host(probe(url, "a.example.com")), host)
 
