@@ -3727,16 +3727,6 @@ def check_functions(config: Config) -> None:
                 where = f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}'
                 raise ConfigError(f"{where}: {type(bad).__name__}: {bad}") from None
 
-# How messages of tomllib begin, what began the thing they are about, and what to do.
-BROKEN_TOML = (("Unterminated string", '"""', ""), ("Expected \"'''\"", "'''", ""),
-               ("Unclosed array", "[", ""),
-               ("Illegal character '\\n'", "", "a quote is not closed"),
-               ("Unescaped", "", r"write \\ for \, or use single quotes"))
-# A string; or a word without quotes that is no key, perhaps with an address in brackets.
-BARE_WORD = re.compile(r"""("[^"]*"|'[^']*')|"""
-                       r"""((?:\[[\w:.%]*\]:|[^\s,=\[\]{}"'#])[^\s,=\[\]{}"'#]*+(?!\s*=))""")
-WORDS = TOP | ZONE | POOL | SOURCE | CHECK
-
 
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
@@ -3759,53 +3749,20 @@ def read_config(file: str) -> Config:
 def explain_toml(text: str, says: str) -> str:
     """Say where a text is no TOML, in the words of tomllib, with the line and a remedy."""
     what, _, place = says.rstrip(")").partition(" (at ")
-    _, begin, remedy = next((each for each in BROKEN_TOML if what.startswith(each[0])), ("",) * 3)
-    if not place.startswith("line "):  # "end of document": show what was begun and has no end
-        number = text.rstrip().count("\n", 0, text.rfind(begin) if begin else None)
-        place = f"line {number + 1}"
-    line = text.split("\n")[int(re.findall("[0-9]+", place)[0]) - 1].strip()
-    if not what.startswith("Cannot"):  # the second of two is no less right than the first
-        remedy = quote_words(line, what.startswith("Unclosed")) or remedy
-    return f"{place}: {what}: {line:.100}" + (f"; {remedy}" if remedy else "")
-
-
-def quote_words(line: str, inside: bool) -> str:
-    """Say how a line of TOML would be right with more quotes; "" where those are not the fault.
-    `inside` a list, a line may be without a key."""
-    import tomllib
-    header = re.match(r"\[(zones|pools)\.([^\[\]]+)", line)
-    if header:
-        found, name = header[2].strip(), header[2].strip(" \"'")
-        quoted = found in (f'"{name}"', f"'{name}'")
-        return "" if quoted else f'put the name in quotes: [{header[1]}."{name}"]'
-    line = re.sub(r"""\s#[^"']*$""", "", line).strip()
-    key, equals, value = line.partition("=")
-    key, value = key.strip(), value.strip()
-    if not re.fullmatch("[a-z_]+", key) or not equals:
-        key, value = "", line
-    if not value or not key and not inside:
-        return ""
-    fixed = BARE_WORD.sub(quote_word, value)
-    for before, after in ("", ""), ("[", "]"), ("", "]"), ("[", ""):  # a list may span lines
-        with contextlib.suppress(ValueError, RecursionError):  # no TOML, or against the rule
-            meant = tomllib.loads(f"x = {before}{fixed}{after}")["x"]
-            if key in WORDS:
-                WORDS[key].check(meant)
-            if key and before and after:
-                fixed = f"[{fixed}]"
-            return f"did you mean {key}{' = ' if key else ''}{fixed}?" if fixed != value else ""
-    return ""
-
-
-def quote_word(found: re.Match[str]) -> str:
-    """A match of BARE_WORD as TOML: strings, numbers and truth stay as they are."""
-    import tomllib
-    if found[1] or found[2] in ("True", "False"):
-        return found[0] if found[1] else found[0].lower()
-    with contextlib.suppress(ValueError):
-        tomllib.loads(f"x = {found[0]}")
-        return found[0]
-    return f'"{found[0]}"'
+    lines = text.rstrip().split("\n")
+    found = re.match("line ([0-9]+)", place)
+    number = int(found[1]) if found else len(lines)  # "at end of document"
+    line = lines[min(number, len(lines)) - 1].strip()
+    header = re.match(r"\[(zones|pools)\.([^\[\]]+)\]", line)
+    key = {**TOP, **ZONE, **POOL}.get(line.partition("=")[0].strip())
+    remedy = ""
+    if header and "Cannot" not in what:
+        name = header[2].strip("\"' ")
+        remedy = f'; put the name in quotes: [{header[1]}."{name}"]'
+    elif key is not None and "Cannot" not in what:
+        example = key.example.removeprefix("# ").partition("\n")[0]
+        remedy = f"; write text in quotes and lists in brackets, such as {example}"
+    return f"line {number}: {what}: {line:.100}{remedy}"
 
 
 # ---- 13. Command line --------------------------------------------------------------------------

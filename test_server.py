@@ -1243,7 +1243,7 @@ class Policies(unittest.TestCase):
                 pools = desk.state.names["api.example.com"]
                 plan = pools.plan
                 with unittest.mock.patch.object(pools, "plan",
-                                                lambda plan=plan: plans.append(plan())):
+                                                lambda plan=plan, plans=plans: plans.append(plan())):
                     got = Counter(rdata for at in range(60 // answers)
                                   for rdata in desk.ask(client=f"10.{at}.0.1").rdatas)
                 with self.subTest((policy, answers)):
@@ -1831,8 +1831,9 @@ class World:
         self.rows = {f"{each}.example.com": self.make_rows() for each in self.pools}
         records = [line for at in range(12) for line in self.rrset(f"r{at}")]
         records += [f"{name} 60 CNAME {rng.choice(self.pools)}" for name in ("c1", "c2", "old-p0")]
-        records += ["c3 60 CNAME c1", "c4 60 CNAME nope", *self.rrset("*.wild"), *self.rrset("a.ent"),
-                    "sub 60 NS ns.sub", "sub 60 NS p1", "ns.sub 60 A 192.0.2.53", "ns1 60 A 192.0.2.1"]
+        records += ["c3 60 CNAME c1", "c4 60 CNAME nope", *self.rrset("*.wild"),
+                    *self.rrset("a.ent"), "sub 60 NS ns.sub", "sub 60 NS p1",
+                    "ns.sub 60 A 192.0.2.53", "ns1 60 A 192.0.2.1"]
         long = [".".join("x" * 60 for _ in range(3))] + [f"{'y' * size}" for size in (1, 31, 63)]
         for name in long:
             records += self.rrset(name)
@@ -2334,48 +2335,27 @@ class ConfigCheck(unittest.TestCase):
 
     def test_lines_that_are_no_toml_are_shown(self):
         for text, says in (
-                ("a = 1\nttl = ?\n", "line 2, column 7: Invalid value: ttl = ?"),
-                ("a = 1\na = 2\n", "line 2, column 6: Cannot overwrite a value: a = 2"),
-                (f"[{API}]\n[{API}]\n", f"line 2, column 25: Cannot declare ~ twice: [{API}]"),
-                ("a: 1\n", "line 1, column 2: Expected '=' ~: a: 1"),
-                ("a = 1\n\nb = [1,\n2\n", "line 3: Unclosed array: b = [1,"),
-                ('a = """\nb\n"""\nc = """\nd\n', 'line 4: Unterminated string: c = """'),
-                ('a = "b\n', "line 1, column 7: ~: a = \"b; a quote is not closed"),
-                ('a = "\\."\n', 'line 1, ~: a = "\\."; write \\\\ for \\, or use single'),
+                ("a = 1\nttl = ?\n", "line 2: Invalid value: ttl = ?~such as ttl = 60"),
+                ("a = 1\na = 2\n", "line 2: Cannot overwrite a value: a = 2"),
+                (f"[{API}]\n[{API}]\n", f"line 2: Cannot declare ~ twice: [{API}]"),
+                ("a: 1\n", "line 1: Expected '=' ~: a: 1"),
+                ("a = 1\n\nb = [1,\n2\n", "line 4: Unclosed array: 2"),
+                ('a = "b\n', "line 1: ~: a = \"b"),
+                ("listen = [::]:9000", 'line 1: ~: listen = [::]:9000; write text in quotes and '
+                                       'lists in brackets, such as listen = ["[::]:9000"]'),
+                ("log = errors", 'line 1: ~: log = errors; ~such as log = "changes"'),
+                ("records = '''\nx", "line 2: Expected ~: x"),
+                ("[pools.*.example.com]\n", 'line 1: ~; put the name in quotes: '
+                                            '[pools."*.example.com"]'),
+                ("[pools.api example]\n", 'line 1: ~; put the name in quotes: '
+                                          '[pools."api example"]'),
                 (b"a = 1\n# \xe9\n", "line 2: 0xe9 is no UTF-8"),
-                ("a = [" + "1 " * 999, "line 1, column 8: Unclosed array: a = [1 1 ")):
+                ("a = [" + "1 " * 999, "line 1: Unclosed array: a = [1 1 ")):
             first, *pieces = says.split("~")
             line = self.broken(text)
             self.assertEqual(line[:len(first)], first)
             self.assertEqual([each for each in pieces if each not in line], [], line)
-            self.assertNotIn("did you mean", line)
-            self.assertLess(len(line), 200)
-
-    def test_quotes_that_lines_lack_are_proposed(self):
-        for line, meant in (
-                ("listen = [::]:9000", 'listen = ["[::]:9000"]'),
-                ("listen = [::]:9000  # both", 'listen = ["[::]:9000"]'),
-                ("listen = 0.0.0.0:53, [fd00::1]:53", 'listen = ["0.0.0.0:53", "[fd00::1]:53"]'),
-                ("listen = [0.0.0.0:53, [::]:53]", 'listen = ["0.0.0.0:53", "[::]:53"]'),
-                ("ns = ns1.example.net.", 'ns = ["ns1.example.net."]'),
-                ("log = errors", 'log = "errors"'),
-                ("policy = least-connections", 'policy = "least-connections"'),
-                ("check = https://:443/health?x", 'check = "https://:443/health?x"'),
-                ("anticache = True", "anticache = true"),
-                ("source = { sqlite = backends.db, every = 1 }",
-                 'source = { sqlite = "backends.db", every = 1 }'),
-                ("source = { command = [psql, '-c', \"SELECT 1\"] }",
-                 "source = { command = [\"psql\", '-c', \"SELECT 1\"] }"),
-                ("backends = [192.0.2.1,\n192.0.2.2]", 'backends = ["192.0.2.1",'),
-                ("backends = ['192.0.2.1',\n{ address = 192.0.2.2, weight = 2 },\n]",
-                 '{ address = "192.0.2.2", weight = 2 },')):
-            self.assertEqual(self.broken(line).partition("; did you mean ")[2], meant + "?")
-        for line in ("ttl = 1h", "workers = 2 of them", "log = verbose", "anticache = yes",
-                     "records = www A 1.2.3.4", "ns =", "log = 'errors' # no\n[a] b"):
-            self.assertNotIn("did you mean", self.broken(line))
-        for header in ("[pools.*.example.com]", "[pools.api example]", '[pools."api.example.com]'):
-            name = header[7:-1].strip('"')
-            self.assertIn(f'; put the name in quotes: [pools."{name}"]', self.broken(header + "\n"))
+            self.assertLess(len(line), 250)
 
     def test_a_cname_may_stand_beside_what_dnssec_puts_there(self):
         self.assertEqual(self.problems(f"[{ZED}]\nrecords = '''\nw CNAME a\nw TYPE46 \\# 1 00\n"

@@ -95,6 +95,7 @@ class Ours:
 
     def poll(self, now, rows):
         """The rows as the monitor publishes them; what its check says stands in `up`."""
+        import lbdns
         rows = [row._replace(connections=each["connections"], state="up" if each["up"] else "down")
                 for row, each in zip(self.config.backends, rows, strict=True)]
         lbdns.at_once(self.pool.load(rows, False, now))

@@ -14,8 +14,8 @@ processes of a server per query completed, and its ratio, which holds on a busy 
 first line of the series in the same round. RSS is the sum over the processes, after the start and
 after the loads; shared pages count in each.
 
-Then come the scenarios, asked 1,000 queries/s for --scenario-seconds (0: none of them), and a line
-for each: what was lost, how many ms half, 99 % and all of the answers took, and what share of a core
+Then come the scenarios, asked 1,000 queries/s for --scenario-seconds (0: none of them), a line for
+each: what was lost, how many ms half, 99 % and all of the answers took, and what share of a core
 the processes used.
   limits   3,000 backends, each one below its max_connections
   changes  10,000 rows that all change each second
@@ -26,7 +26,6 @@ import contextlib
 import dataclasses
 import ipaddress
 import json
-import os
 import select
 import socket
 import sqlite3
