@@ -34,6 +34,8 @@ UDP_EDNS = 1232          # with OPT: 1280 (smallest IPv6 MTU) - 40 - 8, so never
 TCP_MAX = 65535          # the two-octet length in front of a message: RFC 1035 4.2.2
 POINTER_MAX = 0x4000     # compression pointers hold 14 bits: RFC 1035 4.1.4
 QUERY_RECORDS = 16       # records besides the question that a query may carry; OPT and a few more
+QUERY_NAMES = 1024       # octets of all names of a query, written out: three of the longest, and more
+QUERY_OPTIONS = 16       # options that its OPT may carry; a client has use for three or four
 TTL_MAX = 2**31 - 1      # RFC 2181 8
 STRING_MAX = 255         # a <character-string>: RFC 1035 3.3
 
@@ -57,7 +59,7 @@ SILENT = -1              # in place of an rcode: these bytes are owed no reply
 # The second 16 bits of the header (RFC 1035 4.1.1, AD and CD from RFC 4035 3.2):
 #     15   14 .. 11   10   9    8    7    6    5    4    3 .. 0
 #     QR   OPCODE     AA   TC   RD   RA   Z    AD   CD   RCODE
-QR, AA, TC, RD = 0x8000, 0x0400, 0x0200, 0x0100
+QR, OPCODE, AA, TC, RD = 0x8000, 0x7800, 0x0400, 0x0200, 0x0100
 EDNS_DO = 0x8000         # "DNSSEC OK", the only flag of OPT: RFC 3225; copied into the reply
 # Options of OPT: RFC 5001, 7871, 7873, 7828, 8914. Others are ignored: RFC 6891 6.1.2.
 NSID, ECS, COOKIE, KEEPALIVE, EDE = 3, 8, 10, 11, 15
@@ -208,15 +210,12 @@ def decode_query(packet: bytes) -> Query:
         raise Malformed("a reply, not a query", 2, SILENT)
     query = Query(ident, flags)
     try:
-        # RFC 8906 3.1.4: what follows the header is up to the opcode, so nothing of it is read.
-        if flags & 0x7800:
-            raise Malformed(f"opcode {flags >> 11 & 15}", 2, NOTIMP)
         # RFC 9619: one question. RFC 7873 5.4 lets a client with a cookie ask none; that is
         # not supported: such a client learns the cookie with its first answer instead.
-        if questions != 1:
+        if questions != 1 and (questions or not flags & OPCODE):
             raise Malformed(f"{questions} questions", 4)
         reader = Reader(packet, HEADER)
-        qclass = _read_question(reader, query)
+        qclass = _read_question(reader, query) if questions else CLASS_IN
         if answers or authority or additional:
             _read_records(reader, query, answers + authority, additional)
         # Only now, so that these refusals keep OPT: RFC 6891 7.
@@ -227,6 +226,13 @@ def decode_query(packet: bytes) -> Query:
             raise Malformed(f"type {query.qtype} as a question", reader.at)
     except Malformed as bad:
         query.rcode, query.why = bad.rcode, str(bad)
+    # RFC 8906 3.1.4: what follows the header is up to the opcode. So nothing of it is wrong, or
+    # repeated; but where it looked like a query's, the reply keeps OPT.
+    if flags & OPCODE:
+        if query.rcode == FORMERR:  # what was read by then may be anything
+            query = Query(ident, flags)
+        query.qname = query.key = query.question = b""
+        query.qtype, query.rcode, query.why = 0, NOTIMP, f"opcode {flags >> 11 & 15} at byte 2"
     return query  # octets behind the last record are ignored, and never repeated
 
 
@@ -245,11 +251,15 @@ def _read_records(reader: Reader, query: Query, before: int, additional: int) ->
     Other records are skipped unread, whatever their type; a query signed with TSIG is answered as
     if it were not.
     """
-    # A cap instead of patience: 5,000 records of a 64 KB message cost as much as one.
+    # Caps instead of patience: 5,000 records of a 64 KB message cost as much as one.
     if before + additional > QUERY_RECORDS:
         raise Malformed(f"{before + additional} records in a query", 6)
+    room = QUERY_NAMES - len(query.qname)
     for number in range(before + additional):
-        start, owner = reader.at, reader.name()
+        start, hops, owner = reader.at, reader.hops, reader.name()
+        room -= len(owner) + 16 * (reader.hops - hops)  # a pointer costs as much as some labels
+        if room < 0:
+            raise Malformed(f"names of more than {QUERY_NAMES} octets in a query", start)
         rtype, rclass, ttl, size = _RECORD.unpack(reader.take(_RECORD.size))
         rdata = reader.take(size)
         if rtype != OPT:
@@ -270,7 +280,11 @@ def _read_options(reader: Reader, query: Query) -> None:
 
     Only what this server acts on is checked. Offsets in errors count from the first option.
     """
+    count = 0
     while reader.at < len(reader.wire):
+        count += 1
+        if count > QUERY_OPTIONS:
+            raise Malformed(f"more than {QUERY_OPTIONS} options", reader.at)
         code, size = reader.u16(), reader.u16()
         query.options.setdefault(code, reader.take(size))
     cookie = query.options.get(COOKIE)
@@ -289,9 +303,8 @@ def _read_subnet(reader: Reader) -> Subnet | None:
     """
     family, prefix, scope = reader.u16(), reader.u8(), reader.u8()
     address = reader.take(len(reader.wire) - reader.at)
-    bits = int.from_bytes(address, "big")
     if (scope or len(address) != (prefix + 7) // 8 or prefix > ECS_BITS.get(family, 0)
-            or bits & (1 << len(address) * 8 - prefix) - 1):
+            or int.from_bytes(address, "big") & (1 << len(address) * 8 - prefix) - 1):
         raise Malformed("a client subnet that contradicts itself", 0)
     return Subnet(family, prefix, address) if prefix else None
 
@@ -343,7 +356,8 @@ class Writer:
         self.counts[section] += 0 if self.truncated else len(rrset.rdatas)
 
     def finish(self, rcode: int = NOERROR, authoritative: bool = False) -> bytes:
-        """The message: RD copied, RA, Z, AD and CD clear (RFC 1035 4.1.1, RFC 6840 5.8).
+        """The message: RD copied for opcode 0, which gives it a meaning; RA, Z, AD and CD clear
+        (RFC 1035 4.1.1, RFC 6840 5.8).
 
         The opcode is copied too, so that NOTIMP says what is not implemented. BADVERS needs the
         eight upper bits of the rcode, which only OPT has room for (RFC 6891 6.1.3).
@@ -355,7 +369,7 @@ class Writer:
             out += b"\0" + _RECORD.pack(OPT, UDP_EDNS, rcode >> 4 << 24 | query.opt_flags & EDNS_DO,
                                         len(self.options)) + self.options
             self.counts[ADDITIONAL] += 1
-        flags = QR | query.flags & (0x7800 | RD) | rcode & 15
+        flags = QR | query.flags & (OPCODE if query.flags & OPCODE else RD) | rcode & 15
         flags |= (AA if authoritative else 0) | (TC if self.truncated else 0)
         _HEADER.pack_into(out, 0, query.id, flags, bool(query.question), *self.counts)
         return bytes(out)
