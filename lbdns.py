@@ -114,7 +114,7 @@ STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been as
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
 NSID_MAX = 64             # octets; it rides in every reply that is asked for it
-CHAIN_MAX = 8             # CNAMEs followed in one answer
+CHAIN_MAX = 8             # CNAMEs followed in one answer; a ninth is shown and not followed
 COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
 LEARNED_MAX = 10_000      # replies the fast path remembers, of about 700 octets each
 LEARNED_SIZE = 512        # octets of the longest query and of the longest reply that it remembers
@@ -629,8 +629,7 @@ def find(zone: Zone, names: Sequence[bytes],
         return state.pools[owner], {}
     if node is not None:
         return None, node
-    encloser = next(each for each in names if each in zone.nodes)
-    wildcard = b"\x01*" + encloser
+    wildcard = b"\x01*" + next(each for each in names if each in zone.nodes)
     return state.pools.get(wildcard), zone.nodes.get(wildcard)
 
 
@@ -3345,8 +3344,8 @@ SOURCE = {
     "every": Key(number(0.1, 3600), 1.0), "timeout": Key(number(0.1, 60), 2.0)}
 
 
-BESIDE_CNAME = {wire.CNAME, 46, 47}       # and RRSIG, NSEC: RFC 4035 2.5
-AT_CUT = {wire.NS, wire.DS, 46, 47}       # what the parent of a delegated name holds
+BESIDE_CNAME = {wire.CNAME, wire.RRSIG, wire.NSEC}      # RFC 4035 2.5
+AT_CUT = {wire.NS, wire.DS, wire.RRSIG, wire.NSEC}      # what the parent of a delegated name holds
 
 
 def is_too_large(owner: bytes, rrset: wire.RRset) -> bool:
@@ -3386,6 +3385,7 @@ class Checker:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.places: dict[tuple[bytes, bytes, int], str] = {}  # apex, owner, type -> who says so
+        self.seen: set[tuple[bytes, bytes, int, bytes]] = set()  # apex and record, for `add`
 
     def problem(self, path: str, says: str) -> None:
         """Note a problem: file, path of the key, rule."""
@@ -3395,13 +3395,18 @@ class Checker:
         """Note what can be served, though hardly as it is meant: path of the key, rule, remedy."""
         self.warnings.append(f"{self.file}: {path}{says}")
 
-    def text(self, path: str, file: str) -> str:
-        """What a file beside the config holds, without a byte order mark."""
+    def text(self, path: str, file: str, errors: str = "strict") -> str:
+        """What a file beside the config holds, without a byte order mark; `errors` is decode's."""
         try:
-            return (self.folder / file).read_text("utf-8").removeprefix("\ufeff")
+            octets = (self.folder / file).read_bytes()
+            return octets.decode("utf-8", errors).removeprefix("\ufeff")
+        except UnicodeDecodeError as bad:
+            line = 1 + octets.count(b"\n", 0, bad.start)
+            self.problem(path, f" = {file!r} line {line}: octet 0x{octets[bad.start]:02x} is not "
+                               "UTF-8; save the file as UTF-8")
         except (OSError, ValueError) as bad:
             self.problem(path, f" = {file!r}: {getattr(bad, 'strerror', None) or bad}")
-            return ""
+        return ""
 
     def table(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
         """The values of a table that pass their checks."""
@@ -3469,8 +3474,9 @@ class Checker:
     def zone(self, where: str, apex: bytes, value: Any) -> Zone:
         """One zone: its records, and SOA and NS from the keys where the records have none."""
         keys, zone = self.full(where, value, ZONE), Zone(apex)
-        texts = {"records": keys["records"],
-                 "file": keys["file"] and self.text(f"{where}.file", keys["file"])}
+        # RFC 1035 5: a zone file is octets, so those that are no UTF-8 pass through as they are.
+        texts = {"records": keys["records"], f"file = {keys['file']!r}": keys["file"] and self.text(
+            f"{where}.file", keys["file"], "surrogateescape")}
         for label, text in texts.items():
             parsed = wire.ZoneText(text, apex, keys["ttl"])
             for problem in parsed.problems:
@@ -3484,7 +3490,7 @@ class Checker:
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
             if word in ("ns", "contact") and isinstance(value, dict):
                 self.warn_of_relative(f"{where}.{word}", value.get(word), zone)
-        servers = tuple(dict.fromkeys(keys["ns"])) or (b"\x03ns1" + apex,)
+        servers = tuple({each.lower(): each for each in keys["ns"] or [b"\x03ns1" + apex]}.values())
         node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], servers))
         self.places.setdefault((apex, apex, wire.NS), f"{where}.ns")
         soa = (node[wire.NS].rdatas[0] + (keys["contact"] or b"\x0ahostmaster" + apex)
@@ -3500,7 +3506,9 @@ class Checker:
             return
         node = zone.nodes.setdefault(owner, {})
         old = node.get(rtype, wire.RRset(rtype, record.ttl, ()))
-        rdatas = tuple(dict.fromkeys((*old.rdatas, record.rdata)))
+        key = (zone.apex, owner, rtype, wire.rdata_key(rtype, record.rdata))
+        rdatas = old.rdatas if key in self.seen else (*old.rdatas, record.rdata)
+        self.seen.add(key)
         self.places.setdefault((zone.apex, owner, rtype), where)
         if rtype in (wire.CNAME, wire.SOA) and len(rdatas) > 1:
             self.problem(where, f": a second {wire.show_type(rtype)} of {wire.show_name(owner)}")

@@ -217,8 +217,10 @@ class Rdata(unittest.TestCase):
         ("HTTPS", '1 . alpn="h2,h3" port=443',
          "00 01  00  0001 0006 02 68 32 02 68 33  0003 0002 01 bb"),
         ("HTTPS",
-         "1 . no-default-alpn ipv4hint=192.0.2.1,192.0.2.2 ech=AAE= ipv6hint=::1,2001:db8::2",
-         "00 01  00  0002 0000  0004 0008 c0000201 c0000202  0005 0002 0001  0006 0020"
+         '1 . alpn="h3" no-default-alpn ipv4hint=192.0.2.1,192.0.2.2 ech=AAE= '
+         "ipv6hint=::1,2001:db8::2",
+         "00 01  00  0001 0003 02 68 33  0002 0000  0004 0008 c0000201 c0000202"
+         "0005 0002 0001  0006 0020"
          "00000000000000000000000000000001 20010db8000000000000000000000002"),
         # RFC 9460 D.2, figures 5, 8 and 10: numbered keys, mandatory, escapes within escapes
         ("SVCB", r'1 foo.example.com. key667="hello\210qoo"',
@@ -230,7 +232,25 @@ class Rdata(unittest.TestCase):
         ("SVCB", r'16 f. alpn="f\\\\oo\\,bar,h2"',
          "00 10  01 66 00  0001 000c 08 66 5c 6f 6f 2c 62 61 72 02 68 32"),
         ("SVCB", r'1 . alpn="\255"', "00 01 00  0001 0002 01 ff"),
-        ("SVCB", "1 . key7 key65534", "00 01 00  0007 0000  fffe 0000"),
+        ("SVCB", "1 . key9 key65534", "00 01 00  0009 0000  fffe 0000"),
+        ("SVCB", '1 . alpn="h2" dohpath="/q{?dns}" ohttp',  # RFC 9461 5, RFC 9540 4
+         "00 01 00  0001 0003 02 68 32  0007 0008 2f 71 7b 3f 64 6e 73 7d  0008 0000"),
+        ("HINFO", '"a b" ""', "03 61 20 62 00"), ("RP", "a. b.c.", "01 61 00  01 62 01 63 00"),
+        ("AFSDB", "1 a.", "0001 01 61 00"), ("RT", "1 a.", "0001 01 61 00"),
+        ("KX", "1 a.", "0001 01 61 00"), ("LP", "1 a.", "0001 01 61 00"),
+        ("PX", "1 a. b.", "0001 01 61 00 01 62 00"), ("X25", '"311"', "03 33 31 31"),
+        ("L32", "10 10.1.2.0", "000a 0a010200"), ("SPF", '"a" "b"', "01 61 01 62"),
+        ("EUI48", "00-00-5e-00-53-2a", "00005e00532a"),
+        ("EUI64", "00-00-5e-ef-10-00-00-2a", "00005eef1000002a"),
+        # RFC 3403 6.1, RFC 7553 4.6, RFC 4398 2.2
+        ("NAPTR", '100 50 "s" "http+N2L" "" www.', "0064 0032 01 73 08 68 74 74 70 2b 4e 32 4c 00"
+                                                    "03 77 77 77 00"),
+        ("URI", '10 1 "ftp://f/"', "000a 0001 66 74 70 3a 2f 2f 66 2f"),
+        ("URI", f'1 2 "{"x" * 300}"', "0001 0002" + "78" * 300),
+        ("CERT", "1 2 5 AAECAw==", "0001 0002 05 00010203"),
+        ("CDS", "0 0 0 00", "0000 00 00 00"), ("CDNSKEY", "0 3 0 AA==", "0000 03 00 00"),
+        ("OPENPGPKEY", "AAEC", "000102"), ("DHCID", "AAIB", "000201"),
+        ("SMIMEA", "3 1 1 abcd", "03 01 01 ab cd"),
         ("TYPE731", r"\# 6 abcdef012345", "ab cd ef 01 23 45"),
         ("TYPE62347", r"\# 0", "")]
 
@@ -262,14 +282,62 @@ class Rdata(unittest.TestCase):
                 ("SVCB", "1 . mandatory=port,alpn port=1 alpn=a",
                  '1 . mandatory=alpn,port alpn="a" port=1'),
                 ("SVCB", r"16 f. alpn=f\\\092oo\092,bar,h2", r'16 f. alpn="f\\\\oo\\,bar,h2"'),
-                ("SVCB", "1 . key3=80 key667=", "1 . port=80 key667"),
-                ("MX", "010 mx.", "10 mx.")):
+                ("SVCB", "1 . port=80 key667=", "1 . port=80 key667"),
+                ("MX", "010 mx.", "10 mx."),
+                # RFC 9460 2.1: the value of keyN is what goes over the wire, of known ones too
+                ("SVCB", r"1 . key1=\002h2", '1 . alpn="h2"'),
+                ("SVCB", r"1 . key3=\001\187", "1 . port=443"),
+                ("SVCB", "1 . key3=80", "1 . port=14384"),
+                ("SVCB", r"1 . key0=\000\001 key1=\002h2 key2", '1 . mandatory=alpn alpn="h2" '
+                                                               "no-default-alpn"),
+                ("SVCB", r"1 . key4=\192\000\002\001 key5=\000\001",
+                 "1 . ipv4hint=192.0.2.1 ech=AAE="),
+                ("SVCB", "1 . key6=abcdefghijklmnop",
+                 "1 . ipv6hint=6162:6364:6566:6768:696a:6b6c:6d6e:6f70"),
+                ("SVCB", "1 . key7=/{?dns} key8", '1 . dohpath="/{?dns}" ohttp'),
+                ("SVCB", r"1 . alpn=\104\050", '1 . alpn="h2"'),
+                # RFC 4034 5.3 and A.1, RFC 4398 2.1
+                ("DS", "1 RSASHA1 1 ab", "1 5 1 ab"), ("DS", "1 ed25519 2 ab", "1 15 2 ab"),
+                ("DS", "1 RSASHA1-NSEC3-SHA1 1 ab", "1 7 1 ab"),
+                ("DS", "1 NSEC3RSASHA1 1 ab", "1 7 1 ab"),
+                ("CDS", "1 ECDSAP256SHA256 2 AB cd", "1 13 2 abcd"),
+                ("CDNSKEY", "257 3 PRIVATEOID AA EC", "257 3 254 AAEC"),
+                ("CERT", "PKIX 1 RSASHA256 AAEC Aw==", "1 1 8 AAECAw=="),
+                ("CERT", "oid 1 0 AAEC", "254 1 0 AAEC"),
+                ("EUI48", "00-00-5E-00-53-2A", "00-00-5e-00-53-2a"),
+                ("URI", "1 2 foo", '1 2 "foo"'), ("NAPTR", "1 2 U E2U !a!b! .",
+                                                  '1 2 "U" "E2U" "!a!b!" .'),
+                # as BIND reads quotes within words; RFC 1035 5.1: a string may hold a line's end
+                ("TXT", 'a"b"', '"a" "b"'), ("TXT", '"a"b', '"a" "b"'),
+                ("TXT", '"a""b"c"d e"', '"a" "b" "c" "d e"'), ("TXT", 'v="x"', '"v=" "x"'),
+                ("HINFO", 'a"b"', '"a" "b"'), ("TXT", r'a\"b"c"', r'"a\"b" "c"'),
+                ("TXT", '"a\nb"', r'"a\010b"'), ("TXT", '"a\\\nb\r\n"', r'"a\010b\013\010"'),
+                ("TXT", 'a"\n"', r'"a" "\010"'), ("TXT", "a\u00a0\x0cb", r'"a\194\160\012b"'),
+                ("TXT", "\udcff \udc80", r'"\255" "\128"')):
             with self.subTest(text):
                 if same:
                     self.assertEqual(wire.show_rdata(wire.parse_type(rtype), rdata(rtype, text)),
                                      same)
                 else:
                     self.assertRaises(wire.BadText, rdata, rtype, text)
+
+    def test_equal_but_for_the_case_of_names(self) -> None:
+        """RFC 2181 5, RFC 4343: names in rdata are compared without case, all else is not."""
+        for rtype, one, other, same in (
+                ("MX", "1 Mail.", "1 mail.", True), ("MX", "1 mail.", "2 mail.", False),
+                ("CNAME", "A.B.", "a.b.", True), ("SRV", "1 2 3 A.", "1 2 3 a.", True),
+                ("SOA", "N. H. 1 2 3 4 5", "n. h. 1 2 3 4 5", True),
+                ("NAPTR", "1 2 a b c D.", "1 2 a b c d.", True),
+                ("NAPTR", "1 2 a b c d.", "1 2 A b c d.", False),
+                ("HTTPS", "1 A. alpn=h2", "1 a. alpn=h2", True),
+                ("HTTPS", "1 a. alpn=h2", "1 a. alpn=H2", False),
+                ("TXT", "a", "A", False), ("A", "65.65.65.65", "97.97.97.97", False),
+                ("URI", "1 2 A", "1 2 a", False), ("TYPE999", r"\# 1 41", r"\# 1 61", False),
+                ("TYPE999", r"\# 0", r"\# 0", True)):
+            with self.subTest(f"{rtype} {one} {other}"):
+                keys = {wire.rdata_key(wire.parse_type(rtype), rdata(rtype, text))
+                        for text in (one, other)}
+                self.assertEqual(len(keys), 1 if same else 2)
 
     def test_words_may_come_in_any_sequence(self) -> None:
         self.assertEqual(wire.parse_rdata(1, (r"\#", "4", "c0000201")), octets("c0000201"))
@@ -284,7 +352,7 @@ class Rdata(unittest.TestCase):
         ("NS", "", "a..b", '"a."', "b\u00fc."), ("SRV", "1 2 3"),
         ("SOA", "a. b. 1 2 3 4", "a. b. 4294967296 1 1 1 1", "a. b. 1 4294967296 1 1 1",
          "a. b. 1 x 1 1 1"),
-        ("TXT", "", '"' + "a" * 256 + '"', 'a"b"', r'"\256"'),
+        ("TXT", "", '"' + "a" * 256 + '"', r'"\256"'), ("CAA", '0 issue a"b"'), ("MX", '1"b"'),
         ("CAA", "0 issue", "256 issue x", '0 is-sue "x"', '0 "" x', '0 i\u00e9 "x"', "0 issue a b"),
         ("DS", "1 2 3", "1 2 3 abc", "1 2 3 xy", "1 2 256 ab", "1 2 3 \u00e9\u00e9"),
         ("SSHFP", "1 1"),
@@ -298,7 +366,22 @@ class Rdata(unittest.TestCase):
          "1 . ech",
          "1 . ech=A", "1 . ech=AA==A", "1 . ech=\u00e9", "1 . mandatory", "1 . mandatory=mandatory",
          "1 . mandatory=port", "1 . mandatory=port,port port=1", "1 . mandatory=x", "1 . =a",
-         "1 . key" + "1" * 5000 + "=a", '1 . "port=1"')]
+         "1 . key" + "1" * 5000 + "=a", '1 . "port=1"',
+         # RFC 9460 2.1 and 7: keyN is taken as it is, and held against the same shape
+         "1 . key1=h2", "1 . key3=443", r"1 . key4=\192\000\002", "1 . key2=a", r"1 . key0=\000",
+         r"1 . key1=\002h2 alpn=h3", "1 . key7=/q", "1 . key8=a", "1 . key5",
+         r"1 . port=44\051", r"1 . ipv4hint=1\.2.3.4", r"1 . ipv6hint=\058:1", r"1 . ech=AA\061=",
+         r'1 . mandatory="al\112n" alpn=h2', r"1 . mandatory=a\lpn alpn=h2",
+         "1 . no-default-alpn", r"1 . key2", "1 . no-default-alpn port=1",
+         "1 . dohpath", "1 . dohpath=q{?dns}", "1 . dohpath=/q", "1 . ohttp=a", '1 . alpn=a"b"'),
+        ("HINFO", "a", '"a b"', "a b c"), ("NAPTR", "1 2 a b c", "1 2 a b c d. e", "1 x a b c d."),
+        ("RP", "a."), ("AFSDB", "a."), ("URI", '1 2 ""', "1 2", "1 2 a b", "x 2 a"),
+        ("CERT", "PKIX 1 0", "PKIY 1 0 AAEC", "65536 1 0 AAEC", "1 1 0 AAE", "1 1 0 \u00e9"),
+        ("CDNSKEY", "0 3 0", "0 3 x AAEC"), ("OPENPGPKEY", "", "!"), ("DHCID", ""),
+        ("EUI48", "", "00-00-5e-00-53", "00-00-5e-00-53-2a-00", "00:00:5e:00:53:2a",
+         "00-00-5e-00-53-2g"), ("EUI64", "00-00-5e-00-53-2a"),
+        ("DS", "1 RSA 1 ab", "1 RSA\u017fHA1 1 ab", "1 \u00b2 1 ab", "1 256 1 ab", "1 -1 1 ab"),
+        ("LOC", "1 N 1 E 1m"), ("RRSIG", "A 8 2 60 1 1 1 a. abcd"), ("NSEC", "a. A")]
 
     def test_what_is_no_rdata(self) -> None:
         for rtype, *texts in self.BAD:
@@ -337,6 +420,12 @@ class Rdata(unittest.TestCase):
             reader = wire.Reader(octets("00 01 01 00 01 01 01 01 01 01 01 01"))
             with self.subTest(f"type {rtype}, {size} octets"), self.assertRaises(wire.Malformed):
                 wire.read_rdata(reader, rtype, size)
+
+    def test_what_answers_with_an_address(self) -> None:
+        for address, answer in (("192.0.2.1", (1, octets("c0000201"))),
+                                ("2001:db8::1", (28, octets("20010db8" + "00" * 11 + "01"))),
+                                ("www.example.com", (5, WWW))):
+            self.assertEqual(wire.address_rdata(address), answer)
 
     def test_length_of_64_kb(self) -> None:
         self.assertEqual(len(wire.parse_rdata(999, [r"\#", "65535", "00" * 65535])), 65535)
@@ -423,6 +512,36 @@ class Queries(unittest.TestCase):
                 reply = wire.Writer(query, 512).finish(query.rcode)
                 self.assertEqual(reply, octets("1234") + (0x8004 | opcode << 11).to_bytes(2, "big")
                                  + bytes(8))
+
+    def test_opcodes_keep_opt_where_it_can_be_read(self) -> None:
+        """RFC 6891 7, RFC 8906 3.1.4: but for OPT, nothing that follows the header is wrong, or
+        repeated; RD has a meaning for QUERY only."""
+        cookie = "000a 0008 0102030405060708"
+        zone = ask(qtype=6, counts=(0, 1, 1), rest=octets("c00c 00ff 00ff 00000000 0000") + opt())
+        none = octets("0000 0000 0000 0000 0000 0001") + opt(cookie)  # as of dig +header-only
+        for what, packet, options in (
+                ("query", edns(), {}), ("options", edns(cookie), {10: bytes(range(1, 9))}),
+                ("class ANY", ask(qclass=255, counts=(0, 0, 1), rest=opt()), {}),
+                ("EDNS 1", edns("ffff", ttl=1 << 16), {}), ("update", zone, {}),
+                ("no question", none, {10: bytes(range(1, 9))}),
+                ("no OPT", ask(), None), ("header", ask()[:12], None),
+                ("two questions", none[:5] + b"\2" + none[6:], None),
+                ("cut off", edns()[:-1], None), ("half an option", edns("000300"), None),
+                ("half a cookie", edns("0003 0000 000a 0001 ff"), None),
+                ("bad subnet", edns("0008 0001 ff"), None),
+                ("two OPT", ask(counts=(0, 0, 2), rest=opt() * 2), None)):
+            for opcode in range(1, 16):
+                flags = (opcode << 11 | 0x0100).to_bytes(2, "big")
+                query = wire.decode_query(packet[:2] + flags + packet[4:])
+                with self.subTest(what, opcode=opcode):
+                    self.assertEqual((query.rcode, query.why, query.qname, query.question),
+                                     (wire.NOTIMP, f"opcode {opcode} at byte 2", b"", b""))
+                    self.assertEqual((query.has_opt, query.options),
+                                     (options is not None, options or {}))
+                    reply = wire.Writer(query, 512).finish(query.rcode)
+                    self.assertEqual(
+                        reply, packet[:2] + (0x8004 | opcode << 11).to_bytes(2, "big")
+                        + bytes(7) + bytes([query.has_opt]) + opt() * query.has_opt)
 
     def test_number_of_questions(self) -> None:
         """Case 11, RFC 9619."""
@@ -517,6 +636,27 @@ class Queries(unittest.TestCase):
         self.rcode(edns()[:-1] + b"\1", wire.FORMERR)
         for options in ("00", "0003", "000300", "0003 0001", "0003 0000 00", "0003 ffff 00"):
             self.rcode(edns(options), wire.FORMERR)
+
+    def test_number_of_options(self) -> None:
+        """What reading costs is counted: sixteen, of any code."""
+        for one in ("fde9 0000", "0003 0000", "0008 0004 0001 00 00"):
+            self.rcode(edns(one * 16), wire.NOERROR)
+            self.rcode(edns(one * 17), wire.FORMERR, "more than 16 options")
+        self.rcode(edns("".join(f"{code:04x} 0000" for code in range(65000, 65350))),
+                   wire.FORMERR, "more than 16 options")
+
+    def test_octets_of_names(self) -> None:
+        """What reading costs is counted: 1024 octets, written out, and 16 for each pointer."""
+        long, rest = b"\1a" * 127 + ROOT, octets("0001 0001 00000000 0000")
+        for name, owner, count, fits in ((long, long, 3, True), (long, long, 4, False),
+                                         (long, b"\xc0\x0c", 2, True), (ROOT, ROOT, 16, True),
+                                         (long, b"\xc0\x0c", 3, False),
+                                         (WWW, b"\xc0\x0c", 16, True),
+                                         (b"\x2f" + b"a" * 47 + EXAMPLE, b"\xc0\x0c", 16, False)):
+            self.rcode(ask(name, counts=(count,), rest=(owner + rest) * count),
+                       wire.NOERROR if fits else wire.FORMERR, "" if fits else "names of more than")
+        self.rcode(ask(long, counts=(0, 1, 2), rest=b"\xc0\x0c" + rest + long + rest + opt()),
+                   wire.NOERROR)  # IXFR, signed with TSIG
 
     def test_unknown_and_double_options(self) -> None:
         """RFC 6891 6.1.2: unknown ones are ignored; RFC 7873 5.2: the first of several counts."""
@@ -905,14 +1045,42 @@ x   7 A 192.0.2.2
 
     def test_types_that_are_no_data(self) -> None:
         """RFC 6895 3.1."""
-        for rtype in ("TYPE39", "OPT", "TYPE41", "TYPE0", "ANY", "AXFR", "IXFR", "MAILA", "TYPE128",
-                      "TYPE250", "TYPE255"):
+        for rtype in ("TYPE39", "DNAME", "OPT", "TYPE41", "TYPE0", "ANY", "AXFR", "IXFR", "MAILA",
+                      "TYPE128", "TYPE250", "TSIG", "TKEY", "TYPE255"):
             self.assertIn("cannot stand in a zone", self.problems(rf"a {rtype} \# 0")[0])
         self.assertEqual(self.problems(r"a TYPE127 \# 0"), [])
-        self.assertEqual(self.problems(r"a TYPE256 \# 0"), [])
+        self.assertEqual(self.problems(r"a TYPE258 \# 0"), [])
+
+    def test_what_is_refused_says_what_to_write(self) -> None:
+        """TYPEn is the way out only where it is one."""
+        for text, said in (
+                ("DNAME b", "write a CNAME for each name below the owner, or one at *"),
+                ("LOC 1 N 1 E 1m", r"LOC: no text form here; write \# length hex"),
+                ("RRSIG A 8 2 60", "leave out what a signer has added"),
+                ("DNSKEY 257 3 8 AA==", "leave out what a signer has added"),
+                ("NSEC3PARAM 1 0 0 -", "leave out what a signer has added"),
+                ("APL 1:1.2.3.4/32", r"'APL' is no record type known here; for other data write"),
+                ("ANY", "cannot stand in a zone, for it is no data")):
+            self.assertIn(said, self.problems("a " + text)[0])
+            self.assertEqual("TYPEn" in self.problems("a " + text)[0], text.startswith("APL"))
+        for rtype in ("LOC", "TYPE29", "RRSIG", "TYPE46", "TYPE42"):
+            self.assertEqual(self.problems(rf"a {rtype} \# 1 00"), [])
+        self.assertIn("'$INCLUDE': only $ORIGIN name and $TTL time are supported; write out",
+                      self.problems("$INCLUDE x")[0])
+
+    def test_quotes_without_their_other_end_say_which_may_be_meant(self) -> None:
+        text = 'a TXT "b\nc TXT "d"\ne TXT "f"\n'
+        self.assertEqual(self.problems(text)[-1], 'line 3: a " without its other end; so may be '
+                         "one on line 1, where a quoted string goes on over the end of the line")
+        self.assertEqual(self.problems('a TXT "b'), ['line 1: a " without its other end'])
+        self.assertEqual(self.problems("a TXT b\\\n"), ["line 1: a \\ with nothing behind it"])
+
+    def test_lines_behind_a_string_of_several(self) -> None:
+        zone = wire.ZoneText('a TXT "b\n\nc" d"\n"\n  A 1.2.3.4\n', EXAMPLE, 60)
+        self.assertEqual([each.line for each in zone.records], [1, 5])
 
     def test_without_the_other_end(self) -> None:
-        for text, line in (('a TXT "b', 2), ('a TXT "b\nc"', 2), ("a TXT b\\", 2), ("a (\nA", 2),
+        for text, line in (('a TXT "b', 2), ('a TXT "b\nc', 2), ("a TXT b\\", 2), ("a (\nA", 2),
                            ("a )", 2), ("a ((b))", 2), ("a A 1.2.3.4 (\n)\n)", 4), ('a TXT b"', 2),
                            ("a A \xa01.2.3.4", 2), ("a\x0cA", 2), ('a TXT "b\\', 2)):
             with self.subTest(text):

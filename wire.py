@@ -34,21 +34,26 @@ UDP_EDNS = 1232          # with OPT: 1280 (smallest IPv6 MTU) - 40 - 8, so never
 TCP_MAX = 65535          # the two-octet length in front of a message: RFC 1035 4.2.2
 POINTER_MAX = 0x4000     # compression pointers hold 14 bits: RFC 1035 4.1.4
 QUERY_RECORDS = 16       # records besides the question that a query may carry; OPT and a few more
-QUERY_NAMES = 1024       # octets of all names of a query, written out: three of the longest, and more
+QUERY_NAMES = 1024       # octets of a query's names, written out: three of the longest, and more
 QUERY_OPTIONS = 16       # options that its OPT may carry; a client has use for three or four
 TTL_MAX = 2**31 - 1      # RFC 2181 8
 STRING_MAX = 255         # a <character-string>: RFC 1035 3.3
 
 # The names known in text. Types with a text form stand in _FORMATS too; the rest are known in order
-# to be refused (AXFR, OPT) or read (ANY). Every other type is TYPEn, which always works: RFC 3597.
+# to be refused (AXFR, OPT, RRSIG) or read (ANY). Every other type is TYPEn: RFC 3597.
 TYPES: dict[str, int] = {
-    "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "SRV": 33,
-    "OPT": 41, "DS": 43, "SSHFP": 44, "TLSA": 52, "SVCB": 64, "HTTPS": 65, "IXFR": 251,
-    "AXFR": 252, "MAILB": 253, "MAILA": 254, "ANY": 255, "CAA": 257}
+    "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "RP": 17,
+    "AFSDB": 18, "X25": 19, "RT": 21, "PX": 26, "AAAA": 28, "LOC": 29, "SRV": 33, "NAPTR": 35,
+    "KX": 36, "CERT": 37, "DNAME": 39, "OPT": 41, "DS": 43, "SSHFP": 44, "RRSIG": 46, "NSEC": 47,
+    "DNSKEY": 48, "DHCID": 49, "NSEC3": 50, "NSEC3PARAM": 51, "TLSA": 52, "SMIMEA": 53, "CDS": 59,
+    "CDNSKEY": 60, "OPENPGPKEY": 61, "SVCB": 64, "HTTPS": 65, "SPF": 99, "L32": 105, "LP": 107,
+    "EUI48": 108, "EUI64": 109, "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "MAILB": 253,
+    "MAILA": 254, "ANY": 255, "URI": 256, "CAA": 257}
 TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPES.items()}
 A, NS, CNAME, SOA, PTR, MX, AAAA, OPT, DS = (
     TYPES[name] for name in ("A", "NS", "CNAME", "SOA", "PTR", "MX", "AAAA", "OPT", "DS"))
 DNAME, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 39, 249, 250, 251, 252, 253, 254, 255
+RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM, SVCB, HTTPS = 46, 47, 48, 50, 51, 64, 65
 CLASS_IN = 1
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
@@ -452,7 +457,9 @@ def _octets(text: str) -> Iterator[tuple[int, bool]]:
         kind = match.lastindex or 0
         octet = int(match.group(1)) if kind == 1 else match.group(kind)[0]
         if kind == 0 or octet > 255:
-            raise BadText(rf'{text!r}: after \ comes a character or 000 to 255, before " a \ ')
+            raise BadText(f'{text!r}: ' + (
+                'a " inside a word is written as \\"' if match.group() == b'"' else
+                r"after \ comes a character, or three digits up to 255"))
         yield octet, kind < 3
 
 
@@ -508,7 +515,8 @@ def parse_type(text: str) -> int:
     """A type's number from its mnemonic or TYPEn (RFC 3597 5); raises BadText."""
     upper = text.upper() if text.isascii() else ""
     if upper not in TYPES and not re.fullmatch("TYPE[0-9]+", upper):
-        raise BadText(f"{text!r} is no record type known here; TYPEn \\# length hex always works")
+        raise BadText(f"{text!r} is no record type known here; for other data write TYPEn "
+                      r"\# length hex")
     return TYPES[upper] if upper in TYPES else _parse_number(upper[4:], 0xFFFF)
 
 
@@ -566,6 +574,30 @@ class Field(NamedTuple):
     take: Callable[[Reader, int], bytes]
     parse: Callable[[list[str], bytes], bytes]
     show: Callable[[bytes], str]
+
+
+def _mnemonics(**numbers: int) -> Callable[[str, int], int]:
+    """A way to read a number that may be written as a name, in any case."""
+    known = {name.replace("_", "-"): number for name, number in numbers.items()}
+
+    def parse(text: str, most: int) -> int:
+        """A number from a name, or from digits."""
+        if text[:1].isdigit() or not text.isascii():
+            return _parse_number(text, most)
+        if text.upper() not in known:
+            raise BadText(f"{text!r} is no number and none of {', '.join(known)}")
+        return known[text.upper()]
+    return parse
+
+
+# Algorithms of DNSSEC as RFC 4034 A.1 and IANA's list name them, and as BIND does.
+_ALGORITHMS = _mnemonics(
+    RSAMD5=1, DH=2, DSA=3, RSASHA1=5, DSA_NSEC3_SHA1=6, NSEC3DSA=6, RSASHA1_NSEC3_SHA1=7,
+    NSEC3RSASHA1=7, RSASHA256=8, RSASHA512=10, ECC_GOST=12, ECCGOST=12, ECDSAP256SHA256=13,
+    ECDSAP384SHA384=14, ED25519=15, ED448=16, SM2SM3=17, ECC_GOST12=23, INDIRECT=252,
+    PRIVATEDNS=253, PRIVATEOID=254)
+_CERTIFICATES = _mnemonics(PKIX=1, SPKI=2, PGP=3, IPKIX=4, ISPKI=5, IPGP=6, ACPKIX=7, IACPKIX=8,
+                           URI=253, OID=254)  # RFC 4398 2.1
 
 
 def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Field:
@@ -636,18 +668,49 @@ def _parse_strings(words: list[str], origin: bytes) -> bytes:
     return b"".join(_counted(unquote(word)) for word in [_next(words, "a string"), *_rest(words)])
 
 
+def _take_string(reader: Reader, end: int) -> bytes:
+    """One <character-string>, its length included."""
+    size = reader.take(1)
+    return size + reader.take(size[0])
+
+
+def _parse_string(words: list[str], origin: bytes) -> bytes:
+    """One word, as a <character-string>."""
+    return _counted(unquote(_next(words, "a string")))
+
+
 def _take_tag(reader: Reader, end: int) -> bytes:
     """The property of a CAA record: ASCII letters and digits, one at least (RFC 8659 4.1)."""
-    size = reader.take(1)
-    tag = reader.take(size[0])
-    if not tag.isalnum():
+    tag = _take_string(reader, end)
+    if not tag[1:].isalnum():
         raise Malformed("a CAA tag is letters and digits", reader.at)
-    return size + tag
+    return tag
 
 
 def _parse_hex(words: list[str], origin: bytes = b"") -> bytes:
     """All words that are left, as hexadecimal digits in any grouping."""
     return binascii.unhexlify("".join(_rest(words)))
+
+
+def _parse_base64(words: list[str], origin: bytes = b"") -> bytes:
+    """All words that are left, as base64 in any grouping (RFC 4648 4)."""
+    return binascii.a2b_base64("".join(_rest(words)), strict_mode=True)
+
+
+def _show_base64(octets: bytes) -> str:
+    """Octets as base64, in one word."""
+    return binascii.b2a_base64(octets, newline=False).decode()
+
+
+def _hardware(size: int) -> Field:
+    """A hardware address: `size` pairs of hex digits, with hyphens between (RFC 7043)."""
+    def parse(words: list[str], origin: bytes) -> bytes:
+        """An address from a word."""
+        word = _next(words, "an address")
+        if not re.fullmatch("[0-9a-fA-F]{2}(?:-[0-9a-fA-F]{2})" f"{{{size - 1}}}", word):
+            raise BadText(f"{word!r}: write {size} pairs of hex digits with - between them")
+        return bytes.fromhex(word.replace("-", ""))
+    return Field(lambda reader, end: reader.take(size), parse, lambda octets: octets.hex("-"))
 
 
 class Param(NamedTuple):
@@ -656,6 +719,7 @@ class Param(NamedTuple):
     shape: bytes                     # a regular expression all of the value matches
     parse: Callable[[bytes], bytes]  # from text without its quotes
     show: Callable[[bytes], str]
+    escapes: bool = False            # whether the text may hold any
 
 
 def _hint(name: str, family: _Family) -> Param:
@@ -691,20 +755,24 @@ _PARAMS = (
           lambda octets: ",".join(_param(number).name for (number,) in _U16.iter_unpack(octets))),
     Param("alpn", b".+", _parse_alpn,
           lambda octets: quote(b",".join(re.sub(rb"[\\,]", rb"\\\g<0>", item)
-                                         for item in _split_strings(octets)))),
+                                         for item in _split_strings(octets))), True),
     Param("no-default-alpn", b"", bytes, quote),
     Param("port", b"..", lambda raw: _U16.pack(_parse_number(raw.decode("latin-1"), 0xFFFF)),
           lambda octets: str(int.from_bytes(octets, "big"))),
     _hint("ipv4hint", ipaddress.IPv4Address),
-    Param("ech", b".+", lambda raw: binascii.a2b_base64(raw, strict_mode=True),
-          lambda octets: binascii.b2a_base64(octets, newline=False).decode()),
-    _hint("ipv6hint", ipaddress.IPv6Address))
+    Param("ech", b".+", lambda raw: _parse_base64([raw.decode("latin-1")]), _show_base64),
+    _hint("ipv6hint", ipaddress.IPv6Address),
+    # RFC 9461 5: a path, as a template with a variable "dns". RFC 9540 4: a flag.
+    Param("dohpath", rb"/.*\{[^{}]*dns.*", bytes, quote, True),
+    Param("ohttp", b"", bytes, quote))
 _PARAM_NUMBERS = {param.name: number for number, param in enumerate(_PARAMS)}
 
 
 def _param(number: int) -> Param:
     """A parameter by its number: one not known here may hold anything."""
-    return _PARAMS[number] if number < len(_PARAMS) else Param(f"key{number}", b".*", bytes, quote)
+    if number < len(_PARAMS):
+        return _PARAMS[number]
+    return Param(f"key{number}", b".*", bytes, quote, True)
 
 
 def _svc_number(key: str) -> int:
@@ -717,12 +785,18 @@ def _svc_number(key: str) -> int:
 
 
 def _parse_svc(words: list[str], origin: bytes) -> bytes:
-    """key=value words, written in the order of their numbers, each once (RFC 9460 2.2)."""
+    """key=value words, written in the order of their numbers, each once (RFC 9460 2.2).
+
+    RFC 9460 2.1: the value of keyN is what goes over the wire, whether N has a name or not.
+    """
     found = []
     for word in _rest(words):
         key, _, value = word.partition("=")
         number = _svc_number(key)
-        found.append((number, _param(number).parse(unquote(value))))
+        param = _param(number) if key in _PARAM_NUMBERS else Param(key, b"", bytes, quote, True)
+        if "\\" in value and not param.escapes:  # RFC 9460 7.2, 7.3 and 8
+            raise BadText(f"{word!r}: no \\ may stand in a value of {key}")
+        found.append((number, param.parse(unquote(value))))
     return b"".join(_U16.pack(number) + _U16.pack(len(value)) + value
                     for number, value in sorted(found))
 
@@ -743,6 +817,8 @@ def _take_svc(reader: Reader, end: int) -> bytes:
         last, found[number] = number, value
     if not all(_split_strings(found.get(1, b""))):
         raise Malformed("an alpn item of no octets", start)
+    if 2 in found and 1 not in found:  # RFC 9460 7.1.1
+        raise Malformed("no-default-alpn without alpn", start)
     # RFC 9460 8: in order, each once, itself not among them, and all of them present.
     needed = [number for (number,) in _U16.iter_unpack(found.get(0, b""))]
     if needed != sorted(set(needed) & set(found) - {0}):
@@ -760,28 +836,38 @@ def _show_svc(octets: bytes) -> str:
 
 
 # The letters are those of _FORMATS: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
-# in quad-A), n a name, s strings, g a CAA tag, v its value, x octets in hex, p service parameters.
-# max(): rdata may end before its last field begins; no reading backwards then. Octets in hex are
-# digests and fingerprints, so one of no octets is a mistake.
+# in quad-A), e and f hardware addresses, l an algorithm, k a kind of certificate, n a name, c a
+# string, s strings, g a CAA tag, v its value, u a URI, x octets in hex, b in base64, p service
+# parameters. max(): rdata may end before its last field begins; no reading backwards then. Octets
+# in hex or base64 are digests and keys, so one of no octets is a mistake.
 _FIELDS: dict[str, Field] = {
     "1": _number(1), "2": _number(2), "4": _number(4), "t": _number(4, parse_ttl),
     "a": _address(ipaddress.IPv4Address), "q": _address(ipaddress.IPv6Address),
     "n": Field(lambda reader, end: reader.name(),
                lambda words, origin: parse_name(_next(words, "a name"), origin), show_name),
+    "l": _number(1, _ALGORITHMS), "k": _number(2, _CERTIFICATES),
+    "e": _hardware(6), "f": _hardware(8),
+    "c": Field(_take_string, _parse_string, lambda octets: quote(octets[1:])),
     "s": Field(_take_strings, _parse_strings,
                lambda octets: " ".join(map(quote, _split_strings(octets)))),
-    "g": Field(_take_tag, lambda words, _: _counted(unquote(_next(words, "a tag"))),
-               lambda octets: octets[1:].decode()),
+    "g": Field(_take_tag, _parse_string, lambda octets: octets[1:].decode()),
     "v": Field(lambda reader, end: reader.take(max(0, end - reader.at)),
                lambda words, _: unquote(_next(words, "a value")), quote),
+    "u": Field(lambda reader, end: reader.take(max(1, end - reader.at)),
+               lambda words, _: unquote(_next(words, "a URI")), quote),
     "x": Field(lambda reader, end: reader.take(max(1, end - reader.at)), _parse_hex, bytes.hex),
+    "b": Field(lambda reader, end: reader.take(max(1, end - reader.at)), _parse_base64,
+               _show_base64),
     "p": Field(_take_svc, _parse_svc, _show_svc)}
 
 _FORMATS: dict[int, list[Field]] = {
     TYPES[name]: [_FIELDS[letter] for letter in letters] for name, letters in {
-        "A": "a", "NS": "n", "CNAME": "n", "SOA": "nn4tttt", "PTR": "n", "MX": "2n", "TXT": "s",
-        "AAAA": "q", "SRV": "222n", "DS": "211x", "SSHFP": "11x", "TLSA": "111x", "SVCB": "2np",
-        "HTTPS": "2np", "CAA": "1gv"}.items()}
+        "A": "a", "NS": "n", "CNAME": "n", "SOA": "nn4tttt", "PTR": "n", "HINFO": "cc", "MX": "2n",
+        "TXT": "s", "RP": "nn", "AFSDB": "2n", "X25": "c", "RT": "2n", "PX": "2nn", "AAAA": "q",
+        "SRV": "222n", "NAPTR": "22cccn", "KX": "2n", "CERT": "k2lb", "DS": "2l1x", "SSHFP": "11x",
+        "DHCID": "b", "TLSA": "111x", "SMIMEA": "111x", "CDS": "2l1x", "CDNSKEY": "21lb",
+        "OPENPGPKEY": "b", "SVCB": "2np", "HTTPS": "2np", "SPF": "s", "L32": "2a", "LP": "2n",
+        "EUI48": "e", "EUI64": "f", "URI": "22u", "CAA": "1gv"}.items()}
 
 
 def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
@@ -800,6 +886,17 @@ def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
     return rdata
 
 
+def rdata_key(rtype: int, rdata: bytes) -> bytes:
+    """What two pieces of good rdata have in common if they differ in the case of names only.
+
+    RFC 4343: names are compared without case. RFC 2181 5: no record stands twice in an RRset.
+    """
+    reader, end = Reader(rdata), len(rdata)
+    taken = [(field, field.take(reader, end)) for field in _FORMATS.get(rtype, ())]
+    return b"".join(octets.lower() if field is _FIELDS["n"] else octets
+                    for field, octets in taken) or rdata
+
+
 def address_rdata(address: str) -> tuple[int, bytes]:
     """The type and rdata that answer with an address or, as a CNAME, with a host name."""
     for rtype in (A, AAAA):
@@ -814,6 +911,8 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     Raises BadText. RFC 1035 5.1, RFC 3597 5.
     """
     left = list(words)
+    if rtype not in (SVCB, HTTPS):  # their key="value" is one word; a"b" is two elsewhere
+        left = [piece for word in words for piece in _PIECE.findall(word)]
     try:
         if left[:1] == [r"\#"]:
             del left[0]
@@ -822,6 +921,8 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
                 raise BadText(f"length {size} but {len(rdata)} octets")
         elif rtype in _FORMATS:
             rdata = b"".join(field.parse(left, origin) for field in _FORMATS[rtype])
+        elif rtype in (RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM):
+            raise BadText("zones are not signed here; leave out what a signer has added")
         else:
             raise BadText(r"no text form here; write \# length hex")
         if left:
@@ -860,11 +961,13 @@ class Record(NamedTuple):
 
 
 # A word may end in a quoted string, as in alpn="h2,h3"; no kind of token can be read in two ways,
-# so reading takes time in proportion to the text.
-_TOKEN = re.compile(r"""(?P<quoted>"(?:[^"\\\n]|\\[^\n])*")|(?P<paren>[()])|(?P<comment>;[^\n]*)
+# so reading takes time in proportion to the text. RFC 1035 5.1: a quoted string may hold the end
+# of a line. What is no blank, quote, parenthesis, semicolon or backslash is as good as a letter.
+_TOKEN = re.compile(r"""(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<paren>[()])|(?P<comment>;[^\n]*)
     |(?P<newline>\n)|(?P<space>[ \t\r]+)
-    |(?P<word>(?:[^\s"();\\]|\\[^\n])+(?:"(?:[^"\\\n]|\\[^\n])*")?)
-    |.""", re.X)
+    |(?P<word>(?:[^ \t\r\n"();\\]|\\[^\n])+(?:"(?:[^"\\]|\\.)*")?)
+    |.""", re.X | re.S)
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|(?:[^"\\]|\\.)+|.', re.S)  # quoted, word, a mistake
 
 
 def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
@@ -872,19 +975,25 @@ def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
 
     An entry is its first line's number, whether it began with a blank, and its words.
     """
-    depth, first, line, blank = 0, 1, 1, False
+    depth, first, line, blank, long = 0, 1, 1, False, 0
     words: list[str] = []
     for match in _TOKEN.finditer(text):
         kind, piece = match.lastgroup, match.group()
-        if kind is None:  # half a pair of quotes, a backslash, what only looks like a blank
-            raise BadText(f"line {line}: {piece!r} cannot stand here, or has no end")
+        if kind is None:
+            raise BadText(f"line {line}: " + (
+                r"a \ with nothing behind it" if piece == "\\" else
+                'a " without its other end' if not long else
+                f'a " without its other end; so may be one on line {long}, where a quoted string '
+                "goes on over the end of the line"))
         if kind in ("word", "quoted"):
             words.append(piece)
         blank = blank or not words and not depth and kind == "space"
         depth += {"(": 1, ")": -1}.get(piece, 0)
         if depth not in (0, 1):
             raise BadText(f"line {line}: parentheses do not match")
-        line += kind == "newline"
+        if kind != "newline" and "\n" in piece:
+            long = long or line
+        line += piece.count("\n")
         if kind == "newline" and not depth:
             yield first, blank, words
             first, blank, words = line, False, []
@@ -932,7 +1041,8 @@ class ZoneText:
         elif whole and name == "$TTL":
             self.ttl = parse_ttl(words[1])
         else:  # $INCLUDE would read files, $GENERATE fill the memory
-            raise BadText(f"{words[0]}: only $ORIGIN name and $TTL time are supported")
+            raise BadText(f"{words[0]!r}: only $ORIGIN name and $TTL time are supported; write out "
+                          "what others would add")
 
     def _record(self, words: list[str], line: int) -> Record:
         """[TTL] [class] type rdata; TTL and class in either order (RFC 1035 5.1).
@@ -947,9 +1057,11 @@ class ZoneText:
         if not words:
             raise BadText("a type is missing")
         rtype = parse_type(words.pop(0))
-        # RFC 6895 3.1: meta types are no data. DNAME means more than its rdata, and is not served.
-        if rtype in (0, DNAME, OPT) or 128 <= rtype <= 255:
-            raise BadText(f"{show_type(rtype)} cannot stand in a zone")
+        if rtype in (0, OPT) or 128 <= rtype <= 255:  # RFC 6895 3.1: meta types
+            raise BadText(f"{show_type(rtype)} cannot stand in a zone, for it is no data")
+        if rtype == DNAME:  # it means more than its rdata
+            raise BadText("DNAME cannot stand in a zone here; write a CNAME for each name below "
+                          "the owner, or one at * below it")
         rdata = parse_rdata(rtype, words, self.origin)
         return Record(self.owner, rtype, CLASS_IN, ttl, rdata, line)
 
@@ -961,7 +1073,7 @@ def _take_class(words: list[str]) -> bool:
         words.pop(0)
         return True
     if word in ("CS", "CH", "HS") or word.startswith("CLASS"):
-        raise BadText(f"class {word}: only IN is served")
+        raise BadText(f"class {word!r}: only IN is served")
     return False
 
 
