@@ -624,7 +624,83 @@ class Lookup(unittest.TestCase):
     def test_cname_loops_end(self):
         self.check(("self", "A", "NOERROR aa | self 300 CNAME self |"),
                    ("loop1", "A", "NOERROR aa | loop1 300 CNAME loop2, loop2 300 CNAME loop1 |"))
-        self.assertLessEqual(len(self.desk.ask("c0.example.com").answer), lbdns.CHAIN_MAX + 1)
+        for first, rtypes in ((0, ["CNAME"] * 9), (3, ["CNAME"] * 9), (4, ["CNAME"] * 8 + ["A"])):
+            got = self.desk.ask(f"c{first}.example.com").answer  # c11 is an alias of www
+            self.assertEqual([line.split()[2] for line in got], rtypes)
+
+    def test_records_that_differ_in_case_only_are_one(self):
+        """RFC 2181 5, RFC 4343; the smallest TTL counts."""
+        desk = Desk(f"""[{ZED}]
+            ns = ["a.test", "A.test", "b.test"]
+            records = '''
+            x 300 MX 1 Mail
+            x 60 MX 1 mail
+            x 300 MX 2 other
+            alias CNAME Www
+            alias CNAME www
+            s SRV 1 2 3 T
+            s SRV 1 2 3 t
+            t TXT a
+            t TXT A
+            x.sub TXT a
+            '''
+            [zones."sub.example.com"]
+            records = "x TXT a"
+            """.replace(" " * 12, ""))
+        for name, rtype, rdatas in (("x", "MX", ["1 Mail.example.com.", "2 other.example.com."]),
+                                    ("alias", "CNAME", ["Www.example.com."]),
+                                    ("s", "SRV", ["1 2 3 T.example.com."]),
+                                    ("t", "TXT", ['"a"', '"A"']), ("x.sub", "TXT", ['"a"'])):
+            got = desk.ask(f"{name}.example.com", rtype)
+            self.assertEqual(got.rdatas, rdatas)
+        self.assertIn("x.example.com. 60 MX 1 Mail.example.com.",
+                      desk.ask("x.example.com", "MX").answer)
+        self.assertEqual([each.lower() for each in desk.ask("example.com", "NS").rdatas],
+                         ["a.test.", "b.test."])
+
+    def test_signatures_beside_a_cname(self):
+        """RFC 4035 2.5."""
+        for lines in ("w CNAME www\nw TYPE46 \\# 1 00\nw NSEC \\# 1 00",
+                      "w TYPE47 \\# 1 00\nw RRSIG \\# 1 00\nw CNAME www"):
+            desk = Desk(f"[{ZED}]\nrecords = '''{lines}'''")
+            for rtype, line in (("A", "CNAME www.example.com."), ("RRSIG", r"RRSIG \# 1 00"),
+                                ("NSEC", r"NSEC \# 1 00")):
+                self.assertEqual(desk.ask("w.example.com", rtype).answer[0],
+                                 f"w.example.com. 3600 {line}")
+
+    def test_types_that_zone_files_hold(self):
+        """Text in, octets out: read back by the codec, names uncompressed (RFC 3597 4)."""
+        desk = Desk(f"""[{ZED}]
+            records = '''
+            x NAPTR 1 2 U E2U+sip "!^.*$!sip:a@b!" .
+              NAPTR 1 2 S SIP+D2U "" _sip._udp
+              URI 10 1 "ftp://ftp.example.com/public"
+              RP admin txt
+              HINFO "PC" Linux
+              SPF "v=spf1 -all"
+              AFSDB 1 db
+              CERT PGP 0 0 AAEC Aw==
+              CDS 0 0 0 00
+              CDNSKEY 0 3 0 AA==
+              DS 1 ECDSAP256SHA256 2 abcd
+              SVCB 1 . alpn=h2 dohpath=/q{{?dns}} ohttp key9="a"
+              TXT a"b"
+              TXT "two
+            lines"
+            '''""".replace(" " * 12, ""))
+        for rtype, rdatas in (
+                ("NAPTR", ['1 2 "U" "E2U+sip" "!^.*$!sip:a@b!" .',
+                           '1 2 "S" "SIP+D2U" "" _sip._udp.example.com.']),
+                ("URI", ['10 1 "ftp://ftp.example.com/public"']),
+                ("RP", ["admin.example.com. txt.example.com."]), ("HINFO", ['"PC" "Linux"']),
+                ("SPF", ['"v=spf1 -all"']), ("AFSDB", ["1 db.example.com."]),
+                ("CERT", ["3 0 0 AAECAw=="]), ("CDS", ["0 0 0 00"]), ("CDNSKEY", ["0 3 0 AA=="]),
+                ("DS", ["1 13 2 abcd"]),
+                ("SVCB", ['1 . alpn="h2" dohpath="/q{?dns}" ohttp key9="a"']),
+                ("TXT", ['"a" "b"', r'"two\010lines"'])):
+            self.assertEqual(desk.ask("x.example.com", rtype).rdatas, rdatas)
+        self.assertIn(b"\5admin\7example\3com\0\3txt\7example\3com\0",
+                      desk.raw(query("x.example.com", "RP")))
 
     def test_any_gives_one_rrset(self):
         for name in ("www", "api", "1-api", "ns1", "mail"):
@@ -651,6 +727,12 @@ class Lookup(unittest.TestCase):
             self.assertEqual((reply[:2], reply[2] >> 3 & 15, reply[2] >> 7, Answer(reply).rcode),
                              (b"\x12\x67", opcode, 1, wire.NOTIMP))
             self.assertEqual(reply[6:12], bytes(6))
+            # RD has a meaning for QUERY only; an OPT that can be read is answered.
+            self.assertEqual((reply[2] & 1, reply[3]), (0, wire.NOTIMP))
+            for options, kept in ((b"", True), (option(3), True), (option(10, b"abc"), False)):
+                got = Answer(self.desk.raw(query("api.example.com", flags=opcode << 11 | 0x100,
+                                                 opt=True, options=options)))
+                self.assertEqual((got.rcode, got.opt is not None), (wire.NOTIMP, kept))
 
     def test_case_15_row_02_only_rd_is_copied(self):
         for bits in itertools.product((0, 1), repeat=7):
@@ -805,6 +887,26 @@ class Edns(unittest.TestCase):
                 ("subnet", 1, opt[:-1] + b"\x0b" + option(8, b"\0\1\x20\0abc"))):
             answer = Answer(self.desk.raw(plain[:10] + bytes([0, count]) + plain[12:] + tail))
             self.assertEqual((answer.rcode, answer.answer), (wire.FORMERR, []), what)
+
+    def test_work_is_counted(self):
+        """What a stranger writes costs no more than a few of it: the rest is not read."""
+        plain, opt = query("api.example.com"), b"\0\0\x29\x04\xd0\0\0\0\0"
+
+        def cost(options, tcp):
+            """The shortest of some times, in seconds, and the rcode."""
+            packet = (plain[:11] + b"\1" + plain[12:] + opt + len(options).to_bytes(2, "big")
+                      + options)
+            times = []
+            for _ in range(50):
+                start = time.perf_counter()
+                reply = self.desk.raw(packet, tcp=tcp)
+                times.append(time.perf_counter() - start)
+            return min(times), Answer(reply).rcode
+        for tcp, count in ((False, 350), (True, 1000), (True, 16000)):
+            many = b"".join(option(code) for code in range(20, count + 20))
+            (one, good), (all_, bad) = cost(option(65001), tcp), cost(many, tcp)
+            self.assertEqual((good, bad), (wire.NOERROR, wire.FORMERR))
+            self.assertLess(all_, 8 * one)  # uncapped: 20, 57 and 900 times
 
     def test_row_07_unknown_options_are_not_echoed(self):
         answer = self.desk.ask(options=option(65001, b"x") + option(14) + option(100, bytes(99)))
@@ -2019,7 +2121,7 @@ IN_ZONE = (
         ("www SOA a b 1 2 3 4 5", "line 1: a SOA stands at the apex only"),
         ("\n\nwww.example.net. A 1.2.3.4", "line 2: www.example.net. ~outside"),
         ("w A 1.2.3.4\n\nm MX x y", "line 3: ~'x'~number"),
-        ("$INCLUDE x", "line 1: $INCLUDE~"),
+        ("$INCLUDE x", "line 1: '$INCLUDE'~"),
         ('w TXT ("a"', "line 1: ~parenthesis"))),
     ('ns = ["n.test"]\nrecords = "@ NS a"', "ns: the records have NS already"),
     *((f'{word} = 3\nrecords = "@ SOA a b 1 2 3 4 5"', f"{word}: the records have SOA already")
@@ -2412,14 +2514,44 @@ class Commands(unittest.TestCase):
             path = self.file(f"[{ZED}]\n[{API}]\nsource = {{ {source} }}")
             self.assertIn(f"TTL 60, rows of {says}, anti", self.run_it("check", path, code=0)[1])
 
+    def test_octets_of_a_zone_file(self):
+        """RFC 1035 5: a zone file is octets; those that are no UTF-8 are as good as others."""
+        self.file(b"\xef\xbb\xbf; f\xfcr\r\nx TXT \"\xff\xc3\xbc\r\" \xa0\r\n  TXT \\252\r\n",
+                  "octets.zone")
+        config = self.file(f"[{ZED}]\nns = ['ns.test']\nfile = 'octets.zone'")
+        document = tomllib.loads(config.read_text())
+        zone = lbdns.Checker(str(config)).config(document).zones[b"\7example\3com\0"]
+        rrset = zone.nodes[b"\1x\7example\3com\0"][16]
+        self.assertEqual(rrset.rdatas, (b"\4\xff\xc3\xbc\r\1\xa0", b"\1\xfc"))
+        self.assertIn(": good; 1 zones", self.run_it("check", config, code=0)[1])
+
+    def test_name_servers_that_a_wildcard_covers(self):
+        """RFC 4592: a wildcard answers for what does not exist, so that needs no warning."""
+        for ns, records, warned in (
+                ("ns1", "* A 192.0.2.1", False), ("a.ns1", "* AAAA ::1", False),
+                ("ns1", "* TXT a", True), ("ns1", "* A 192.0.2.1\nns1 TXT a", True),
+                ("ns1", "*.x A 192.0.2.1", True), ("a.ns1", "* A 192.0.2.1\nns1 TXT a", True),
+                ("ns1.x", "*.x A 192.0.2.1\nx TXT a", False), ("ns1", ";", True)):
+            config = (f"[{ZED}]\nns = ['{ns}.example.com']\n"
+                      f"records = {json.dumps(records)}")
+            with self.subTest(config):
+                warnings = lbdns.Checker("t").config(tomllib.loads(config)).warnings
+                self.assertEqual([each for each in warnings if "name server" in each],
+                                 [f"t: name server {ns}.example.com. has no A or AAAA record in "
+                                  "its zone"] if warned else [])
+
     def test_row_31_check_of_a_bad_config_says_why_and_exits_1(self):
         for text, says in (
                 (ZONE + POOL + "ttl = 'x'\nstail = 1",
                  (f"{API}.ttl = 'x': must be", f"{API}.stail: unknown key; did you mean stale?")),
                 ("a = [1\nb = 2\n", ("test.toml: ", "line 2")), (b"\xff\xfe", ("test.toml: ",)),
-                (f"[{ZED}]\nfile = 'bad.zone'", (f"{ZED}.file = 'bad.zone': ", "utf-8")),
+                (f"[{ZED}]\nfile = 'bad.zone'", (f"{ZED}.file = 'bad.zone' line 1: ",)),
                 (f"[{ZED}]\nfile = 'gone.zone'", (": No such file or directory",)),
-                (f"[{ZED}]\nfile = 'typo.zone'", (f"{ZED}.file line 2: ",)),
+                (f"[{ZED}]\nfile = 'typo.zone'", (f"{ZED}.file = 'typo.zone' line 2: ",)),
+                (f"[{ZED}]\nfile = 'far.zone'",
+                 (f"{ZED}.file = 'far.zone' line 2: x.example.net. is outside the zone",)),
+                (pool("latin.py:pick"), (f"{API}.policy = 'latin.py' line 2: octet 0xfc is not "
+                                         "UTF-8; save the file as UTF-8\n",)),
                 (pool("gone.py:pick"), (f"{API}.policy = ", "gone.py", "No such file")),
                 (pool("bad.py:pick"), (f"{API}.policy = ", "bad.py", "SyntaxError")),
                 (pool("good.py:pik"), (f"{API}.policy = ", "'pik'")),
@@ -2428,6 +2560,8 @@ class Commands(unittest.TestCase):
             path = self.file(text)
             self.file(b"\xff\xfe", "bad.zone")
             self.file("www A 192.0.2.1\nwww A nonsense\n", "typo.zone")
+            self.file("\nx.example.net. A 192.0.2.1\n", "far.zone")
+            self.file(b"\n# f\xfcr\n", "latin.py")
             self.file("def pick(:", "bad.py")
             self.file("def pick(query, backends): return None", "good.py")
             self.file("1 / 0", "raises.py")
