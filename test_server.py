@@ -2231,6 +2231,21 @@ class ConfigCheck(unittest.TestCase):
             self.assertEqual([each for each in pieces if each not in line], [], line)
             self.assertEqual(more, [], "one mistake, one line")
 
+    def test_name_servers_that_a_wildcard_covers(self):
+        """RFC 4592: a wildcard answers for what does not exist, so that needs no warning."""
+        for ns, records, warned in (
+                ("ns1", "* A 192.0.2.1", False), ("a.ns1", "* AAAA ::1", False),
+                ("ns1", "* TXT a", True), ("ns1", "* A 192.0.2.1\nns1 TXT a", True),
+                ("ns1", "*.x A 192.0.2.1", True), ("a.ns1", "* A 192.0.2.1\nns1 TXT a", True),
+                ("ns1.x", "*.x A 192.0.2.1\nx TXT a", False), ("ns1", ";", True)):
+            config = (f"[{ZED}]\nns = ['{ns}.example.com']\n"
+                      f"records = {json.dumps(records)}")
+            with self.subTest(config):
+                warnings = lbdns.Checker("t").config(tomllib.loads(config)).warnings
+                self.assertEqual([each for each in warnings if "name server" in each],
+                                 [f"t: name server {ns}.example.com. has no A or AAAA record in "
+                                  "its zone"] if warned else [])
+
     def test_row_31_mistakes_at_the_top(self):
         for text, says in TOP:
             self.check(f'{text}\n[{ZED}]\n[{API}]\nbackends = ["1.2.3.4"]', says)
@@ -2524,21 +2539,6 @@ class Commands(unittest.TestCase):
         rrset = zone.nodes[b"\1x\7example\3com\0"][16]
         self.assertEqual(rrset.rdatas, (b"\4\xff\xc3\xbc\r\1\xa0", b"\1\xfc"))
         self.assertIn(": good; 1 zones", self.run_it("check", config, code=0)[1])
-
-    def test_name_servers_that_a_wildcard_covers(self):
-        """RFC 4592: a wildcard answers for what does not exist, so that needs no warning."""
-        for ns, records, warned in (
-                ("ns1", "* A 192.0.2.1", False), ("a.ns1", "* AAAA ::1", False),
-                ("ns1", "* TXT a", True), ("ns1", "* A 192.0.2.1\nns1 TXT a", True),
-                ("ns1", "*.x A 192.0.2.1", True), ("a.ns1", "* A 192.0.2.1\nns1 TXT a", True),
-                ("ns1.x", "*.x A 192.0.2.1\nx TXT a", False), ("ns1", ";", True)):
-            config = (f"[{ZED}]\nns = ['{ns}.example.com']\n"
-                      f"records = {json.dumps(records)}")
-            with self.subTest(config):
-                warnings = lbdns.Checker("t").config(tomllib.loads(config)).warnings
-                self.assertEqual([each for each in warnings if "name server" in each],
-                                 [f"t: name server {ns}.example.com. has no A or AAAA record in "
-                                  "its zone"] if warned else [])
 
     def test_row_31_check_of_a_bad_config_says_why_and_exits_1(self):
         for text, says in (

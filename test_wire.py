@@ -1090,6 +1090,7 @@ x   7 A 192.0.2.2
     def test_byte_order_mark_and_other_letters(self) -> None:
         self.assertEqual(len(self.problems("\ufeffa A 1.2.3.4")), 1)
         self.assertEqual(len(self.problems("b\u00fccher A 1.2.3.4")), 1)
+        self.assertIn(r"line 1: 'b\xfccher': ", self.problems("b\udcfccher A 1.2.3.4")[0])
         self.assertEqual(len(self.problems("a \u0661 A 1.2.3.4")), 1)
         self.assertEqual(len(self.problems("a \u00b2 A 1.2.3.4")), 1)
 

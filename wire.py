@@ -457,9 +457,10 @@ def _octets(text: str) -> Iterator[tuple[int, bool]]:
         kind = match.lastindex or 0
         octet = int(match.group(1)) if kind == 1 else match.group(kind)[0]
         if kind == 0 or octet > 255:
-            raise BadText(f'{text!r}: ' + (
-                'a " inside a word is written as \\"' if match.group() == b'"' else
-                r"after \ comes a character, or three digits up to 255"))
+            rule = r"after \ comes a character, or three digits up to 255"
+            if match.group() == b'"':
+                rule = r'a " inside a word is written as \"'
+            raise BadText(f"{text!r}: {rule}")
         yield octet, kind < 3
 
 
@@ -577,11 +578,11 @@ class Field(NamedTuple):
 
 
 def _mnemonics(**numbers: int) -> Callable[[str, int], int]:
-    """A way to read a number that may be written as a name, in any case."""
+    """Make a reader of numbers that may be written as names, in any case."""
     known = {name.replace("_", "-"): number for name, number in numbers.items()}
 
     def parse(text: str, most: int) -> int:
-        """A number from a name, or from digits."""
+        """Read a name or digits."""
         if text[:1].isdigit() or not text.isascii():
             return _parse_number(text, most)
         if text.upper() not in known:
@@ -669,13 +670,13 @@ def _parse_strings(words: list[str], origin: bytes) -> bytes:
 
 
 def _take_string(reader: Reader, end: int) -> bytes:
-    """One <character-string>, its length included."""
+    """Take one <character-string>, its length included."""
     size = reader.take(1)
     return size + reader.take(size[0])
 
 
 def _parse_string(words: list[str], origin: bytes) -> bytes:
-    """One word, as a <character-string>."""
+    """Read one word as a <character-string>."""
     return _counted(unquote(_next(words, "a string")))
 
 
@@ -693,19 +694,19 @@ def _parse_hex(words: list[str], origin: bytes = b"") -> bytes:
 
 
 def _parse_base64(words: list[str], origin: bytes = b"") -> bytes:
-    """All words that are left, as base64 in any grouping (RFC 4648 4)."""
+    """Read all words that are left as base64, in any grouping (RFC 4648 4)."""
     return binascii.a2b_base64("".join(_rest(words)), strict_mode=True)
 
 
 def _show_base64(octets: bytes) -> str:
-    """Octets as base64, in one word."""
+    """Show octets as one word of base64."""
     return binascii.b2a_base64(octets, newline=False).decode()
 
 
 def _hardware(size: int) -> Field:
-    """A hardware address: `size` pairs of hex digits, with hyphens between (RFC 7043)."""
+    """Make the field of an address of hardware, hyphens between its octets (RFC 7043)."""
     def parse(words: list[str], origin: bytes) -> bytes:
-        """An address from a word."""
+        """Read an address from a word."""
         word = _next(words, "an address")
         if not re.fullmatch("[0-9a-fA-F]{2}(?:-[0-9a-fA-F]{2})" f"{{{size - 1}}}", word):
             raise BadText(f"{word!r}: write {size} pairs of hex digits with - between them")
@@ -887,14 +888,15 @@ def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
 
 
 def rdata_key(rtype: int, rdata: bytes) -> bytes:
-    """What two pieces of good rdata have in common if they differ in the case of names only.
+    """Return what is equal for good rdata that differs in nothing but the case of names.
 
     RFC 4343: names are compared without case. RFC 2181 5: no record stands twice in an RRset.
     """
+    if rtype not in _FORMATS or rdata == rdata.lower():  # most rdata: nothing to be done
+        return rdata
     reader, end = Reader(rdata), len(rdata)
-    taken = [(field, field.take(reader, end)) for field in _FORMATS.get(rtype, ())]
-    return b"".join(octets.lower() if field is _FIELDS["n"] else octets
-                    for field, octets in taken) or rdata
+    taken = [(field, field.take(reader, end)) for field in _FORMATS[rtype]]
+    return b"".join(octets.lower() if field is _FIELDS["n"] else octets for field, octets in taken)
 
 
 def address_rdata(address: str) -> tuple[int, bytes]:
@@ -911,8 +913,9 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     Raises BadText. RFC 1035 5.1, RFC 3597 5.
     """
     left = list(words)
-    if rtype not in (SVCB, HTTPS):  # their key="value" is one word; a"b" is two elsewhere
-        left = [piece for word in words for piece in _PIECE.findall(word)]
+    # In SVCB and HTTPS, key="value" is one word; elsewhere a"b" is two.
+    if rtype not in (SVCB, HTTPS) and '"' in "".join(left):
+        left = [piece for word in left for piece in _PIECE.findall(word)]
     try:
         if left[:1] == [r"\#"]:
             del left[0]
@@ -980,21 +983,25 @@ def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
     for match in _TOKEN.finditer(text):
         kind, piece = match.lastgroup, match.group()
         if kind is None:
-            raise BadText(f"line {line}: " + (
-                r"a \ with nothing behind it" if piece == "\\" else
-                'a " without its other end' if not long else
-                f'a " without its other end; so may be one on line {long}, where a quoted string '
-                "goes on over the end of the line"))
+            says = 'a " without its other end'
+            if piece == "\\":
+                says = r"a \ with nothing behind it"
+            elif long:
+                says += (f"; so may be one on line {long}, where a quoted string goes on over the "
+                         "end of the line")
+            raise BadText(f"line {line}: {says}")
         if kind in ("word", "quoted"):
             words.append(piece)
         blank = blank or not words and not depth and kind == "space"
         depth += {"(": 1, ")": -1}.get(piece, 0)
         if depth not in (0, 1):
             raise BadText(f"line {line}: parentheses do not match")
-        if kind != "newline" and "\n" in piece:
-            long = long or line
-        line += piece.count("\n")
-        if kind == "newline" and not depth:
+        if kind != "newline":
+            if "\n" in piece:
+                long, line = long or line, line + piece.count("\n")
+            continue
+        line += 1
+        if not depth:
             yield first, blank, words
             first, blank, words = line, False, []
     if depth:
@@ -1030,8 +1037,8 @@ class ZoneText:
             elif words:
                 self.owner = self.owner if blank else parse_name(words.pop(0), self.origin)
                 self.records.append(self._record(words, line))
-        except BadText as bad:
-            self.problems.append(f"line {line}: {bad}")
+        except BadText as bad:  # octets that are no UTF-8 are shown as \xNN
+            self.problems.append(f"line {line}: {bad}".replace(r"\udc", r"\x"))
 
     def _directive(self, words: list[str]) -> None:
         """$ORIGIN name or $TTL time (RFC 1035 5.1, RFC 2308 4)."""
