@@ -1802,45 +1802,193 @@ class Worker:
 
 # ---- 9. Sources: what backends there are, and their load ---------------------------------------
 SCHEMA = """CREATE TABLE backends (
-  pool TEXT NOT NULL, address TEXT NOT NULL,   -- several addresses of one server: comma-separated
+  pool TEXT NOT NULL COLLATE NOCASE,
+  address TEXT NOT NULL,                       -- several addresses of one server: comma-separated
   connections INTEGER,                         -- established now; NULL = unknown, which is not 0
   weight REAL NOT NULL DEFAULT 1, max_connections INTEGER,
   state TEXT NOT NULL DEFAULT 'up' CHECK (state IN ('up', 'drain', 'down')),
   updated_at REAL,                             -- unix time of the report; NULL = as of the poll
   PRIMARY KEY (pool, address))"""
+# The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned.
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
-  FROM backends WHERE pool = ? ORDER BY rowid"""
+  FROM backends WHERE pool COLLATE NOCASE IN (%s)"""
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
+NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # that is written as text
 Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
-# One poll: records as column name -> value, NULLs left out; and why lines of it are none.
+# One poll: records as column name -> value; and why lines of it are none.
 Records = tuple[list[dict[str, Any]], list[str]]
 
 
 def read_sqlite(source: Source, pool: str) -> Records:
     """Poll a file; raises Problem."""
     import sqlite3
-    import urllib.parse
-    path, uri = source.name, f"file:{urllib.parse.quote(source.name)}?mode="
+    path, options = source.name, "ro"
     try:
-        # The table first: whoever is in the way of the second step leaves no file without one.
-        if source.query is None and not (os.path.exists(path) and os.path.getsize(path)):
-            with contextlib.closing(sqlite3.connect(uri + "rwc", uri=True)) as database:
-                database.execute(SCHEMA)
-                database.execute("PRAGMA journal_mode = WAL")  # so that reading blocks no writer
-        database = sqlite3.connect(uri + "ro", uri=True, timeout=source.timeout / 4)
+        if locks_out(path):
+            check_wal(path)
+            options = "ro&readonly_shm=1"  # makes no -shm when the writer's has just gone
+        database = sqlite3.connect(f"{file_uri(path)}?mode={options}", uri=True,
+                                   timeout=source.timeout / 4)
         with contextlib.closing(database):
             database.text_factory = lambda octets: octets.decode("utf-8", "replace")
             limit = time.monotonic() + source.timeout
             database.set_progress_handler(lambda: time.monotonic() > limit, 10_000)
-            cursor = database.execute(source.query or TABLE_QUERY, () if source.query else (pool,))
-            columns = [each[0] for each in cursor.description or ()]
-            records = cursor.fetchmany(ROWS_MAX + 1)
+            if source.query is None:
+                columns, records = read_table(database, pool)
+            else:
+                columns, records = fetch(database.execute(source.query, {"pool": pool}))
     except (OSError, sqlite3.Error, sqlite3.Warning) as bad:
-        raise Problem(str(bad)) from None
+        if options != "ro":
+            remove_wal(path)
+        raise Problem(explain(bad, path)) from None
     if "address" not in columns:
-        raise Problem("no column 'address'")
-    return [{name: value for name, value in zip(columns, record, strict=True) if value is not None}
-            for record in records], []
+        raise Problem(f"no column 'address' among {', '.join(columns) or 'none'}: write the query "
+                      "as SELECT ip AS address, ...")
+    return [dict(zip(columns, record, strict=True)) for record in records], []
+
+
+def fetch(cursor: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Take all that a query finds: names of columns, which have no case in SQL, and rows."""
+    return [each[0].lower() for each in cursor.description or ()], cursor.fetchmany(ROWS_MAX + 1)
+
+
+def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Read a pool's rows, oldest first, from a table like SCHEMA's; raises sqlite3.Error, and
+    Problem when there are none."""
+    spellings, names = [pool, pool + "."], list[str]()
+    for last in (False, True):
+        query = TABLE_QUERY % ", ".join("?" * len(spellings))
+        try:
+            columns, records = fetch(database.execute(query + " ORDER BY rowid", spellings))
+        except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
+            if "rowid" not in str(bad):
+                raise
+            columns, records = fetch(database.execute(query, spellings))
+        if records or last:
+            break
+        names = [str(name) for name, in database.execute("SELECT DISTINCT pool FROM backends")]
+        spellings = [name for name in names if owner_of(name) == owner_of(pool)]  # with escapes
+    if not records:
+        raise Problem(no_rows(pool, names))
+    return columns, records
+
+
+@functools.lru_cache(2 * ROWS_MAX)
+def owner_of(name: str) -> bytes | None:
+    """The pool that is meant by a name in a table, as DNS compares names; None = it is no name."""
+    with contextlib.suppress(Problem):
+        return domain(name).lower()
+    return None
+
+
+def no_rows(pool: str, names: Iterable[str]) -> str:
+    """Say that a pool has no rows, and which others have."""
+    import difflib
+    others = list(itertools.islice(dict.fromkeys(names), 100))
+    near = difflib.get_close_matches(pool, others, 3, 0)
+    found = f"; the table has rows for {', '.join(near):.200}" if near else ""
+    return f"no rows for {pool}{found}"
+
+
+def file_uri(path: str) -> str:
+    """A file as SQLite's options need it."""
+    import urllib.parse
+    return f"file:{urllib.parse.quote(path)}"
+
+
+def make_table(path: str) -> None:
+    """Make the table where there is no file, or an empty one; raises Problem. A file that is made
+    here may be written by its group, whatever the umask: SQLite gives the journals its mode."""
+    import sqlite3
+    try:
+        if os.path.exists(path) and os.path.getsize(path):
+            return
+        with contextlib.suppress(FileExistsError):
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            os.fchmod(file, 0o664)
+            os.close(file)
+        with contextlib.closing(sqlite3.connect(file_uri(path) + "?mode=rw", uri=True)) as database:
+            database.execute(SCHEMA)
+    except (OSError, sqlite3.Error) as bad:
+        raise Problem(explain(bad, path)) from None
+
+
+def locks_out(path: str) -> bool:
+    """Whether files that SQLite makes here beside a table could not be written by its writers:
+    they get its mode, but our user and group. Raises OSError."""
+    folder, status = os.stat(os.path.dirname(path)), os.stat(path)
+    group = folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid()
+    shared = status.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if group == status.st_gid else 0))
+    return not shared and not {os.geteuid(), status.st_uid} & {0} and os.geteuid() != status.st_uid
+
+
+def check_wal(path: str) -> None:
+    """Refuse a file in WAL mode without the -wal and -shm of its writer; raises Problem,
+    sqlite3.Error."""
+    import sqlite3
+    if all(os.path.exists(path + end) for end in ("-wal", "-shm")):
+        return
+    # Opened by SQLite: closing any other file handle would end the locks that it holds.
+    options = "?mode=ro&immutable=1"
+    with contextlib.closing(sqlite3.connect(file_uri(path) + options, uri=True)) as database:
+        if database.serialize()[18:20] == b"\2\2":  # SQLite's file format, 1.3
+            raise Problem("it is in WAL mode, which user "
+                          f"{user_name(os.geteuid())} cannot read without locking out its writers: "
+                          "run PRAGMA journal_mode = DELETE on it as user "
+                          + user_name(os.stat(path).st_uid))
+
+
+def remove_wal(path: str) -> None:
+    """Remove the empty -wal that SQLite made here when the writer's had gone since check_wal."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path + "-wal")
+        if status.st_uid == os.geteuid() and not status.st_size:
+            os.unlink(path + "-wal")
+
+
+def user_name(number: int) -> str:
+    """A user for people."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def explain(bad: Exception, path: str) -> str:
+    """Say why a table cannot be read, or made."""
+    if isinstance(bad, OSError) or re.search("unable to open|readonly", str(bad)):
+        return "unable to open database file" + explain_file(path)
+    return str(bad)
+
+
+def explain_file(path: str) -> str:
+    """Say why this user cannot use a file, if that can be seen, and what to do; begins with a
+    comma."""
+    folder, user = os.path.dirname(path), f"user {user_name(os.geteuid())}"
+    try:
+        os.stat(folder)
+        os.stat(path)
+    except FileNotFoundError as bad:
+        if bad.filename == folder:
+            return f", since its folder {folder} does not exist: make it"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return (f", since it does not exist and {user} may not write to {folder}: make the "
+                    "table yourself, or let that user write there")
+        return ", since it does not exist: make it, or restart lbdns, which makes its own table"
+    except PermissionError as bad:
+        return f", since {user} may not enter a folder above {bad.filename}: chmod or chgrp it"
+    except OSError as bad:
+        return f", since {bad.filename}: {bad.strerror}"
+    if os.path.isdir(path):
+        return ", since it is a folder: name the file in it"
+    if not os.access(path, os.R_OK):
+        return f", since {user} may not read it: chmod or chgrp it"
+    if not os.path.getsize(path):
+        return f", since it is empty and {user} may not make a table in it: make it yourself"
+    if not os.access(folder, os.W_OK):
+        return (f", maybe since it is in WAL mode and {user} may not write to {folder}: run PRAGMA "
+                "journal_mode = DELETE on it")
+    return ""
 
 
 def read_command(source: Source, pool: str) -> Records:
@@ -1870,7 +2018,7 @@ def parse_row(line: str) -> dict[str, Any]:
     """A line of a command as a record: a JSON object, or COLUMNS separated by | or tab, else comma
     or white space (an address may hold a comma there); raises Problem, ValueError."""
     if line[0] == "{":
-        record = json.loads(line)
+        record: dict[str, Any] = json.loads(line)
     else:
         mark = next((each for each in "|\t" if each in line), None)
         if mark is None and (re.search(r",\s|\s,", line) or not re.search(r"\s", line)):
@@ -1879,16 +2027,28 @@ def parse_row(line: str) -> dict[str, Any]:
         if len(fields) > len(COLUMNS):
             raise Problem(f"more columns than {', '.join(COLUMNS)}")
         record = dict(zip(COLUMNS, fields, strict=False))
-    return {name: parse_number(value) if name in NUMBERS else value
-            for name, value in record.items() if value not in (None, "", "NULL")}
+    return record
 
 
-def parse_number(value: Any) -> Any:
-    """A number that is written as text; what is none stays as it is, for its check to refuse."""
-    if isinstance(value, str) and re.fullmatch("-?[0-9][0-9.eE+-]{0,30}", value):
-        with contextlib.suppress(ValueError):
-            return json.loads(value)
-    return value
+def tidy(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is meant: names of columns and states have no case, numbers may be text, and
+    what stands for NULL is left out. What cannot be read stays, for its check to refuse."""
+    found = {}
+    for name, value in record.items():
+        column, word = name.lower(), value
+        if isinstance(word, bytes):
+            word = word.decode("utf-8", "replace")
+        if isinstance(word, str):
+            word = word.strip()
+        if word is None or word in ("", r"\N") or str(word).upper() == "NULL":
+            continue
+        if column in NUMBERS and isinstance(word, str) and re.fullmatch(NUMBER, word):
+            number = float(word)
+            word = int(number) if number.is_integer() else number
+        elif column == "state" and isinstance(word, str):
+            word = word.lower()
+        found[column] = word
+    return found
 
 
 # Process groups that run, 0 = none: they end with this process. The monitor's stand in memory that
@@ -1982,6 +2142,12 @@ def worse(one: str, other: str) -> str:
     return max(one, other, key=STATES.index)
 
 
+# How records about one backend become one.
+JOINS: dict[str, Callable[[Iterable[Any]], Any]] = {
+    "connections": sum, "weight": min, "max_connections": min,
+    "state": functools.partial(functools.reduce, worse)}
+
+
 class Feed(threading.Thread):
     """A pool's source. Its thread polls it, again and again, and keeps the last good rows. Where
     the config is the source, which never changes, it is not started."""
@@ -1995,7 +2161,9 @@ class Feed(threading.Thread):
         # As of the last good poll, and as the config has them: row, true when.
         self.rows = self.base = {row.addresses: (row, -math.inf) for row in pool.backends}
         self.inline = {address: row for row in pool.backends for address in row.addresses}
+        self.makes = True  # whether a missing table is made: not when it was there before
         self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
+        self.doubled = ""  # which backends had several records
 
     def take(self, pool: str, stale: bool, at: float, rows: Iterable[Row]) -> None:
         """Begin with what somebody else has read, as far as the config has it still."""
@@ -2021,28 +2189,66 @@ class Feed(threading.Thread):
 
     def poll(self, now: float) -> None:
         """Read the source once; a bad record is passed over, and its last good row stays."""
-        read, pool = read_command if self.source.command else read_sqlite, self.pool.name
-        records, wrong = read(self.source, pool)
+        source, pool = self.source, self.pool.name
+        if self.makes and not source.command and source.query is None:
+            make_table(source.name)
+            self.makes = False
+        records, wrong = (read_command if source.command else read_sqlite)(source, pool)
         if len(records) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
-        rows = dict[tuple[str, ...], tuple[Row, float]]()
+        found, others = dict[tuple[str, ...], list[dict[str, Any]]](), list[str]()
         blamed = {self.whose(None)} if wrong else set()
-        for record in records:
+        for record in map(tidy, records):
+            name = record.pop("pool", pool)
+            if name != pool and owner_of(str(name)) != owner_of(pool):
+                others.append(str(name))
+                continue
             try:
-                if record.pop("pool", pool) == pool:
-                    row, at = self.check(record, now)
-                    rows[row.addresses] = row, at
+                addresses, given = self.check(record, now)
+                found.setdefault(addresses, []).append(given)
             except Problem as bad:
                 wrong.append(f"{record.get('address')!s:.40}: {bad}")
                 blamed.add(self.whose(record.get("address")))
+        rows = self.merge(found, wrong)
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not rows:
-            raise Problem("no rows" + (" that can be used" if wrong else ""))
+            raise Problem("no rows that can be used" if wrong else no_rows(pool, others))
         # Where nobody knows whose a bad record is, all that are young enough stay: who was removed
-        # must not stay for ever.
+        # must not stay for ever. No address stays beside a row that has it now.
         oldest = now - self.pool.stale if None in blamed else math.inf
-        kept = {key: row for key, row in self.rows.items() if key in blamed or row[1] > oldest}
+        taken = set(itertools.chain(*rows))
+        kept = {key: row for key, row in self.rows.items()
+                if (key in blamed or row[1] > oldest) and taken.isdisjoint(key)}
         self.rows = self.base | kept | rows
+
+    def merge(self, found: dict[tuple[str, ...], list[dict[str, Any]]],
+              wrong: list[str]) -> dict[tuple[str, ...], tuple[Row, float]]:
+        """One row for each backend, from all records about it, whatever their order: the oldest
+        report is the age of the sum. An address is one backend's only: others go to `wrong`."""
+        taken, refused = dict[str, tuple[str, ...]](), set[tuple[str, ...]]()
+        for addresses in sorted(found, key=lambda key: (len(key), key)):
+            both = [each for each in addresses if each in taken]
+            if both:
+                refused.add(addresses)
+                wrong.append(f"{','.join(addresses)}: {both[0]} is in the row of "
+                             f"{','.join(taken[both[0]])}, too: delete one of them")
+            else:
+                taken.update(dict.fromkeys(addresses, addresses))
+        several = [key for key, records in found.items() if len(records) > 1]
+        self.doubled = (f"several about one backend: {','.join(several[0])} has "
+                        f"{len(found[several[0]])}, and so have {len(several) - 1} others; their "
+                        "connections are added, the worst state and the smallest weight and limit "
+                        "count" if several else "")
+        rows = {}
+        for addresses, records in found.items():
+            if addresses not in refused:
+                given = {name: rule(record[name] for record in records if name in record)
+                         for name, rule in JOINS.items()
+                         if any(name in record for record in records)}
+                _, at = min(("connections" not in each, each["updated_at"]) for each in records)
+                row = self.inline.get(addresses[0], Row(addresses))
+                rows[addresses] = row._replace(**given), at
+        return rows
 
     def whose(self, address: Any) -> tuple[str, ...] | None:
         """Addresses of the backend that a bad record is about; None where it does not tell."""
@@ -2052,24 +2258,27 @@ class Feed(threading.Thread):
             return None
         return self.inline[found[0]].addresses if found[0] in self.inline else found
 
-    def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
-        """The row that a record makes, by the rules of inline backends, and when it was true
-        (monotonic seconds); raises Problem."""
+    def check(self, record: dict[str, Any], now: float) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """The backend that a record is about and what it says, by the rules of inline backends,
+        `updated_at` as monotonic seconds; raises Problem."""
         checker = Checker("")
         given = checker.table("", {"address": "", **record}, RECORD)
         if checker.problems:
             raise Problem(checker.problems[0])
         addresses = given.pop("address")
-        row = next((self.inline[each] for each in addresses if each in self.inline), None)
-        if row is None and self.inline:
+        ours = [self.inline[each] for each in addresses if each in self.inline]
+        if self.inline and not ours:
             raise Problem(f"{addresses[0]} is none of the config's backends")
-        if row is None and not is_address(addresses[0]):
+        if ours[1:] and ours[0] != ours[1]:
+            raise Problem(f"{' and '.join(addresses)} are two of the config's backends")
+        if not ours and not is_address(addresses[0]):
             raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
-        row = row or Row(addresses)
+        row = ours[0] if ours else Row(addresses)
         # At most as fresh as the poll, also where its clock is ahead of ours.
-        at = min(now, time.monotonic() - time.time() + given.pop("updated_at", math.inf))
+        given["updated_at"] = min(now, time.monotonic() - time.time()
+                                  + given.get("updated_at", math.inf))
         given["state"] = worse(row.state, given.get("state", "up"))
-        return row._replace(**given), at
+        return row.addresses, given
 
     def report(self, now: float) -> tuple[list[Row], bool, float]:
         """Its rows, without connections that are too old to be true; whether all are; the time of
@@ -2083,6 +2292,7 @@ class Feed(threading.Thread):
         hangs = now - self.begun > self.source.every + 2 * self.source.timeout
         trouble(f"{pool}: {path}", "a poll hangs" if hangs else self.trouble)
         trouble(f"{pool}: rows of {path}", self.skipped)
+        trouble(f"{pool}: backends of {path}", self.doubled)
         trouble(f"{pool}: load",
                 f"reports are over {self.pool.stale:g} s old, {self.unknown}" * stale)
         return ([row if at >= oldest else row._replace(connections=None) for row, at in found],
@@ -2628,6 +2838,7 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
     memory: dict[str, Any] = {"targets": {}, "pools": {}, **json.loads(memo)}
     known = {line[0]: line for line in map(read_line, lines)}
     checks, watches = Checks(memory["targets"]), []
+    polled = {pool.source.name for pool in before.pools.values() if pool.source}
     for owner, pool in config.pools.items():
         if not is_watched(pool):
             continue
@@ -2638,6 +2849,8 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
             watch.known = {address: Past(*each) for address, each in past.items()}
         if pool.source and pool.name in known:
             watch.feed.take(*known[pool.name])
+        if pool.source and (known or before is not config):
+            watch.feed.makes = pool.source.name not in polled
         if before is not config:  # a reload: its processes may answer TCP clients for a while
             watch.overlap = life.beat() + RETIRE_LIMIT
             watch.kept = max(pool.ttl, before.pools[owner].ttl if owner in before.pools else 0)
@@ -3189,6 +3402,13 @@ def whole(low: int, high: int) -> Check:
                 f"must be a whole number from {low} to {high}")
 
 
+def count(low: int, high: int) -> Check:
+    """A check for a count as tables have it: 17.0 and 17.5 are numbers, too, and are rounded."""
+    test = rule(lambda value: type(value) in (int, float) and low <= value <= high,
+                f"must be a number from {low} to {high}")
+    return lambda value: round(test(value))
+
+
 def number(low: float, high: float) -> Check:
     """A check for numbers."""
     return rule(lambda value: type(value) in (int, float) and low <= value <= high,
@@ -3235,12 +3455,18 @@ def domain(value: Any) -> bytes:
 def backend_address(value: Any) -> tuple[str, ...]:
     """A check for a backend: an address, one of each family (list or comma-separated), or a host
     name; canonical, so that the same server is the same key everywhere."""
-    found = []
+    found = set()
     for each in value.split(",") if isinstance(value, str) else LIST(value):
         text = TEXT(each).strip().lower()
-        if not is_address(text) and not re.fullmatch(HOST_NAME, text):
+        if is_address(text):
+            mapped = getattr(ipaddress.ip_address(text), "ipv4_mapped", None)
+            text = str(mapped or text)
+        elif re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", text):
+            raise Problem("is no IPv4 or IPv6 address alone, and DNS answers carry no port: give "
+                          'it to a check, such as "tcp://:80", or clients by SRV or HTTPS records')
+        elif not re.fullmatch(HOST_NAME, text):
             raise Problem("is no IPv4 or IPv6 address, and no host name")
-        found.append(wire.address_rdata(text))
+        found.add(wire.address_rdata(text))
     kinds = [rtype for rtype, _ in sorted(found)]
     if kinds != [wire.A, wire.AAAA] and len(kinds) > 1:
         raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
@@ -3330,7 +3556,10 @@ POOL = {
 BACKEND = {
     "address": Key(backend_address, ()), "weight": Key(number(0, 1e6), 1.0),
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
-RECORD = BACKEND | {"connections": Key(whole(0, 10**9), 0), "updated_at": Key(number(0, 1e12), 0)}
+RECORD = BACKEND | {
+    "connections": Key(count(0, 10**9), 0), "max_connections": Key(count(1, 10**9), None),
+    "updated_at": Key(rule(lambda value: type(value) in (int, float) and 0 <= value <= 1e12,
+                           "must be unix time: seconds since 1970"), 0)}
 NUMBERS = RECORD.keys() - {"address", "state"}
 
 CHECK = {
@@ -3346,6 +3575,10 @@ SOURCE = {
 
 BESIDE_CNAME = {wire.CNAME, wire.RRSIG, wire.NSEC}      # RFC 4035 2.5
 AT_CUT = {wire.NS, wire.DS, wire.RRSIG, wire.NSEC}      # what the parent of a delegated name holds
+
+
+# Text, names and comments of SQL; else, as the group, a parameter.
+SQL = r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^]]*\]|--[^\n]*|/\*.*?\*/|(\?[0-9]*|(?<![\w$])[:@$]\w+)"""
 
 
 def is_too_large(owner: bytes, rrset: wire.RRset) -> bool:
@@ -3610,7 +3843,9 @@ class Checker:
             self.problem(where, ": needs backends, or a source that names them")
         hosts = {not is_address(row.addresses[0]) for row in rows}
         if len(hosts) > 1:
-            self.problem(where, ".backends: addresses and host names do not mix")
+            names = [each.addresses[0][:-1] for each in rows if not is_address(each.addresses[0])]
+            self.problem(where, ".backends: addresses and host names do not mix, and "
+                         f"{', '.join(names):.200} {'are names' if names[1:] else 'is a name'}")
         self.check_owner(where, owner, zone, True in hosts)
         if True in hosts and zone is not None:
             self.warn_of_relative(f"{where}.backends", [
@@ -3625,7 +3860,8 @@ class Checker:
             zone.endings.setdefault(owner[1 + owner[0]:], {})[owner[1:1 + owner[0]]] = owner
         rhythm = 0.0
         if keys["source"] is not None:
-            keys["source"] = source = self.source(f"{where}.source", keys["source"])
+            keys["source"] = source = self.source(f"{where}.source", keys["source"],
+                                                   keys["name"])
             rhythm = max(source.every, source.timeout)
             if keys["stale"] and keys["stale"] <= source.every:
                 self.warn(where, f".stale = {keys['stale']:g}: load is unknown before each poll, "
@@ -3654,7 +3890,7 @@ class Checker:
                           f"count, since {up} of its backends can be up; say less than that, "
                           "or leave it out")
 
-    def source(self, where: str, value: dict[str, Any]) -> Source:
+    def source(self, where: str, value: dict[str, Any], pool: str) -> Source:
         """Where a pool's rows come from."""
         import subprocess
         keys = self.full(where, value, SOURCE)
@@ -3663,8 +3899,26 @@ class Checker:
             self.problem(where, ': needs either sqlite = "FILE" or command = ["PROGRAM", ...]')
         elif keys["query"] and "command" in value:
             self.problem(where, ".query: goes with sqlite; a command has its own")
+        elif keys["query"]:
+            self.query(where, keys["query"])
+        keys["command"] = tuple(word.replace("{pool}", pool) for word in keys["command"])
         name = subprocess.list2cmdline(keys["command"]) or os.path.abspath(self.folder / path)
         return Source(name, **keys)
+
+    def query(self, where: str, query: str) -> None:
+        """Note why a query of SQL cannot work, as far as that shows without its tables."""
+        import sqlite3
+        for parameter in re.findall(SQL, query, re.DOTALL):
+            if parameter not in ("", ":pool"):
+                self.problem(where, f".query = {query!r:.80}: {parameter}: the one parameter is "
+                             ":pool, the name of the pool")
+                return
+        try:
+            with contextlib.closing(sqlite3.connect(":memory:")) as database:
+                database.execute("EXPLAIN " + query, {"pool": ""})
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as bad:
+            if not str(bad).startswith("no such"):  # table, since this is another database
+                self.problem(where, f".query = {query!r:.80}: {bad}")
 
     def probe(self, where: str, value: Any, name: str) -> Probe:
         """How to check the backends of the pool of this name."""

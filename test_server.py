@@ -2170,6 +2170,15 @@ IN_POOL = (
     ("source = 7", "source = 7: must be a table"),
     ("source = {}", 'source: needs either sqlite = "FILE" or command = ["PROGRAM", ...]'),
     ("source = { command = ['x'], query = 'SELECT' }", "source.query: goes with sqlite"),
+    *(("source = { sqlite = 'x', query = \"" + query + '" }', f"source.query = {query!r}: {says}")
+      for query, says in (
+        ("SELECT ip FROM t WHERE p = ?", "?: the one parameter is :pool, the name of the pool"),
+        ("SELECT ip FROM t WHERE p = ?1", "?1: the one parameter is :pool"),
+        ("SELECT ip FROM t WHERE p = :name", ":name: the one parameter is :pool"),
+        ("SELECT ip FROM t WHERE p = @pool", "@pool: the one parameter is :pool"),
+        ("SELEC ip FROM t", 'near ~SELEC~: syntax error'),
+        ("SELECT ip FROM t WHERE (", "incomplete input"),
+        ("SELECT 1; SELECT 2", "You can only execute one statement at a time"))),
     ("source = { command = 'x -y' }", "source.command = 'x -y': must be a list"),
     ("source = { command = ['x', 7] }", "source.command = ['x', 7]: must be text"),
     ("source = { command = ['x'], timeout = 61 }", "source.timeout = 61~from 0.1 to 60"),
@@ -2181,7 +2190,12 @@ IN_POOL = (
     ('source = { sqlite = "x", command = ["y"] }',
      'source: needs either sqlite = "FILE" or command = ["PROGRAM", ...]'))
 BACKENDS = (
-    ('["1.2.3.4", "www.example.net"]', ": addresses and host names do not mix"),
+    ('["1.2.3.4", "www.example.net"]',
+     ": addresses and host names do not mix, and www.example.net is a name"),
+    ('["10.0.0.l", "1.2.3.4", "a.b"]', ": addresses ~ and 10.0.0.l, a.b are names"),
+    *((f"[{item!r}]", f"[0].address = {item!r}: ~DNS answers carry no port~tcp://:80~SRV or HTTPS")
+      for item in ("192.0.2.1:80", "[2001:db8::1]:443", "www.example.com:80")),
+    ('["192.0.2.1", "::ffff:192.0.2.1"]', "[1] = '::ffff:192.0.2.1': ~twice"),
     ('["1.2.3.4", "1.2.3.4"]', "[1] = '1.2.3.4': ~twice"),
     ('["fd00::1", "FD00:0::1"]', "[1] = 'FD00:0::1': ~twice"),
     *((f"[{item!r}]", f"[0].address = {item!r}: ~IPv4 or IPv6") for item in (
@@ -3426,13 +3440,16 @@ class Sources(unittest.TestCase):
         columns = [row[1] for row in self.table.run("PRAGMA table_info(backends)")]
         self.assertEqual(columns, ["pool", "address", "connections", "weight", "max_connections",
                                    "state", "updated_at"])
-        self.assertEqual(self.table.run("PRAGMA journal_mode"), [("wal",)])
+        # No WAL: whoever reads it would leave files that lock out a writer who is another user.
+        self.assertEqual(self.table.run("PRAGMA journal_mode"), [("delete",)])
 
     def test_row_21_the_table_is_created_in_an_empty_file(self):
         path = self.server.folder / "empty.db"
         path.touch()
         source = lbdns.Source(str(path), None, (), 1.0, 2.0)
-        self.assertEqual(lbdns.read_sqlite(source, "api.example.com"), ([], []))
+        lbdns.make_table(str(path))
+        with self.assertRaisesRegex(lbdns.Problem, "^no rows for api.example.com$"):
+            lbdns.read_sqlite(source, "api.example.com")
         Database(path).fill("10.0.0.1")
         records, _ = lbdns.read_sqlite(source, "api.example.com")
         self.assertEqual(records[0]["address"], "10.0.0.1")
@@ -3509,7 +3526,7 @@ class Sources(unittest.TestCase):
                 {"address": 7}, {"address": "10.0.0.4,10.0.0.5"},
                 {"address": "10.0.0.6", "connections": -1}, {"address": "10.0.0.7", "weight": -2},
                 {"address": "10.0.0.8", "connections": "many"}, {"address": "www.example.com"},
-                {"address": "10.0.0.11", "connections": 1.5},
+                {"address": "10.0.0.11", "connections": -1.5},
                 {"address": "10.0.0.12", "connections": None, "max_connections": None})
         for _ in self.trouble(r"api\.example\.com: rows of \S*b\.db", "10 ignored",
                               lambda: self.table.fill(*rows), lambda: self.table.fill("10.0.0.9")):
@@ -3643,6 +3660,14 @@ class Printed(unittest.TestCase):
                 ("10.0.0.1|||", seven, None, 1.0, None, "up"),
                 ("10.0.0.1,,0.5", seven, None, 0.5, None, "up"),
                 ("10.0.0.1\tNULL\t1e3\tNULL\tNULL", seven, None, 1000, None, "up"),
+                (r"10.0.0.1|\N|.5|null|\N", seven, None, 0.5, None, "up"),
+                ("10.0.0.1|17.0|1|1e2| Drain ", seven, 17, 1, 100, "drain"),
+                ("10.0.0.1 17.5 +2 007 UP", seven, 18, 2, 7, "up"),
+                ("::ffff:10.0.0.1 7", seven, 7, 1.0, None, "up"),
+                ("::FFFF:a00:1,fd00::1|7", dual, 7, 1.0, None, "up"),
+                ('{"Address": "10.0.0.1", "CONNECTIONS": 17.5, "state": "UP", "weight": "1e2",'
+                 r' "pool": "\\097PI.Example.com.", "max_connections": "\\N"}',
+                 seven, 18, 100, None, "up"),
                 ("fd00::1,10.0.0.1|7", dual, 7, 1.0, None, "up"),
                 ("10.0.0.1,fd00::1 7", dual, 7, 1.0, None, "up"),
                 ("10.0.0.1,fd00::1\t7", dual, 7, 1.0, None, "up"),
@@ -3666,14 +3691,80 @@ class Printed(unittest.TestCase):
             with self.assertRaisesRegex(lbdns.Problem, "^no JSON array: "):
                 self.poll(feed, rubbish)
 
+    def test_several_rows_about_one_backend_are_one_in_whatever_order(self):
+        dual = ("10.0.0.1", "fd00::1")
+        for pool, lines, rows in (
+                ("", ("10.0.0.1 10 2", "10.0.0.1 500 1 900", "10.0.0.1||||up"),
+                 {("10.0.0.1",): (510, 1, 900, "up")}),
+                ("", ("10.0.0.1 1 1 NULL drain", "::ffff:10.0.0.1 1 0 NULL up"),
+                 {("10.0.0.1",): (2, 0, None, "drain")}),
+                ("", ("10.0.0.1,fd00::1|1", "FD00:0::1,10.0.0.1|2||7|DOWN"),
+                 {dual: (3, 1, 7, "down")}),
+                ("", ("10.0.0.1", "10.0.0.1"), {("10.0.0.1",): (None, 1, None, "up")}),
+                ('backends = [{ address = ["10.0.0.1", "fd00::1"], weight = 4 }]',
+                 ("10.0.0.1 3", "fd00::1 4"), {dual: (7, 4, None, "up")})):
+            for order in itertools.permutations(lines):
+                with self.subTest(order):
+                    feed = self.feed(pool)
+                    self.assertEqual(self.poll(feed, *order), rows)
+                    self.assertEqual(feed.skipped, "")
+                    self.assertRegex(feed.doubled, f"^several about one backend: .* {len(lines)}")
+        feed = self.feed()
+        for count in (2, 2, 1):
+            self.poll(feed, *["10.0.0.1 5"] * count)
+            feed.report(time.monotonic())
+        said = [line.decode() for line in self.log.lines if b"backends of cat" in line]
+        self.assertRegex(said[0], "error: .*several about one backend: 10.0.0.1 has 2")
+        self.assertRegex(said[1], "well again after")
+        self.assertEqual(len(said), 2)
+
+    def test_the_oldest_report_is_the_age_of_a_sum(self):
+        feed, now, wall = self.feed(), time.monotonic(), time.time()
+        lines = [json.dumps({"address": "10.0.0.1", "connections": count, "updated_at": wall - age})
+                 for count, age in ((5, 2), (6, 7), (None, 99))]
+        for order in itertools.permutations(lines):
+            self.poll(feed, *order, now=now)
+            ((row, at),) = feed.rows.values()
+            self.assertEqual(row.connections, 11)
+            self.assertAlmostEqual(now - at, 7, delta=0.5)
+
+    def test_an_address_is_of_one_backend(self):
+        a, both, x = "10.0.0.1 1", "10.0.0.1,fd00::1 2", "fd00::1 3"
+        chain = "10.0.0.1,fd00::2 4", "10.0.0.2,fd00::2 5", "10.0.0.2,fd00::3 6"
+        for lines, kept in (((a, both), {1}), ((a, both, x), {1, 3}), (chain, {4, 6})):
+            for order in itertools.permutations(lines):
+                with self.subTest(order):
+                    feed = self.feed()
+                    rows = self.poll(feed, *order)
+                    self.assertEqual({row[0] for row in rows.values()}, kept)
+                    self.assertRegex(feed.skipped, "^1 ignored, such as: 10.0.0.[12],fd00::[12]: "
+                                     r"\S+ is in the row of \S+, too: delete one of them")
+        feed = self.feed()
+        self.poll(feed, both)  # what was good before does not stay beside a row of its address
+        self.assertEqual(list(self.poll(feed, a, both, "rubbish/")), [("10.0.0.1",)])
+        feed = self.feed('backends = ["10.0.0.1", "fd00::1"]')
+        self.poll(feed, "10.0.0.1 7", both)
+        self.assertRegex(feed.skipped, "10.0.0.1 and fd00::1 are two of the config's backends")
+
+    def test_a_command_gets_the_name_of_its_pool(self):
+        text = (ZONE + '[pools."API.example.com."]\npolicy = "random"\n'
+                'source = { command = ["./x", "k={pool}", "{pool}"] }')
+        (config,) = lbdns.Checker("t").config(tomllib.loads(text)).pools.values()
+        self.assertEqual(config.source.command, ("./x", "k=api.example.com", "api.example.com"))
+
     def test_row_21_case_55_a_bad_line_is_told_and_its_last_row_stays(self):
         good = "10.0.0.1 5", "10.0.0.2 6", "10.0.0.3 7"
         for line, says, kept in (
-                ("10.0.0.1 -1", "10.0.0.1: connections = -1: must be a whole number", 1),
-                ("10.0.0.1 inf", "10.0.0.1: connections = 'inf': must be a whole number", 1),
+                ("10.0.0.1 -1", "10.0.0.1: connections = -1: must be a number from 0", 1),
+                ("10.0.0.1 inf", "10.0.0.1: connections = 'inf': must be a number", 1),
                 ("10.0.0.1 nan", "connections = 'nan': must be", 1),
-                ("10.0.0.1 7.0", "connections = 7.0: must be a whole number", 1),
-                ("10.0.0.1 007", "connections = '007': must be a whole number", 1),
+                ("10.0.0.1 -0.1", "connections = -0.1: must be a number from 0", 1),
+                ("10.0.0.1 1e10", "connections = 10000000000: must be a number from 0 to 10000", 1),
+                ("10.0.0.1 1_0", "connections = '1_0': must be a number", 1),
+                ("10.0.0.1 0x7", "connections = '0x7': must be a number", 1),
+                ("10.0.0.1 1 1 0.4", "max_connections = 0.4: must be a number from 1", 1),
+                ('{"address": "10.0.0.1", "updated_at": 1.8e12}', "must be unix time: seconds", 1),
+                ("10.0.0.1:80 7", "'10.0.0.1:80': .* DNS answers carry no port", 2),
                 ("10.0.0.1 1 inf", "weight = 'inf': must be a number", 1),
                 ("10.0.0.1 1 1e999", "weight = inf: must be a number", 1),
                 ("10.0.0.1 1 1 1 sleepy", "state = 'sleepy': must be one of", 1),
@@ -3727,8 +3818,11 @@ class Printed(unittest.TestCase):
                          ["up", "drain", "drain", "up"])
 
     def test_row_21_nothing_printed_and_too_many_rows_fail_the_poll(self):
-        for lines, says in (((), "^no rows$"), (("# nothing", ""), "^no rows$"),
-                            (('{"pool": "x", "address": "10.0.0.1"}',), "^no rows$"),
+        for lines, says in (((), "^no rows for api.example.com$"),
+                            (("# nothing", ""), "^no rows for api.example.com$"),
+                            (('{"pool": "x", "address": "10.0.0.1"}',),
+                             "^no rows for api.example.com; the table has rows for x$"),
+                            (('{"pool": ["x"], "address": "10.0.0.1"}',), "^no rows for api"),
                             (["10.0.0.1"] * 10_001, "^more than 10000 rows")):
             with self.assertRaisesRegex(lbdns.Problem, says):
                 self.poll(self.feed(), *lines)
