@@ -1956,7 +1956,8 @@ def user_name(number: int) -> str:
 
 def explain(bad: Exception, path: str) -> str:
     """Say why a table cannot be read, or made."""
-    if isinstance(bad, OSError) or re.search("unable to open|readonly", str(bad)):
+    unusable = isinstance(bad, OSError) or re.search("unable to open|readonly", str(bad))
+    if unusable or os.path.isdir(path):
         return "unable to open database file" + explain_file(path)
     return str(bad)
 

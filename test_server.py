@@ -3579,6 +3579,237 @@ class Sources(unittest.TestCase):
             self.expect("api", "10.0.0.2", number=1)
 
 
+class Tables(unittest.TestCase):
+    """Tables as operators have them, and users who share them (in this process)."""
+
+    API = "api.example.com"
+
+    def setUp(self):
+        folder = folder_of()
+        self.path = folder.__enter__() / "b.db"
+        self.addCleanup(folder.__exit__, None, None, None)
+
+    def run_sql(self, *statements):
+        """Run statements, each a transaction."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as database:
+            return [database.execute(each).fetchall() for each in statements][-1]
+
+    def feed(self, query=None, path=None, name=API):
+        text = f"{ZONE}[pools.{json.dumps(name)}]\nsource = {{ sqlite = '{path or self.path}'"
+        text += f", query = {json.dumps(query)} }}" if query else " }"
+        (config,) = lbdns.Checker("t").config(tomllib.loads(text)).pools.values()
+        return lbdns.Feed(config, config.source, lbdns.Log())
+
+    def poll(self, *query):
+        """Rows of a poll, connections by address."""
+        feed = self.feed(*query)
+        feed.poll(time.monotonic())
+        self.assertEqual(feed.skipped, "")
+        return {",".join(key): row.connections for key, (row, _) in feed.rows.items()}
+
+    def trouble(self, *query, path=None):
+        """Why a poll fails."""
+        with self.assertRaises(lbdns.Problem) as caught:
+            self.feed(*query, path=path).poll(time.monotonic())
+        return str(caught.exception)
+
+    def test_names_of_pools_have_no_case_and_no_final_dot(self):
+        bare = lbdns.SCHEMA.replace(" COLLATE NOCASE", "")
+        self.assertNotEqual(bare, lbdns.SCHEMA)
+        names = ("API.example.com", "api.Example.com.", "xapi.example.com", "a..b", "",
+                 "api.example.com.example.com", "api")
+        for schema, end in itertools.product((lbdns.SCHEMA, bare), ("", " WITHOUT ROWID")):
+            self.run_sql("DROP TABLE IF EXISTS backends", schema + end)
+            for number, name in enumerate(names):
+                self.run_sql("INSERT INTO backends (pool, address, connections) "
+                             f"VALUES ('{name}', '10.0.0.{number}', {number})")
+            self.assertEqual(self.poll(), {"10.0.0.0": 0, "10.0.0.1": 1})
+            self.run_sql("DELETE FROM backends WHERE pool LIKE 'api.example.com%'")
+            self.assertRegex(self.trouble(), "^no rows for api.example.com; the table has rows for "
+                                             "xapi.example.com, ")
+            self.run_sql(r"UPDATE backends SET pool = '\097pi.EXAMPLE.com' WHERE pool = 'api'")
+            self.assertEqual(self.poll(), {"10.0.0.6": 6})
+
+    def test_rows_stay_in_the_order_in_which_they_were_made(self):
+        self.run_sql(lbdns.SCHEMA, "INSERT INTO backends (pool, address) VALUES "
+                     "('api.example.com', '10.0.0.9'), ('API.example.com', '10.0.0.1')")
+        self.assertEqual(list(self.poll()), ["10.0.0.9", "10.0.0.1"])
+
+    def test_one_pool_of_many_is_found_by_the_index(self):
+        self.run_sql(lbdns.SCHEMA)
+        (plan,) = self.run_sql("EXPLAIN QUERY PLAN " + lbdns.TABLE_QUERY % "'a', 'a.'")
+        self.assertIn("USING INDEX", plan[3])
+
+    def test_values_and_columns_are_taken_as_meant(self):
+        self.run_sql("CREATE TABLE t (Pool, Address, conns, Weight, MAX, STATE)",
+                     r"INSERT INTO t VALUES ('API.example.com.', x'31302e302e302e31', 17.5, '2',"
+                     r" '1e2', 'Up'), ('api.example.com', '::ffff:10.0.0.2', ' 17 ', 1.0, '\N',"
+                     "'DRAIN'), ('www.example.com', 'rubbish', 'x', 'y', 'z', '')")
+        query = ("SELECT Pool, Address, conns AS Connections, Weight, MAX AS Max_connections, "
+                 "STATE FROM t ORDER BY rowid")
+        feed = self.feed(query)
+        feed.poll(time.monotonic())
+        self.assertEqual(feed.skipped, "")
+        self.assertEqual([row[:5] for row, _ in feed.rows.values()],
+                         [(("10.0.0.1",), 2, 100, "up", 18), (("10.0.0.2",), 1, None, "drain", 17)])
+        for wrong in ("-1", "9e999", "'nan'", "1e10", "'Infinity'"):
+            self.run_sql(f"UPDATE t SET conns = {wrong}")
+            self.assertEqual(self.trouble(query), "no rows that can be used", wrong)
+
+    def test_a_query_may_name_its_pool(self):
+        self.run_sql("CREATE TABLE t (p, ip, n)", "INSERT INTO t VALUES ('api.example.com', "
+                     "'10.0.0.1', 1), ('web.example.com', '10.0.0.2', 2)")
+        fits = "SELECT ip AS address, n AS connections FROM t -- :no ?"
+        self.assertEqual(self.poll(fits), {"10.0.0.1": 1, "10.0.0.2": 2})
+        for where in ("p = :pool", "':x?' <> p AND p = :pool"):
+            named = f"{fits[:-8]} WHERE {where}"
+            self.assertEqual(self.poll(named), {"10.0.0.1": 1})
+            self.assertEqual(self.poll(named, None, "web.example.com"), {"10.0.0.2": 2})
+        self.assertEqual(self.trouble("SELECT ip FROM t"), "no column 'address' among ip: write "
+                         "the query as SELECT ip AS address, ...")
+
+    def test_the_table_that_is_made_can_be_written_by_its_group(self):
+        old = os.umask(0o077)
+        try:
+            lbdns.make_table(str(self.path))
+        finally:
+            os.umask(old)
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o664)
+        self.assertEqual(self.run_sql("PRAGMA journal_mode"), [("delete",)])
+
+    def test_a_table_that_vanished_is_its_writers_to_make(self):
+        feed = self.feed()
+        with self.assertRaisesRegex(lbdns.Problem, "^no rows for"):
+            feed.poll(time.monotonic())
+        self.path.unlink()
+        with self.assertRaisesRegex(lbdns.Problem, "since it does not exist: make it, or restart"):
+            feed.poll(time.monotonic())
+        self.path.touch()
+        with self.assertRaisesRegex(lbdns.Problem, "no such table: backends"):
+            feed.poll(time.monotonic())
+        self.run_sql(lbdns.SCHEMA)
+
+    def test_a_file_that_cannot_be_opened_is_explained(self):
+        folder = self.path.parent
+        for path, says in ((folder / "no/b.db", f"its folder {folder}/no does not exist: make it"),
+                           (folder, "it is a folder: name the file in it"),
+                           (self.path / "x.db", "b.db.*: Not a directory")):
+            self.path.touch()
+            self.assertRegex(self.trouble("SELECT 1 AS address", path=path),
+                             f"^unable to open database file, since .*{says}")
+
+    # -- Of another user --
+
+    def start(self, number, action):
+        """Have a user of group 65533 do something; returns what waits for the result, as text."""
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setgroups([])
+                os.setresgid(65533, 65533, 65533)
+                os.setresuid(number, number, number)
+                os.umask(0o022)
+                said = str(action())
+            except BaseException as bad:
+                said = str(bad)
+            os.write(write, said.encode()[:4000])
+            os._exit(0)
+        os.close(write)
+
+        def wait():
+            with open(read) as file:
+                said = file.read()
+            os.waitpid(pid, 0)
+            return said
+        return wait
+
+    def as_user(self, number, action):
+        """What an action returns as text, or the trouble that it has, as another user."""
+        return self.start(number, action)()
+
+    def insert(self):
+        """Write a row."""
+        return self.run_sql("INSERT OR REPLACE INTO backends (pool, address) VALUES "
+                            "('api.example.com', '10.0.0.1')")
+
+    def wal(self):
+        """Make a table in WAL mode."""
+        self.run_sql("PRAGMA journal_mode = WAL", lbdns.SCHEMA)
+        return self.insert()
+
+    def share(self, owner, mode):
+        """Give the folder to a user and the group of both."""
+        os.chown(self.path.parent, owner, 65533)
+        self.path.parent.chmod(mode)
+
+    ROOT_ONLY = unittest.skipIf(os.geteuid(), "not permitted here: only root can become two users")
+
+    @ROOT_ONLY
+    def test_a_table_is_shared_by_two_users_of_a_group(self):
+        self.share(65531, 0o2775)
+        self.assertRegex(self.as_user(65531, self.poll), "^no rows for")
+        for _ in range(3):
+            self.assertEqual(self.as_user(65532, self.insert), "[]")
+            self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
+        self.assertEqual(os.listdir(self.path.parent), ["b.db"])
+
+    @ROOT_ONLY
+    def test_a_reader_never_locks_out_the_writer_of_a_table_in_wal_mode(self):
+        self.share(65532, 0o2775)
+        self.assertEqual(self.as_user(65532, self.wal), "[]")
+        self.assertRegex(self.as_user(65531, self.poll), "^it is in WAL mode, which user 65531 "
+                         "cannot read without locking out its writers: run PRAGMA journal_mode = "
+                         "DELETE on it as user 65532$")
+        self.assertEqual(os.listdir(self.path.parent), ["b.db"])
+        self.assertEqual(self.as_user(65532, self.insert), "[]")
+
+        def stay():  # while the writer is connected, its own files are there to be used
+            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as database:
+                database.execute("UPDATE backends SET weight = 2")
+                os.write(ends[1], b"x")
+                os.read(ends[2], 1)
+                return database.execute("UPDATE backends SET weight = 3").fetchall()
+        ends = [*os.pipe(), *os.pipe()]
+        written = self.start(65532, stay)
+        os.read(ends[0], 1)
+        self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
+        os.write(ends[3], b"x")
+        self.assertEqual(written(), "[]")
+        for end in ends:
+            os.close(end)
+        self.assertEqual(self.as_user(65532, self.insert), "[]")
+        # A -wal that was made here since the writer's had gone is not left behind.
+        with unittest.mock.patch.object(lbdns, "check_wal"):
+            self.assertRegex(self.as_user(65531, self.poll), "^unable to open database file")
+        self.assertEqual(os.listdir(self.path.parent), ["b.db"])
+        # Where the writer can use what the reader leaves, both go on.
+        self.path.chmod(0o664)
+        for _ in range(2):
+            self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
+            self.assertEqual(self.as_user(65532, self.insert), "[]")
+
+    @ROOT_ONLY
+    def test_what_another_user_may_not_do_is_explained(self):
+        self.share(65532, 0o755)
+        user = "user 65531 may not"
+        self.assertRegex(self.as_user(65531, self.poll), rf"since it does not exist and {user} "
+                         f"write to {self.path.parent}: make the table yourself, or let that user")
+        self.path.touch()
+        self.assertRegex(self.as_user(65531, self.poll),
+                         rf"since it is empty and {user} make a table in it: make it yourself")
+        self.wal()
+        self.assertRegex(self.as_user(65531, self.poll), rf"WAL mode and {user} write to "
+                         rf"{self.path.parent}: run PRAGMA journal_mode = DELETE")
+        self.run_sql("PRAGMA journal_mode = DELETE")
+        self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
+        self.path.chmod(0o600)
+        self.assertRegex(self.as_user(65531, self.poll), f"since {user} read it: chmod or chgrp")
+        self.share(65532, 0o700)
+        self.assertRegex(self.as_user(65531, self.poll),
+                         f"since {user} enter a folder above {self.path}: chmod or chgrp it")
+
+
 class SourceAtStart(unittest.TestCase):
     """What is there, and what is not, when the server starts."""
 
@@ -3596,6 +3827,24 @@ class SourceAtStart(unittest.TestCase):
             Database(server.folder / "sub/b.db").fill("10.0.0.1")
             until(lambda: server.ask("api.example.com").rdatas == ["10.0.0.1"])
             server.wait_for(r"sub/b\.db: well again")
+
+    def test_a_table_that_vanished_is_not_made_anew_by_a_reload(self):
+        with Server(PRELOADED, prelude=FILL) as server:
+            self.assertEqual(server.count(20), {"10.0.0.1": 20})
+            path = server.folder / "b.db"
+            path.unlink()
+            gone = r"b\.db: unable to open database file, since it does not exist: make it"
+            server.wait_for(gone)
+            server.reload()
+            server.wait_for(gone, 2)
+            server.write(PRELOADED + POOL.replace("api", "new").replace(
+                "backends =", "source = { sqlite = 'b.db', every = 0.1 } #"))
+            server.reload()
+            server.wait_for(r"new\.example\.com: .*" + gone)
+            self.assertEqual(server.count(20), {"10.0.0.1": 20}, "the last good rows stay")
+            Database(path).run(lbdns.SCHEMA, "INSERT INTO backends (pool, address) VALUES "
+                               "('api.example.com', '10.0.0.5')")
+            until(lambda: server.count(20) == {"10.0.0.5": 20})
 
     def test_row_25_the_first_answer_waits_for_the_first_poll(self):
         with Server(PRELOADED, wait=False, prelude=FILL) as server:
