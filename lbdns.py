@@ -3853,6 +3853,8 @@ class Checker:
                 each.get("address") if isinstance(each, dict) else each
                 for each in keys["backends"]], zone)
         keys.update(backends=rows, code="", name=wire.show_name(owner)[:-1])
+        if is_address(keys["all_down"]):
+            (keys["all_down"],) = backend_address(keys["all_down"])
         if keys["policy"] not in POLICIES:
             keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
         if keys["anticache"] is None:

@@ -2312,6 +2312,13 @@ class ConfigCheck(unittest.TestCase):
             (config,) = lbdns.Checker(file).config(document).pools.values()
             self.assertEqual(config.source.name, path)
 
+    def test_mapped_addresses_are_ipv4(self):
+        desk = Desk(f"[{ZED}]\n[{API}]\nbackends = ['::FFFF:192.0.2.1']\n"
+                    "all_down = '::ffff:c000:209'")
+        self.assertEqual((desk.ask().rdatas, desk.ask(rtype="AAAA").rdatas), (["192.0.2.1"], []))
+        desk.load(("192.0.2.1", {"state": "down"}))
+        self.assertEqual(desk.ask().rdatas, ["192.0.2.9"])
+
     def test_contact_may_be_a_mail_address(self):
         for contact, rname in (("dns.admin@example.com", r"dns\.admin.example.com."),
                                ("hostmaster.example.com.", "hostmaster.example.com.")):

@@ -486,7 +486,7 @@ def run(options, plan, folder):
     """The fleet, from its start to its end: (clients, seconds of CPU that the lbdns used)."""
     table, cores = folder / "backends.db", os.sched_getaffinity(0)
     with contextlib.closing(sqlite3.connect(table)) as database:
-        database.execute("PRAGMA journal_mode = WAL")   # as the table has that lbdns makes
+        database.execute("PRAGMA journal_mode = WAL")   # one user: no writer waits for a reader
         database.execute(TABLE)
     change(table, ADD, range(BACKENDS))
     with contextlib.ExitStack() as stack:
