@@ -1866,7 +1866,8 @@ def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...
             columns, records = fetch(database.execute(query, spellings))
         if records or last:
             break
-        names = [str(name) for name, in database.execute("SELECT DISTINCT pool FROM backends")]
+        names = [str(name) for name, in fetch(database.execute(
+            "SELECT DISTINCT pool FROM backends"))[1]]
         spellings = [name for name in names if owner_of(name) == owner_of(pool)]  # with escapes
     if not records:
         raise Problem(no_rows(pool, names))
@@ -1986,6 +1987,8 @@ def explain_file(path: str) -> str:
         return f", since {user} may not read it: chmod or chgrp it"
     if not os.path.getsize(path):
         return f", since it is empty and {user} may not make a table in it: make it yourself"
+    if os.path.exists(path + "-journal"):
+        return ", since its writer was stopped while it wrote: let it open the file once"
     if not os.access(folder, os.W_OK):
         return (f", maybe since it is in WAL mode and {user} may not write to {folder}: run PRAGMA "
                 "journal_mode = DELETE on it")

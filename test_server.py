@@ -3705,6 +3705,23 @@ class Tables(unittest.TestCase):
             self.assertRegex(self.trouble("SELECT 1 AS address", path=path),
                              f"^unable to open database file, since .*{says}")
 
+    def test_a_writer_that_was_killed_is_named(self):
+        def killed():
+            with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as database:
+                database.execute("PRAGMA cache_spill = 1")
+                database.execute("PRAGMA cache_size = 1")
+                database.execute("BEGIN")
+                database.executemany("INSERT INTO backends (pool, address) VALUES ('x', ?)",
+                                     [(f"{'x' * 2000}{number}",) for number in range(200)])
+                os._exit(0)  # as SIGKILL does it: what was written is half of a transaction
+        self.run_sql(lbdns.SCHEMA)
+        self.insert()
+        self.start(os.geteuid(), killed)()
+        self.assertEqual(self.trouble(), "unable to open database file, since its writer was "
+                         "stopped while it wrote: let it open the file once")
+        self.insert()
+        self.assertEqual(self.poll(), {"10.0.0.1": None})
+
     # -- Of another user --
 
     def start(self, number, action):
@@ -3713,9 +3730,10 @@ class Tables(unittest.TestCase):
         pid = os.fork()
         if not pid:
             try:
-                os.setgroups([])
-                os.setresgid(65533, 65533, 65533)
-                os.setresuid(number, number, number)
+                if number != os.geteuid():
+                    os.setgroups([])
+                    os.setresgid(65533, 65533, 65533)
+                    os.setresuid(number, number, number)
                 os.umask(0o022)
                 said = str(action())
             except BaseException as bad:
