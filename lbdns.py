@@ -1814,6 +1814,9 @@ TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, up
   FROM backends WHERE pool COLLATE NOCASE IN (%s)"""
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # that is written as text
+# File of a table -> descriptor for its first octets. It stays open: closing any descriptor of a
+# file ends all locks that this process has on it (POSIX), also those of another thread's poll.
+HEADERS: dict[str, int] = {}
 Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
 # One poll: records as column name -> value; and why lines of it are none.
 Records = tuple[list[dict[str, Any]], list[str]]
@@ -1919,24 +1922,27 @@ def locks_out(path: str) -> bool:
     they get its mode, but our user and group. Raises OSError."""
     folder, status = os.stat(os.path.dirname(path)), os.stat(path)
     group = folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid()
-    shared = status.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if group == status.st_gid else 0))
-    return not shared and not {os.geteuid(), status.st_uid} & {0} and os.geteuid() != status.st_uid
+    by_group = status.st_mode & stat.S_IWGRP
+    if status.st_mode & stat.S_IWOTH or (by_group and group == status.st_gid):
+        return False
+    user = os.geteuid()  # SQLite gives what root makes to the owner
+    return user != 0 and (by_group != 0 or status.st_uid not in (0, user))
 
 
 def check_wal(path: str) -> None:
     """Refuse a file in WAL mode without the -wal and -shm of its writer; raises Problem,
-    sqlite3.Error."""
-    import sqlite3
-    if all(os.path.exists(path + end) for end in ("-wal", "-shm")):
-        return
-    # Opened by SQLite: closing any other file handle would end the locks that it holds.
-    options = "?mode=ro&immutable=1"
-    with contextlib.closing(sqlite3.connect(file_uri(path) + options, uri=True)) as database:
-        if database.serialize()[18:20] == b"\2\2":  # SQLite's file format, 1.3
-            raise Problem("it is in WAL mode, which user "
-                          f"{user_name(os.geteuid())} cannot read without locking out its writers: "
-                          "run PRAGMA journal_mode = DELETE on it as user "
-                          + user_name(os.stat(path).st_uid))
+    OSError."""
+    file = HEADERS.get(path, -1)
+    if file < 0 or not os.path.samestat(os.fstat(file), os.stat(path)):
+        HEADERS[path] = os.open(path, os.O_RDONLY)
+        if file >= 0:
+            os.close(file)
+        file = HEADERS[path]
+    in_wal_mode = os.pread(file, 2, 18) == b"\2\2"  # SQLite's file format, 1.3.3
+    if in_wal_mode and not all(os.path.exists(path + end) for end in ("-wal", "-shm")):
+        raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
+                      "without locking out its writers: run PRAGMA journal_mode = DELETE on it as "
+                      f"user {user_name(os.stat(path).st_uid)}")
 
 
 def remove_wal(path: str) -> None:
@@ -1958,9 +1964,8 @@ def user_name(number: int) -> str:
 def explain(bad: Exception, path: str) -> str:
     """Say why a table cannot be read, or made."""
     unusable = isinstance(bad, OSError) or re.search("unable to open|readonly", str(bad))
-    if unusable or os.path.isdir(path):
-        return "unable to open database file" + explain_file(path)
-    return str(bad)
+    reason = explain_file(path) if unusable or os.path.isdir(path) else ""
+    return "unable to open database file" + reason if reason else str(bad)
 
 
 def explain_file(path: str) -> str:
@@ -2239,10 +2244,12 @@ class Feed(threading.Thread):
             else:
                 taken.update(dict.fromkeys(addresses, addresses))
         several = [key for key, records in found.items() if len(records) > 1]
-        self.doubled = (f"several about one backend: {','.join(several[0])} has "
-                        f"{len(found[several[0]])}, and so have {len(several) - 1} others; their "
-                        "connections are added, the worst state and the smallest weight and limit "
-                        "count" if several else "")
+        self.doubled = ""
+        if several:
+            self.doubled = (f"several about one backend: {','.join(several[0])} has "
+                            f"{len(found[several[0]])} (such backends: {len(several)}); their "
+                            "connections are added, the worst state and the smallest weight and "
+                            "limit count")
         rows = {}
         for addresses, records in found.items():
             if addresses not in refused:

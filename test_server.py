@@ -3808,7 +3808,12 @@ class Tables(unittest.TestCase):
         with unittest.mock.patch.object(lbdns, "check_wal"):
             self.assertRegex(self.as_user(65531, self.poll), "^unable to open database file")
         self.assertEqual(os.listdir(self.path.parent), ["b.db"])
+        # The remedy helps.
+        self.assertEqual(self.as_user(65532, lambda: self.run_sql("PRAGMA journal_mode = DELETE")),
+                         "[('delete',)]")
+        self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
         # Where the writer can use what the reader leaves, both go on.
+        self.as_user(65532, lambda: self.run_sql("PRAGMA journal_mode = WAL"))
         self.path.chmod(0o664)
         for _ in range(2):
             self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
