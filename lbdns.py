@@ -2157,6 +2157,15 @@ JOINS: dict[str, Callable[[Iterable[Any]], Any]] = {
     "state": functools.partial(functools.reduce, worse)}
 
 
+def combine(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What several records say about one backend; the oldest report is the age of the sum."""
+    given = {name: rule(record[name] for record in records if name in record)
+             for name, rule in JOINS.items() if any(name in record for record in records)}
+    _, given["updated_at"] = min(("connections" not in each, each["updated_at"])
+                                 for each in records)
+    return given
+
+
 class Feed(threading.Thread):
     """A pool's source. Its thread polls it, again and again, and keeps the last good rows. Where
     the config is the source, which never changes, it is not started."""
@@ -2232,8 +2241,8 @@ class Feed(threading.Thread):
 
     def merge(self, found: dict[tuple[str, ...], list[dict[str, Any]]],
               wrong: list[str]) -> dict[tuple[str, ...], tuple[Row, float]]:
-        """One row for each backend, from all records about it, whatever their order: the oldest
-        report is the age of the sum. An address is one backend's only: others go to `wrong`."""
+        """One row for each backend, from all records about it, whatever their order. An address is
+        one backend's only: what else has it goes to `wrong`."""
         taken, refused = dict[str, tuple[str, ...]](), set[tuple[str, ...]]()
         for addresses in sorted(found, key=lambda key: (len(key), key)):
             both = [each for each in addresses if each in taken]
@@ -2253,11 +2262,9 @@ class Feed(threading.Thread):
         rows = {}
         for addresses, records in found.items():
             if addresses not in refused:
-                given = {name: rule(record[name] for record in records if name in record)
-                         for name, rule in JOINS.items()
-                         if any(name in record for record in records)}
-                _, at = min(("connections" not in each, each["updated_at"]) for each in records)
-                row = self.inline.get(addresses[0], Row(addresses))
+                given = combine(records) if len(records) > 1 else records[0]
+                at = given.pop("updated_at")
+                row = self.inline.get(addresses[0]) or Row(addresses)
                 rows[addresses] = row._replace(**given), at
         return rows
 
@@ -2282,7 +2289,7 @@ class Feed(threading.Thread):
             raise Problem(f"{addresses[0]} is none of the config's backends")
         if ours[1:] and ours[0] != ours[1]:
             raise Problem(f"{' and '.join(addresses)} are two of the config's backends")
-        if not ours and not is_address(addresses[0]):
+        if not ours and addresses[0].endswith("."):
             raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
         row = ours[0] if ours else Row(addresses)
         # At most as fresh as the poll, also where its clock is ahead of ours.
@@ -3466,8 +3473,14 @@ def domain(value: Any) -> bytes:
 def backend_address(value: Any) -> tuple[str, ...]:
     """A check for a backend: an address, one of each family (list or comma-separated), or a host
     name; canonical, so that the same server is the same key everywhere."""
+    return read_addresses(value if isinstance(value, str) else ",".join(map(TEXT, LIST(value))))
+
+
+@functools.lru_cache(2 * ROWS_MAX)  # tables have the same addresses at each poll
+def read_addresses(value: str) -> tuple[str, ...]:
+    """The same for text."""
     found = set()
-    for each in value.split(",") if isinstance(value, str) else LIST(value):
+    for each in value.split(","):
         text = TEXT(each).strip().lower()
         if is_address(text):
             mapped = getattr(ipaddress.ip_address(text), "ipv4_mapped", None)
