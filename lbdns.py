@@ -1408,13 +1408,18 @@ class Datagrams:
         self.sock, self.respond = sock, respond
 
     def serve(self, *ready: float) -> bool:
-        """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came."""
+        """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came.
+        Raises OSError when nothing but errors came."""
+        failed = 0
         for _ in range(UDP_BATCH):
             try:
                 packet, control, flags, peer = self.sock.recvmsg(UDP_QUERY_MAX, CONTROL_SPACE)
             except BlockingIOError:
                 return False
             except OSError:  # an ICMP error of an earlier reply (RFC 1122 4.1.3.3): never mind
+                failed += 1
+                if failed == UDP_BATCH:
+                    raise
                 continue
             if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
                 continue
@@ -1497,7 +1502,7 @@ class Batch(Datagrams):
         self.address = struct.Struct("8x16s4x" if v6 else "4x4s20x")
         self.interfaces = self.column("I", Memory.controls.offset + socket.CMSG_LEN(0) + 16 * v6,
                                       CONTROL_SPACE)
-        libc = ctypes.CDLL(None)
+        libc, self.errno = ctypes.CDLL(None, use_errno=True), ctypes.get_errno
         self.receive, self.send, self.fd = libc.recvmmsg, libc.sendmmsg, sock.fileno()
         self.receive.argtypes = [ctypes.c_int, address, word, ctypes.c_int, address]
         self.send.argtypes = [ctypes.c_int, address, word, ctypes.c_int]
@@ -1509,16 +1514,26 @@ class Batch(Datagrams):
         return view[start // width::step // width]
 
     def serve(self, *ready: float) -> bool:
-        """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came."""
-        return all(self.turn() == BATCH for _ in range(UDP_BATCH // BATCH))
+        """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came.
+        Raises OSError when nothing but errors came."""
+        failed = 0
+        for _ in range(UDP_BATCH // BATCH):
+            came = self.turn()
+            if came < 0 and self.errno() not in (errno.EAGAIN, errno.EINTR):
+                failed += 1
+            elif came < BATCH:
+                return False
+        if failed == UDP_BATCH // BATCH:
+            raise OSError(self.errno(), os.strerror(self.errno()))
+        return True
 
     def turn(self) -> int:
-        """Receive, answer and send once; returns how many came."""
+        """Receive, answer and send once; returns how many came, or -1."""
         memory, message = self.memory, self.message
         memory[:self.names] = self.fresh
         came = int(self.receive(self.fd, self.base, BATCH, socket.MSG_DONTWAIT, None))
         if came <= 0:
-            return 0
+            return came
         self.interfaces[:] = NO_INTERFACES  # as in `reply_from`
         lengths = self.lengths[:came].tolist()
         replies = self.respond([memory[start:start + length]
@@ -1616,7 +1631,9 @@ class Connection:
         return True
 
     def expired(self, now: float, leaving: bool) -> bool:
-        """Whether a limit has passed: idle, a query or a reply too slow, or a life too long."""
+        """Whether a limit may pass before the next look, in WAKE or a little later: idle, a query
+        or a reply too slow, or a life too long."""
+        now += 2 * WAKE
         idle = now - self.active
         slow = bool(self.partial) and now - self.partial > TCP_MESSAGE and not self.outbox
         old = now - self.born > TCP_LIFE or (leaving and idle > TCP_IDLE / 2)
@@ -1636,7 +1653,6 @@ class Worker:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.room = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
         self.dice = random.random        # seeded anew in every process by the module itself
-        self.listening = False           # accepting; rests for a TICK when descriptors run out
         self.ended = 0                   # how it is to end; 0 = it serves
         self.loading: Iterator[None] | None = None  # what is left of a snapshot to take over
         self.selector = selectors.DefaultSelector()
@@ -1647,17 +1663,19 @@ class Worker:
                 self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
         transport, told = choose_transport()
         self.udp = [transport(udp, self.respond) for udp, _ in sockets.values()]
+        # What takes queries or connections -> what serves it, and returns whether more may wait.
+        self.doors: dict[socket.socket, Callable[..., bool]] = {
+            **{udp.sock: udp.serve for udp in self.udp},
+            **{tcp: functools.partial(self.on_accept, tcp) for tcp in self.tcp}}
         if life.slot == 2:  # the first worker speaks for all
             log.change(told)
             log.flush()
 
     def run(self) -> None:
         """Serve until told to STOP, which ends soon, or to RETIRE, which lets clients finish."""
-        for udp in self.udp:
-            self.selector.register(udp.sock, READ, udp.serve)
         self.listen(True)
         gc.freeze()  # the config is here to stay: the collector need not walk it again
-        checked = now = self.life.beat()
+        checked = looked = now = self.life.beat()
         until = math.inf
         while now < until and (until == math.inf or self.clients):
             ready = self.selector.select(WAKE if self.loading is None else 0)
@@ -1665,10 +1683,19 @@ class Worker:
             self.load(now)
             self.cache.tick(time.time())
             for key, events in ready:
-                key.data(events, now)
+                try:
+                    key.data(events, now)
+                except OSError as bad:  # rests until the next tick instead of spinning
+                    is_tcp = key.fileobj in self.tcp
+                    self.log.trouble("accepting TCP connections" if is_tcp else
+                                     "receiving UDP queries", str(bad.strerror))
+                    self.selector.unregister(key.fileobj)
+            if now - looked > WAKE / 2:
+                looked = now
+                self.hang_up(now)
             if now - checked > TICK:
                 checked = now
-                self.on_tick(now)
+                self.listen(not self.ended)
             if self.ended and until == math.inf:
                 until = now + ENDINGS[self.ended]
                 self.stop_listening(now)
@@ -1687,24 +1714,27 @@ class Worker:
         self.loading = None
 
     def listen(self, on: bool) -> None:
-        """Begin or cease to accept TCP connections."""
-        for tcp in self.tcp if on != self.listening else ():
-            if on:
-                self.selector.register(tcp, READ, functools.partial(self.on_accept, tcp))
-            else:
-                self.selector.unregister(tcp)
-        self.listening = on
+        """Begin or cease to take queries and connections, also what rests from errors."""
+        for door, serve in self.doors.items():
+            if on != (door in self.selector.get_map()):
+                if on:
+                    self.selector.register(door, READ, serve)
+                else:
+                    self.selector.unregister(door)
 
     def stop_listening(self, now: float) -> None:
         """Take no more. At a stop, first answer what has arrived; at a reload the next generation
         does, which has the same sockets, and connections may go on until they are idle."""
         self.listen(False)
-        for udp in self.udp:
-            self.selector.unregister(udp.sock)
+        self.doors.clear()
+        for udp, tcp in zip(self.udp, self.tcp, strict=True):
+            if self.ended == STOP:
+                with contextlib.suppress(OSError):
+                    while udp.serve() and self.life.beat() < now + STOP_LIMIT:  # may not end
+                        pass
+            udp.sock.close()
+            tcp.close()
         if self.ended == STOP:
-            for udp in self.udp:
-                while udp.serve() and self.life.beat() < now + STOP_LIMIT:  # queries may not end
-                    pass
             for client in list(self.clients.values()):
                 client.closing = True
                 self.on_client(client, 0, now)
@@ -1729,25 +1759,29 @@ class Worker:
                              f"{type(bug).__name__}: {bug} for {packet[:512].hex()}")
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
 
-    def on_accept(self, listener: socket.socket, events: int, now: float) -> None:
-        """Take new connections; when there is no room, the longest idle one makes some."""
+    def on_accept(self, listener: socket.socket, events: int, now: float) -> bool:
+        """Take new connections; when there is no room, the longest idle one makes some. Returns
+        whether more may wait; raises OSError when there is no room at all, or only errors came."""
+        failed = 0
         for _ in range(ACCEPT_TURN):
             try:
                 sock, peer = listener.accept()
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except BlockingIOError:
-                return
-            except OSError as bad:
-                if bad.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self.log.trouble("accepting TCP connections", str(bad.strerror))
+                return False
+            except OSError as bad:  # this client went away (ECONNABORTED), or a filter said no
+                failed += 1
+                is_full = bad.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+                if is_full:
                     self.evict(0, now)
-                    self.listen(False)  # rest instead of spinning
-                    return
-                continue  # the client went away meanwhile (ECONNABORTED), or a filter said no
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if is_full or failed == ACCEPT_TURN:
+                    raise
+                continue
             self.evict(self.room - 1, now)
             client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
             self.selector.register(sock, READ, functools.partial(self.on_client, client))
+        return True
 
     def evict(self, room: int, now: float) -> None:
         """Answer and close the longest idle client when there are more than `room`."""
@@ -1792,12 +1826,11 @@ class Worker:
             self.selector.unregister(client.sock)
             client.sock.close()
 
-    def on_tick(self, now: float) -> None:
-        """Hang up on clients that passed a limit; accept again after a pause."""
+    def hang_up(self, now: float) -> None:
+        """Close the clients that pass a limit."""
         for client in list(self.clients.values()):
             if client.expired(now, bool(self.ended)):
                 self.close(client)
-        self.listen(not self.ended)
 
 
 # ---- 9. Sources: what backends there are, and their load ---------------------------------------

@@ -3180,7 +3180,7 @@ class TcpLimits(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = Server(LIVE, log="errors", wait=False, constants={
-            "TCP_IDLE": 1.5, "TCP_MESSAGE": 0.7, "TICK": 0.1})
+            "TCP_IDLE": 1.5, "TCP_MESSAGE": 0.7, "TICK": 5.0})  # limits do not wait for a tick
         cls.addClassCleanup(cls.server.__exit__)
         until(lambda: Logs.answers(cls.server))
 
@@ -3191,7 +3191,7 @@ class TcpLimits(unittest.TestCase):
             self.assertEqual((read_frame(silent), read_frame(served)), (b"", b""))
 
     def test_case_30_a_query_that_never_gets_whole_is_closed(self):
-        socks = [self.server.connect() for _ in range(4)]
+        socks, begun = [self.server.connect() for _ in range(4)], time.monotonic()
         for sock, octets in zip(socks, (b"\0", b"\xff\xffabc", frame(query("www.example.com"))[:-1],
                                         frame(query("www.example.com")) + b"\0"), strict=True):
             sock.sendall(octets)
@@ -3199,6 +3199,7 @@ class TcpLimits(unittest.TestCase):
         for sock in socks:
             with sock:
                 self.assertEqual(sock.recv(1), b"")
+        self.assertLess(time.monotonic() - begun, 4)
         self.assertEqual(self.server.ask("www.example.com").rcode, 0)
 
     def test_case_30_dripping_octets_do_not_help(self):
@@ -5782,6 +5783,92 @@ socket.socket.accept = accept
                     waiting.sendall(b"\0\x21" + query("api.example.com"))
                     self.assertEqual(Answer(read_frame(waiting)).rcode, 0)
 
+    FAILING = """
+import socket, ctypes
+def fails():  # as often as a file says
+    try:
+        with open("failing", "r+") as file:
+            number, times = map(int, file.read().split())
+            file.seek(0)
+            file.write(f"{number} {times - 1:9}")
+    except FileNotFoundError:
+        return 0
+    return number if times > 0 else 0
+def failing(real):
+    def call(*words):
+        number = fails()
+        if number:
+            raise OSError(number, os.strerror(number))
+        return real(*words)
+    return call
+PART
+"""
+
+    def failing(self, part, **options):
+        """A server of which a system call fails when its file `failing` says so."""
+        return Server(ZONE + POOL, prelude=self.FAILING.replace("PART", part), constants={
+            **QUICK, **options})
+
+    def fail(self, server, number, times=999999):
+        """From now on it fails so, so many times; returns a function that ends that and says how
+        often it did."""
+        path, new = server.folder / "failing", server.folder / "new"
+        new.write_text(f"{number} {times:9}")
+        new.chmod(0o666)
+        new.rename(path)
+
+        def end():
+            left = int(path.read_text().split()[1])
+            path.unlink()
+            return times - left
+        return end
+
+    def test_case_39_accept_that_fails_for_good_rests_and_once_is_passed_over(self):
+        with self.failing("socket.socket.accept = failing(socket.socket.accept)") as server:
+            for bad in (errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN):
+                begun, end = time.monotonic(), self.fail(server, bad)
+                with server.connect() as waiting:
+                    waiting.sendall(frame(query("api.example.com")))
+                    server.wait_for("error: accepting TCP connections: " + os.strerror(bad))
+                    time.sleep(0.3)
+                    often = end()
+                    self.assertLess(often, 32 * (10 * (time.monotonic() - begun) + 2))
+                    self.assertEqual(Answer(read_frame(waiting)).rcode, 0)
+            before = server.log()
+            self.fail(server, errno.ECONNABORTED, times=5)
+            self.assertEqual(len(server.ask_tcp(query("api.example.com"))), 1)
+            self.assertEqual(server.log(), before)
+
+    def test_case_39_udp_that_fails_for_good_rests(self):
+        batch = """
+real = lbdns.Batch.__init__
+def init(self, *words):
+    real(self, *words)
+    receive = self.receive
+    def changed(*words):
+        number = fails()
+        ctypes.set_errno(number)
+        return -1 if number else receive(*words)
+    self.receive = changed
+lbdns.Batch.__init__ = init
+"""
+        for part, batches in ((batch, True), (
+                "socket.socket.recvmsg = failing(socket.socket.recvmsg)", False)):
+            with self.subTest(batches), self.failing(part, UDP_MMSG=batches) as server:
+                begun, end = time.monotonic(), self.fail(server, errno.ENOMEM)
+                with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                    sock.settimeout(PATIENCE)
+                    sock.connect(("127.0.0.1", server.port))
+                    sock.send(query("api.example.com"))
+                    server.wait_for("error: receiving UDP queries: Cannot allocate memory")
+                    time.sleep(0.3)
+                    often = end()
+                    self.assertLess(often, 128 * (10 * (time.monotonic() - begun) + 2))
+                    self.assertEqual(Answer(sock.recv(512)).rcode, 0)
+                self.fail(server, errno.ECONNREFUSED, times=2)
+                self.assertIsNotNone(server.exchange(query("api.example.com")))
+                self.assertEqual(server.log().count("receiving UDP"), 1)
+
     def test_a_mistake_of_ours_costs_one_answer_and_a_log_line(self):
         prelude = """
 real = lbdns.find
@@ -5821,7 +5908,15 @@ lbdns.find = find
         client.inbox += b"\0"
         client.active = client.partial = lbdns.TCP_LIFE
         self.assertFalse(client.expired(lbdns.TCP_LIFE - 1, False))
-        self.assertTrue(client.expired(lbdns.TCP_LIFE + 1, False))
+        self.assertTrue(client.expired(lbdns.TCP_LIFE - 1.9 * lbdns.WAKE, False))
+
+    def test_case_31_what_would_pass_a_limit_before_the_next_look_is_closed_now(self):
+        for field, limit in (("active", lbdns.TCP_IDLE), ("partial", lbdns.TCP_MESSAGE)):
+            client = lbdns.Connection(None, "192.0.2.1", 1000.0)
+            client.active = client.partial = 1000.0 + limit
+            setattr(client, field, 1000.0)
+            self.assertFalse(client.expired(1000.0 + limit - 0.3, False), field)
+            self.assertTrue(client.expired(1000.0 + limit - 1.9 * lbdns.WAKE, False), field)
 
     def test_row_31_odd_toml_is_no_traceback(self):
         folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
