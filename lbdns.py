@@ -1400,6 +1400,7 @@ IP_PKTINFO, SO_RCVBUFFORCE = 8, 33
 PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
 IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
 CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
+LINK_LOCAL = b"\xfe\x80"                             # fe80::/64, as RFC 4291 2.5.6 has it
 NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
 
 class Datagrams:
@@ -1435,12 +1436,14 @@ class Datagrams:
 def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
     """Control data that makes a reply leave from the address that was asked.
 
-    The interface index is cleared, since the way back need not be the way in. RFC 3542 6.2.
+    The interface index is cleared, since the way back need not be the way in (RFC 3542 6.2). Only
+    a link-local address means nothing without its interface (RFC 4007 6).
     """
     out = []
     for level, kind, data in control:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            out.append((level, kind, data[:16] + bytes(4)))
+            index = data[16:] if data.startswith(LINK_LOCAL) else bytes(4)
+            out.append((level, kind, data[:16] + index))
         elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:  # index, local address, destination
             out.append((level, kind, bytes(4) + data[4:8] + bytes(4)))
     return out
@@ -1502,6 +1505,7 @@ class Batch(Datagrams):
         self.address = struct.Struct("8x16s4x" if v6 else "4x4s20x")
         self.interfaces = self.column("I", Memory.controls.offset + socket.CMSG_LEN(0) + 16 * v6,
                                       CONTROL_SPACE)
+        self.asked = Memory.controls.offset + socket.CMSG_LEN(0)
         libc, self.errno = ctypes.CDLL(None, use_errno=True), ctypes.get_errno
         self.receive, self.send, self.fd = libc.recvmmsg, libc.sendmmsg, sock.fileno()
         self.receive.argtypes = [ctypes.c_int, address, word, ctypes.c_int, address]
@@ -1534,6 +1538,7 @@ class Batch(Datagrams):
         came = int(self.receive(self.fd, self.base, BATCH, socket.MSG_DONTWAIT, None))
         if came <= 0:
             return came
+        interfaces = self.interfaces.tolist()
         self.interfaces[:] = NO_INTERFACES  # as in `reply_from`
         lengths = self.lengths[:came].tolist()
         replies = self.respond([memory[start:start + length]
@@ -1550,9 +1555,14 @@ class Batch(Datagrams):
                 if not reply:
                     self.name_sizes[at] = 0  # no reply: what goes to nobody is refused
         sent = 0
-        while sent < came:  # -1 is about the first of them: it is lost, the others are not
-            sent += max(1, self.send(self.fd, self.base + sent * message, came - sent,
-                                     socket.MSG_DONTWAIT))
+        while sent < came:
+            at = self.base + sent * message
+            went = self.send(self.fd, at, came - sent, socket.MSG_DONTWAIT)
+            asked = self.asked + sent * CONTROL_SPACE
+            if went < 0 and memory[asked:asked + len(LINK_LOCAL)] == LINK_LOCAL:
+                self.interfaces[sent] = interfaces[sent]  # it does not go without
+                went = self.send(self.fd, at, 1, socket.MSG_DONTWAIT)
+            sent += max(1, went)  # -1 is about the first of them: it is lost, the others are not
         return came
 
     def peers(self) -> list[Peer]:

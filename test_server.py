@@ -5664,6 +5664,53 @@ class Reloads(unittest.TestCase):
             self.assertEqual(server.process.wait(PATIENCE), 0)
 
 
+def in_own_network(test):
+    """Run a test in a thread that has a network of its own; so have the servers that it starts."""
+    def in_thread(self):
+        import ctypes
+        if ctypes.CDLL(None).unshare(0x40000000):  # CLONE_NEWNET
+            not_permitted("no network of one's own")
+        try:
+            for words in ("link set lo up", "link add one type veth peer name two",
+                          "link set one up", "link set two up",
+                          "addr add 2001:db8::2/64 dev one nodad",
+                          "addr add fe80::1/64 dev one nodad"):
+                run("ip", *words.split())
+        except AssertionError as bad:
+            not_permitted(str(bad))
+        test(self)
+
+    @functools.wraps(test)
+    def wrapped(self):
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(in_thread, self).result()
+    return needs("ip")(wrapped)
+
+
+class Addresses(unittest.TestCase):
+    """Addresses that need their interface, and those that come late."""
+
+    @staticmethod
+    def answers(server, source, *peer):
+        """Whether a query to an address over IPv6 is answered from there."""
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            sock.bind((source, 0))
+            sock.connect((peer[0], server.port, 0, *peer[1:]))
+            sock.send(query("www.example.com"))
+            return len(sock.recv(512)) > 12
+
+    @in_own_network
+    def test_case_25_a_link_local_address_answers_others_too(self):
+        index = socket.if_nametoindex("one")
+        for batches in (True, False):
+            with Server(LIVE, listen=["[::]:5300"], port=5300,
+                        constants={"UDP_MMSG": batches}) as server:
+                for source in ("2001:db8::2", "::", "2001:db8::2"):
+                    self.assertTrue(self.answers(server, source, "fe80::1", index))
+                    self.assertTrue(self.answers(server, source, "2001:db8::2"))
+
+
 class Workers(unittest.TestCase):
     """More than one process, and what users' code may do to them."""
 
