@@ -1396,7 +1396,7 @@ class Cache:
 
 # ---- 7. UDP: one datagram in, one out, or a batch of them ---------------------------------------
 # Numbers of Linux that the socket module of 3.11 does not name.
-IP_PKTINFO, SO_RCVBUFFORCE = 8, 33
+IP_PKTINFO, IP_FREEBIND, SO_RCVBUFFORCE = 8, 15, 33
 PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
 IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
 CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
@@ -1733,14 +1733,22 @@ class Worker:
                     self.selector.unregister(door)
 
     def stop_listening(self, now: float) -> None:
-        """Take no more. At a stop, first answer what has arrived; at a reload the next generation
-        does, which has the same sockets, and connections may go on until they are idle."""
+        """Take no more. At a stop, first answer what has arrived; so at a reload, if it came to an
+        address that the next generation has not. Connections may then go on until they are idle."""
         self.listen(False)
         self.doors.clear()
         for udp, tcp in zip(self.udp, self.tcp, strict=True):
-            if self.ended == STOP:
+            is_gone = False  # as Supervisor.part leaves it
+            with contextlib.suppress(OSError):
+                is_gone = bool(udp.sock.getpeername())
+            takers: list[Callable[..., bool]] = []
+            if is_gone or self.ended == STOP:
+                takers.append(udp.serve)
+            if is_gone:
+                takers.append(functools.partial(self.on_accept, tcp))
+            for take in takers:
                 with contextlib.suppress(OSError):
-                    while udp.serve() and self.life.beat() < now + STOP_LIMIT:  # may not end
+                    while take(READ, now) and self.life.beat() < now + STOP_LIMIT:  # may not end
                         pass
             udp.sock.close()
             tcp.close()
@@ -3075,8 +3083,9 @@ class ConfigError(Exception):
     """A config cannot be used, or not on this host; each line of the text is a problem."""
 
 
-Pair = tuple[socket.socket, socket.socket]       # UDP and listening TCP socket of an address
-Sockets = dict[tuple[str, int], Pair]            # (host, port) of the config -> its sockets
+Endpoint = tuple[str, int, bool]                 # host, port, and whether "::" takes IPv4, too
+Pair = tuple[socket.socket, socket.socket]       # UDP and listening TCP socket of an endpoint
+Sockets = dict[Endpoint, Pair]
 
 
 def show_endpoint(host: str, port: int) -> str:
@@ -3084,35 +3093,79 @@ def show_endpoint(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind_pair(host: str, port: int, log: Log) -> Pair:
-    """A UDP and a listening TCP socket on one address; raises ConfigError. All workers share them:
-    whoever is free takes the next datagram, so that a worker that stalls or dies loses nobody's
-    query (measured beside SO_REUSEPORT: README)."""
+def show_socket(sock: socket.socket) -> str:
+    """The address that a socket is bound to, as `listen` has it."""
+    host, port, *more = sock.getsockname()
+    if more and more[1]:
+        host += "%" + socket.if_indextoname(more[1])
+    return show_endpoint(host, port)
+
+
+def endpoints(config: Config) -> list[Endpoint]:
+    """What `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it with the
+    same port; without any, it takes IPv4, too."""
+    ipv4 = {port for host, port in config.listen if ":" not in host}
+    return [(host, port, host == "::" and port not in ipv4) for host, port in config.listen]
+
+
+def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair | None:
+    """A UDP and a listening TCP socket on one address, beside those of our own, also some that are
+    parting; None = a system without IPv6 can do without it. Raises ConfigError. All workers share
+    them: whoever is free takes the next datagram, so that a worker that stalls or dies loses
+    nobody's query (measured beside SO_REUSEPORT: README)."""
+    host, port, both = endpoint
+    ip, _, interface = host.partition("%")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    overlapping = [sock for (other, *_), pair in own.items() for sock in pair
+                   if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
     try:
         with contextlib.ExitStack() as undo:
-            udp = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            prepare(udp, host, log)
-            udp.bind((host, port))
-            port = udp.getsockname()[1]  # 0 lets the kernel pick one
-            tcp = socket.create_server((host, port), family=family, backlog=TCP_BACKLOG,
-                                       dualstack_ipv6=host == "::")
-            tcp.setblocking(False)
+            udp, tcp = pair = [undo.enter_context(socket.socket(family, kind))
+                               for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+            for sock in pair:
+                prepare(sock, endpoint)
+            prepare_udp(udp, host, log)
+            # The kernel lets addresses overlap that all say so and belong to one user. Only now:
+            # a second server is not to get in unnoticed.
+            undo.callback(share, overlapping, False)
+            if overlapping or parting:
+                share([*overlapping, *pair], True)
+            scope = (0, socket.if_nametoindex(interface)) if interface else ()
+            for sock in pair:
+                sock.bind((ip, port, *scope))
+                port = sock.getsockname()[1]  # 0 lets the kernel pick one
+            tcp.listen(TCP_BACKLOG)
+            share([*overlapping, *pair], False)
             undo.pop_all()
             return udp, tcp
     except OSError as bad:
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            log.error(f"no IPv6 on this host: listening on 0.0.0.0:{port} only")
-            return bind_pair("0.0.0.0", port, log)
+            log.error("no IPv6 on this host: listening on IPv4 only")
+            return bind_pair(("0.0.0.0", port, False), own, parting, log) if both else None
         raise ConfigError(explain_bind(host, port, bad)) from None
 
 
-def prepare(sock: socket.socket, host: str, log: Log) -> None:
-    """Set the options of a UDP socket before bind."""
+def share(socks: Sequence[socket.socket], on: bool) -> None:
+    """Let sockets of one user have overlapping addresses, or no longer."""
+    for sock in socks:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(on))
+
+
+def prepare(sock: socket.socket, endpoint: Endpoint) -> None:
+    """Set the options before bind that UDP and TCP have in common."""
+    host, _, both = endpoint
     sock.setblocking(False)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
+    if sock.type == socket.SOCK_STREAM:  # connections of before, in TIME_WAIT, are no obstacle
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux" and host not in ("::", "0.0.0.0"):  # it may come later
+        sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+
+
+def prepare_udp(sock: socket.socket, host: str, log: Log) -> None:
+    """Set the options of a UDP socket before bind."""
     v6, linux = sock.family == socket.AF_INET6, sys.platform == "linux"
-    if v6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
     for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE)[:1 + linux]:
         with contextlib.suppress(OSError):  # the second needs root and goes beyond rmem_max
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
@@ -3130,12 +3183,17 @@ def prepare(sock: socket.socket, host: str, log: Log) -> None:
 
 def explain_bind(host: str, port: int, bad: OSError) -> str:
     """Why an address cannot be had, and what to do about it."""
-    why = {errno.EADDRINUSE: f"in use{holders(port)}; stop that, or listen on single addresses of "
-                             "this host",
-           errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE, which lbdns.service "
-                         "has; or listen on 9000 and redirect 53 to it",
+    by = holders(port)
+    free = "stop that, or listen on single addresses of this host"
+    if f"pid {os.getpid()})" in by:
+        free = "a restart frees it"
+    why = {errno.EADDRINUSE: f"in use{by}; {free}",
+           errno.EACCES: "ports below 1024 need root (at a reload: a restart) or "
+                         "CAP_NET_BIND_SERVICE, which lbdns.service has; or listen on 9000 and "
+                         "redirect 53 to it",
            errno.EADDRNOTAVAIL: "no interface of this host has that address"}
-    return f"cannot listen on {show_endpoint(host, port)}: {why.get(bad.errno or 0, bad.strerror)}"
+    return (f"cannot listen on {show_endpoint(host, port)}: "
+            f"{why.get(bad.errno or 0, bad.strerror or bad)}")
 
 
 def holders(port: int) -> str:
@@ -3229,8 +3287,9 @@ class Supervisor:
         for module in later if os.geteuid() == 0 else ():
             with contextlib.suppress(ImportError):  # told where it is missed
                 __import__(module)
+        self.give_sockets(config.user)
         drop_privileges(config.user)
-        names = [show_endpoint(*udp.getsockname()[:2]) for udp, _ in self.sockets.values()]
+        names = [show_socket(udp) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
         self.current = self.start(config, NO_SNAPSHOT, math.inf)
@@ -3248,13 +3307,33 @@ class Supervisor:
 
     def bind(self, config: Config) -> None:
         """Listen also on those addresses of a config that are not taken yet."""
-        for address in config.listen:
-            self.sockets[address] = self.sockets.get(address) or bind_pair(*address, self.log)
+        for endpoint in endpoints(config):
+            if endpoint not in self.sockets:
+                pair = bind_pair(endpoint, self.sockets, len(self.generations) > 1, self.log)
+                if pair:
+                    self.sockets[endpoint] = pair
+
+    def give_sockets(self, user: str) -> None:
+        """Make them the user's: those of one user may overlap while a reload binds others."""
+        if os.geteuid() == 0:
+            for sock in itertools.chain(*self.sockets.values()):
+                with contextlib.suppress(KeyError, OSError):  # a sandbox forbids it
+                    os.fchown(sock.fileno(), pwd.getpwnam(user).pw_uid, -1)
+
+    def part(self, config: Config) -> None:
+        """Have what this config does not name take no more: a UDP socket that is connected to
+        itself keeps what waits, for the processes that end, and hears nobody else. Until those
+        close it, it is in nobody's way."""
+        for endpoint in self.sockets.keys() - set(endpoints(config)):
+            udp, _ = self.sockets[endpoint]
+            share(self.sockets[endpoint], True)
+            with contextlib.suppress(OSError):  # an address that this host has not
+                udp.connect(udp.getsockname())
 
     def unbind(self, config: Config) -> None:
-        """Let go of the addresses that this config does not name."""
-        for address in self.sockets.keys() - set(config.listen):
-            for sock in self.sockets.pop(address):
+        """Let go of what this config does not name."""
+        for endpoint in self.sockets.keys() - set(endpoints(config)):
+            for sock in self.sockets.pop(endpoint):
                 sock.close()
 
     def announce(self, what: str) -> None:
@@ -3320,6 +3399,8 @@ class Supervisor:
         self.unbind(config)
         self.log.configure(config)
         if life.slot == 1:
+            for sock in itertools.chain(*self.sockets.values()):
+                sock.close()  # a listener that only a monitor holds would answer nobody
             monitor(config, self.config, life, self.log)  # the second is still the one before
             return
         state = State(config, self.secret, self.log, random.random)
@@ -3406,6 +3487,7 @@ class Supervisor:
             self.log.configure(config)
             if config.user != self.config.user:
                 self.log.error("warning: a new `user` needs a restart")
+            self.part(config)
             self.current.end(RETIRE)
             self.config, self.current = config, new
             what = f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones"
@@ -3488,11 +3570,40 @@ def some(check: Check) -> Check:
 
 
 def endpoint(value: Any) -> tuple[str, int]:
-    """A check for "127.0.0.1:53" and "[::]:53"; port 0 lets the kernel pick one."""
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", str(value))
-    if not match or not is_address(match[1] or match[2]) or int(match[3]) > 65535:
+    """A check for "127.0.0.1:53", "[::]:53" and "[fe80::1%eth0]:53", the interface by name or
+    number; port 0 lets the kernel pick one."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)(?:%([^]]+))?\]|([0-9.]+)):([0-9]{1,5})",
+                         str(value))
+    if not match or not is_address(match[1] or match[3]) or int(match[4]) > 65535:
         raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
-    return str(ipaddress.ip_address(match[1] or match[2])), int(match[3])
+    ip, interface, port = ipaddress.ip_address(match[1] or match[3]), match[2], int(match[4])
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if not interface:
+        if ip.version == 6 and ip.is_link_local:
+            raise Problem(f"needs its interface, such as \"[{ip}%eth0]:{port}\"")
+        return str(ip), port
+    if not ip.is_link_local:
+        raise Problem("only addresses of fe80::/10 take an interface; leave it out")
+    try:
+        if interface.isdecimal():
+            interface = socket.if_indextoname(int(interface))
+        socket.if_nametoindex(interface)
+    except (OSError, OverflowError):
+        raise Problem(f"this host has no interface {interface}; `ip link` shows those that it "
+                      "has") from None
+    return f"{ip}%{interface}", port
+
+
+def is_missing(host: str) -> bool:
+    """Whether this host lacks an address that bind_pair can wait for."""
+    ip, _, interface = host.partition("%")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as sock:
+            sock.bind((ip, 0, 0, socket.if_nametoindex(interface)) if interface else (ip, 0))
+    except OSError as bad:
+        return bad.errno == errno.EADDRNOTAVAIL and sys.platform == "linux"
+    return False
 
 
 def contact(value: Any) -> bytes:
@@ -3766,7 +3877,11 @@ class Checker:
             self.problem("user", f" = {top['user']!r}: no such user on this host")
         if self.problems:
             raise ConfigError("\n".join(self.problems))
-        top.update(listen=tuple(dict.fromkeys(top["listen"])), zones=zones, pools=pools,
+        listen = tuple(dict.fromkeys(top["listen"]))
+        for host in dict.fromkeys(host for host, _ in listen if is_missing(host)):
+            self.warnings.append(f"{self.file}: listen: this host has no address {host} yet; "
+                                 "lbdns answers there as soon as it has")
+        top.update(listen=listen, zones=zones, pools=pools,
                    workers=(top["workers"] or len(os.sched_getaffinity(0)))
                    if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
         return Config(**top, warnings=tuple(self.warnings), file=self.file)

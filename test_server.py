@@ -2075,6 +2075,11 @@ TOP = (
     ('lisen = ["[::]:53"]', "lisen: unknown key; did you mean listen?"),
     ('status = "127.0.0.1:9053"', "status: unknown key; known: listen, workers, user, log, "
                                   "log_format, nsid, servers, zones, pools"),
+    *((f"listen = ['{value}']", f"listen = ['{value}']: {says}") for value, says in (
+        ("[::1%lo]:53", "only addresses of fe80::/10 take an interface; leave it out"),
+        ("[fe80::1]:53", 'needs its interface, such as "[fe80::1%eth0]:53"'),
+        ("[fe80::1%nope0]:53", "this host has no interface nope0; `ip link`"),
+        ("[fe80::1%99999999999]:53", "this host has no interface 99999999999; `ip link`"))),
     ("workers = true", f"workers = True: {WHOLE}0 to 256"),
     ("workers = -1", f"workers = -1: {WHOLE}0 to 256"),
     ("workers = 1.0", f"workers = 1.0: {WHOLE}0 to 256"),
@@ -2090,7 +2095,7 @@ TOP = (
      "listen = '127.0.0.1:53': must be ~list"),
     ("listen = []", "listen = []: must be ~list"),
     *((f"listen = [{item!r}]", f"listen = [{item!r}]: {ADDRESS_AND_PORT}") for item in (
-        "127.0.0.1", "::1:53", "localhost:53", "127.0.0.1:65536", "300.0.0.1:53", "[::1%lo]:53",
+        "127.0.0.1", "::1:53", "localhost:53", "127.0.0.1:65536", "300.0.0.1:53", "127.0.0.1%lo:53",
         "127.0.0.1:5x", ":53", "[127.0.0.1:53", 53)),
     ('[zones."bad..name"]', """zones."bad..name": 'bad..name': ~63 octets"""),
     ('[zones."EXAMPLE.com."]\n', f'{ZED}: the same name as zones."EXAMPLE.com."'))
@@ -2673,11 +2678,11 @@ class Commands(unittest.TestCase):
                 self.assertIn(f"pid {os.getpid()})", err)
                 self.assertEqual(other.getsockname()[1], port)
 
-    def test_row_12_case_58_an_address_that_this_host_has_not(self):
-        path = self.file(f"listen = ['192.0.2.1:{free_port()}']\n{ZONE}")
-        _, _, err = self.run_it(path, code=2)
-        self.assertIn("cannot listen on 192.0.2.1:", err)
-        self.assertIn("no interface of this host has that address", err)
+    def test_row_12_case_58_check_warns_of_an_address_that_this_host_has_not(self):
+        path = self.file(f"listen = ['192.0.2.1:53', '192.0.2.1:54', '127.0.0.1:53']\n{ZONE}")
+        _, err = self.call("check", path, code=0)
+        self.assertEqual(err, f"warning: {path}: listen: this host has no address 192.0.2.1 yet; "
+                              "lbdns answers there as soon as it has\n")
 
     def test_a_lone_lbdns_names_the_bundle_command(self):
         if not (FOLDER / "wire.py").exists():
@@ -5614,10 +5619,82 @@ class Reloads(unittest.TestCase):
             listen(f"127.0.0.1:{second}")
             self.assertEqual(server.ask("api.example.com").rcode, 0)
             until(lambda: self.is_free(first))
-            listen(f"127.0.0.1:{first}", f"192.0.2.1:{second}")
-            server.wait_for(r"error: reload: cannot listen on 192\.0\.2\.1")
+            with socket.socket() as other:
+                other.bind(("127.0.0.2", second))
+                other.listen()
+                listen(f"127.0.0.1:{first}", f"127.0.0.2:{second}")
+                server.wait_for(r"error: reload: cannot listen on 127\.0\.0\.2:\d+: in use by")
             self.assertTrue(self.is_free(first), "what was bound for nothing is closed")
             self.assertEqual(server.ask("api.example.com").rcode, 0)
+
+    def test_case_48_listen_goes_to_addresses_that_overlap_and_back(self):
+        if not has_ipv6():
+            not_permitted("no IPv6")
+        port = free_port()
+        both = [f"0.0.0.0:{port}", f"[::]:{port}"]
+        with Server(generation(1), port=port, listen=both) as server, \
+                server.connect() as lingering, Inquirer(server) as asker:
+            for listen in ([f"[::]:{port}"], [f"127.0.0.1:{port}"], [f"[::]:{port}"], both[::-1],
+                           [f"127.0.0.1:{port}", *both, f"[::1]:{port}"]):
+                server.head = f"listen = {listen!r}\nworkers = 2\n"
+                server.write(generation(1))
+                server.reload()
+                self.assertNotIn("refused", server.log())
+                asker.wait()
+                self.assertEqual(len(server.ask_tcp(query("api.example.com"))), 1)
+                for host in ("127.0.0.2", "::1"):
+                    found = server.exchange(query("api.example.com"), host) \
+                        if listen != [f"127.0.0.1:{port}"] else b"-"
+                    self.assertTrue(found, (host, listen))
+            self.assertEqual(asker.lost, 0)
+            lingering.close()
+            with Server(generation(2), port=port, wait=False) as second:
+                self.assertEqual(second.process.wait(PATIENCE), 2)
+                self.assertIn(f"pid {server.process.pid})", second.log(), "no port is shared")
+
+    def test_row_12_without_ipv6_it_serves_ipv4(self):
+        prelude = """
+import socket
+real = socket.socket.__init__
+def init(self, family=-1, *words, **options):
+    if family == socket.AF_INET6:
+        raise OSError(97, "Address family not supported by protocol")
+    real(self, family, *words, **options)
+socket.socket.__init__ = init
+"""
+        for hosts in (("[::]",), ("[::]", "0.0.0.0")):
+            port = free_port()
+            with Server(generation(1), port=port, prelude=prelude,
+                        listen=[f"{host}:{port}" for host in hosts]) as server:
+                server.wait_for("error: no IPv6 on this host: listening on IPv4 only")
+                server.wait_for(rf"on 0\.0\.0\.0:{port}$")
+                self.assertEqual(server.ask("api.example.com", host="127.0.0.2").rcode, 0)
+                self.assertEqual(len(server.ask_tcp(query("api.example.com"))), 1)
+
+    def test_case_48_what_waits_at_an_address_that_goes_is_answered(self):
+        port = free_port()
+        with Server(generation(1), port=port, listen=[f"0.0.0.0:{port}"],
+                    constants={"HEARTBEAT": 60.0}) as server, server.connect() as sock, \
+                socket.socket(type=socket.SOCK_DGRAM) as udp:
+            sock.sendall(frame(query("api.example.com")))
+            self.assertEqual(len(Answer(read_frame(sock)).rdatas), 1)
+            old, = server.pids()
+            os.kill(old, signal.SIGSTOP)
+            udp.settimeout(PATIENCE)
+            udp.connect(("127.0.0.1", port))
+            for number in range(200):
+                udp.send(query("api.example.com", ident=number))
+            waiting = [server.connect() for _ in range(40)]
+            server.head = f"listen = ['127.0.0.1:{port}']\nworkers = 1\n"
+            server.write(generation(2))
+            server.reload()
+            self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.2"])
+            os.kill(old, signal.SIGCONT)
+            self.assertEqual({Answer(udp.recv(512)).id for _ in range(200)}, set(range(200)))
+            for each in waiting:
+                with each:
+                    each.sendall(frame(query("api.example.com")))
+                    self.assertEqual(Answer(read_frame(each)).rcode, 0)
 
     @staticmethod
     def is_free(port):
@@ -5709,6 +5786,37 @@ class Addresses(unittest.TestCase):
                 for source in ("2001:db8::2", "::", "2001:db8::2"):
                     self.assertTrue(self.answers(server, source, "fe80::1", index))
                     self.assertTrue(self.answers(server, source, "2001:db8::2"))
+
+    @in_own_network
+    def test_row_12_a_link_local_address_with_its_interface(self):
+        index = socket.if_nametoindex("one")
+        with Server(LIVE, listen=["[fe80::1%one]:5300"], port=5300, log="queries") as server:
+            server.wait_for(r"on \[fe80::1%one\]:5300$")
+            server.head = server.head.replace("%one", f"%{index}")  # the same one
+            server.write(LIVE)
+            server.reload()
+            self.assertNotIn("refused", server.log())
+            self.assertTrue(self.answers(server, "::", "fe80::1", index))
+            server.wait_for(r"Z fe80::1 www\.example\.com A NOERROR")
+            self.assertEqual(len(server.ask_tcp(query("www.example.com"), host="fe80::1%one")), 1)
+            with Server(ZONE, listen=["[fe80::1%one]:5300"], port=5300, wait=False) as second:
+                self.assertEqual(second.process.wait(PATIENCE), 2)
+                self.assertRegex(second.log(), r"cannot listen on \[fe80::1%one\]:5300: in use by "
+                                               rf"\[fe80::1\]:5300 \(\w+, pid {server.process.pid}")
+
+    @in_own_network
+    def test_row_12_case_58_an_address_that_comes_later(self):
+        late = {"192.0.2.1": "192.0.2.1/24", "2001:db8::77": "2001:db8::77/64"}
+        with Server(LIVE, listen=["192.0.2.1:5300", "[2001:db8::77]:5300", "127.0.0.1:5300"],
+                    port=5300) as server:
+            for host, address in late.items():
+                self.assertEqual(server.log().count(
+                    f"this host has no address {host} yet; lbdns answers there"), 1)
+                run("ip", "addr", "add", address, "dev", "one", *["nodad"] * (":" in host))
+                self.assertEqual(server.ask("www.example.com", host=host).rcode, 0)
+                self.assertEqual(len(server.ask_tcp(query("www.example.com"), host=host)), 1)
+            server.reload()
+            self.assertEqual(server.log().count("this host has no address"), len(late))
 
 
 class Workers(unittest.TestCase):
