@@ -98,7 +98,7 @@ TCP_BACKLOG = 1024        # connections that wait for accept()
 TCP_CONNECTIONS = 2000    # open connections a worker holds; beyond, the longest idle makes room
 TCP_IDLE = 10.0           # seconds without a query before a connection is closed: RFC 7766 6.2.3
 TCP_MESSAGE = 5.0         # seconds from a query's first octet to its last
-TCP_LIFE = 300.0          # seconds a connection may live; then it is closed between two queries
+TCP_LIFE = 300.0          # seconds a connection may live, also one that reads a bit now and then
 TCP_READ = 16384          # octets taken from a connection per wake-up
 TCP_QUEUE = 65536         # octets of unread replies after which a client's queries must wait
 TCP_GROUP = 8             # queries answered before a look at how much is unread
@@ -1646,8 +1646,8 @@ class Connection:
         now += 2 * WAKE
         idle = now - self.active
         slow = bool(self.partial) and now - self.partial > TCP_MESSAGE and not self.outbox
-        old = now - self.born > TCP_LIFE or (leaving and idle > TCP_IDLE / 2)
-        return slow or idle > TCP_IDLE or (old and not self.outbox)
+        done = leaving and idle > TCP_IDLE / 2 and not self.outbox
+        return slow or done or idle > TCP_IDLE or now - self.born > TCP_LIFE
 
 
 class Worker:
