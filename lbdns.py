@@ -82,7 +82,7 @@ except ImportError:
     sys.exit("lbdns.py needs wire.py beside it; where both are, "
              "'python3 lbdns.py bundle > DIR/lbdns.py' writes the one file to copy")
 
-VERSION = "0.3.0"
+VERSION = "0.4.0"
 # Such modules that may be due after root was given up.
 LATER = ("ctypes", "difflib", "sqlite3", "subprocess", "tomllib", "urllib.parse")
 LATER_CHECKS = ("asyncio", "concurrent.futures.thread", "encodings.idna")  # where there are checks
