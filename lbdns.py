@@ -109,7 +109,7 @@ TICK = 0.5                # seconds between two looks at timers and heartbeats
 WAKE = 0.1                # seconds in which an idle worker learns that it is to end
 HEARTBEAT = 3.0           # seconds without a sign of life before a child is killed and replaced
 START_LIMIT = 10.0        # seconds a child may take to get ready
-LOAD_LIMIT = 60           # seconds reading a config may take
+LOAD_LIMIT = 60           # seconds reading a config may take, or trying its policy files
 STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
@@ -218,9 +218,7 @@ class Log:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now)) + f"{int(now % 1 * 1000):03}Z"
         line = json.dumps({"time": stamp, **told}) if self.json else f"{stamp} {line}"
-        if not line.isprintable():  # nothing of a stranger moves a cursor or starts a line
-            line = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
-        self.lines.append(line.encode("utf-8", "replace")[:LOG_LINE] + b"\n")
+        self.lines.append(printable(line).encode("utf-8", "replace")[:LOG_LINE] + b"\n")
 
     def flush(self) -> None:
         """Write what has gathered, as much as the reader takes now; count the rest as lost."""
@@ -234,6 +232,13 @@ class Log:
             except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
                 self.lost += len(lines) - at
                 return
+
+
+def printable(line: str) -> str:
+    """Return a line in which nothing of a stranger moves a cursor or starts a line of its own."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
 
 
 # ---- 3. Nouns: what an answer may look at ------------------------------------------------------
@@ -987,7 +992,7 @@ class Custom(Random):
             chosen = self.call(ask)
         except BaseException as bad:  # SystemExit and MemoryError of theirs are not ours
             self.pool.log.trouble(f"pool {self.pool.config.name}: {self.pool.config.policy}",
-                                  f"{type(bad).__name__}: {bad}; answering at random")
+                                  f"{blame(bad, self.pool.config)}; answering at random")
             return super().pick(ask, count) if self.backends else None
         if chosen is None:
             return None
@@ -1223,11 +1228,28 @@ class Pool:
 
 
 def load_function(config: PoolConfig) -> Callable[..., Any]:
-    """The function behind "file.py:name"; raises whatever its code raises."""
+    """The function behind "file.py:name"; raises Problem, and whatever its code raises."""
     path, _, name = config.policy.rpartition(":")
     space: dict[str, Any] = {"__name__": "lbdns_policy", "__file__": path}
     exec(compile(config.code, path, "exec"), space)
+    if not callable(space.get(name)):
+        others = [each for each, value in space.items() if callable(value)]
+        raise Problem(f"{path} has no function {name}; it has {', '.join(others) or 'none'}")
     return cast("Callable[..., Any]", space[name])
+
+
+def blame(bad: BaseException, config: PoolConfig) -> str:
+    """Say what a policy's code raised, and the last line of its file that led there."""
+    if isinstance(bad, Problem):
+        return str(bad)
+    path, at = config.policy.rpartition(":")[0], bad.__traceback__
+    lines = [bad.lineno] if isinstance(bad, SyntaxError) and bad.filename == path else []
+    while at is not None:
+        if at.tb_frame.f_code.co_filename == path:
+            lines.append(at.tb_lineno)
+        at = at.tb_next
+    place = f" ({path}:{lines[-1]})" if lines else ""
+    return f"{type(bad).__name__}: {bad}{place}"
 
 
 # ---- 6. The fast path: a cache of `answer` -----------------------------------------------------
@@ -2976,6 +2998,9 @@ def make_snapshot(watches: Sequence[Watch], now: float) -> str:
 
 
 # ---- 11. Processes: generation, life, sockets, supervisor --------------------------------------
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
+FILES_MAX = 1 << 20        # more descriptors than a process may have
+GOOD = "good"              # what is said of a policy file that loads
 STOPS = {signal.SIGTERM, signal.SIGINT}
 RETIRE, STOP = 1, 2                             # how a child is told to end,
 ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
@@ -3011,6 +3036,15 @@ class Generation:
         self.files[0].write(seed)
         self.told = 0              # number that systemd has heard of
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
+
+    def close(self) -> None:
+        """Let go of the memory and the files, in this process alone."""
+        for view in (self.shared, self.commands):
+            memory = cast(mmap.mmap, view.obj)
+            view.release()
+            memory.close()
+        for file in self.files:
+            file.close()
 
     def publish(self, octets: bytes) -> None:
         """Make this the newest. Only one process may do it."""
@@ -3232,6 +3266,94 @@ def drop_privileges(user: str) -> None:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
 
+def try_policies(config: Config, life: Life) -> None:
+    """Load each policy file once, in a process of its own, and publish what is wrong with them."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    problems, limit = [], time.monotonic() + LOAD_LIMIT - START_LIMIT
+    for pool in {(each.policy, each.code): each for each in config.pools.values()}.values():
+        if pool.policy not in POLICIES:
+            seconds = max(WAKE, min(START_LIMIT, limit - time.monotonic()))  # as a worker has
+            said = try_policy(pool, config.user, seconds, life)
+            if said != GOOD:
+                where = f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}'
+                problems.append(f"{where}: {said}")
+    life.generation.publish("\n".join(problems)[:OUTPUT_MAX].encode() or GOOD.encode())
+
+
+def try_policy(pool: PoolConfig, user: str, seconds: float, life: Life) -> str:
+    """Load a policy file in a new process, which ends with all that it starts; returns GOOD or what
+    is wrong. Of that process, which may be hostile, comes one line of text and nothing else."""
+    reading, writing = os.pipe()
+    pid = os.fork() or run_policy(pool, user, writing, life)
+    os.close(writing)
+    said, codes = bytearray(), list[int]()
+
+    def ended() -> int | None:
+        """Its exit code, -N: signal N ended it; None = it runs."""
+        if life.ended():
+            raise Problem("not tried to the end")
+        found, status = (0, 0) if codes else os.waitpid(pid, os.WNOHANG)
+        if found:
+            codes.append(os.waitstatus_to_exitcode(status))
+        return codes[0] if codes else None
+
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(reading, READ, said)
+            read_outputs(ended, selector, seconds)
+    except Problem as bad:
+        return f"loading it {bad}"
+    finally:
+        os.close(reading)
+        kill_family(pid)
+    text = printable(said[:LOG_LINE].decode("utf-8", "replace"))
+    return text or f"loading it ends the process (code {codes[0]})"
+
+
+def run_policy(pool: PoolConfig, user: str, pipe: int, life: Life) -> NoReturn:
+    """What that process does: give up all that a policy could harm, then load it and say GOOD or
+    what is wrong. Whatever the policy replaces, nobody trusts this process with more than text."""
+    try:
+        os.setsid()  # no terminal
+        signal.set_wakeup_fd(-1)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.dup2(pipe, 3)
+        life.generation.close()
+        os.closerange(4, FILES_MAX)
+        said = GOOD
+        try:
+            drop_privileges(user)
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            load_function(pool)
+        except BaseException as bad:
+            said = blame(bad, pool)
+        os.write(3, said[:LOG_LINE].encode("utf-8", "replace"))
+    finally:
+        os._exit(0)
+
+
+def kill_family(pid: int) -> None:
+    """End a child's process group, then all children of this process until none is left: those of
+    children that end become its own, where prctl works."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            kill_group(pid)
+            with contextlib.suppress(OSError):  # no /proc
+                children = pathlib.Path("/proc/thread-self/children").read_text()
+                for child in children.split():
+                    os.kill(int(child), signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def prctl(option: int, value: int) -> None:
+    """Call Linux's prctl(2), where it can be called."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import ctypes
+        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+
+
 def notify(*lines: str) -> None:
     """Send lines such as READY=1 to systemd (sd_notify(3)), where it listens; one that is busy or
     restarting gets the next ones."""
@@ -3289,6 +3411,7 @@ class Supervisor:
                 __import__(module)
         self.give_sockets(config.user)
         drop_privileges(config.user)
+        self.try_policies(config)
         names = [show_socket(udp) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
@@ -3433,18 +3556,10 @@ class Supervisor:
         return new
 
     def load(self) -> Config:
-        """Have a child read and check the config, as the user we become; raises ConfigError."""
-        new = Generation([0], self.read_and_publish, b"")
-        self.generations.append(new)
-        with new.files[0], new.files[1]:
-            self.tend(0)  # starts it,
-            new.until = time.monotonic() + LOAD_LIMIT  # and only once
-            while new.children[0].pid:
-                self.tend(TICK / 2)
-                if self.signals & STOPS:
-                    new.until = 0.0
-            number, octets = new.read()
-        if not number:
+        """Have a child read and check the config; raises ConfigError. It runs no code of a user,
+        so what it publishes can be trusted. Policies are tried later, without root: see below."""
+        octets = self.ask(self.read_and_publish)
+        if not octets:
             raise ConfigError("the process that reads the config did not start, was killed, or "
                               f"took over {LOAD_LIMIT} s")
         result: Config | ConfigError = pickle.loads(octets)  # of our own child, this very program
@@ -3454,17 +3569,39 @@ class Supervisor:
 
     def read_and_publish(self, life: Life) -> None:
         """What the loader does: publish the config, or what is wrong with it."""
-        signal.alarm(LOAD_LIMIT)  # ends a policy file that never does, even with nobody to see it
+        signal.alarm(LOAD_LIMIT)  # ends a file that never does, even with nobody to see it
         result: Config | ConfigError
         try:
             result = self.read()
-            drop_privileges(result.user)  # a policy file is run, though not as root
-            check_functions(result)
+            drop_privileges(result.user)  # to see that it can be done
         except ConfigError as bad:
             result = bad
         except BaseException as bug:
             result = ConfigError(f"internal error while reading the config: {bug!r}")
         life.generation.publish(pickle.dumps(result))
+
+    def try_policies(self, config: Config) -> None:
+        """Find out whether the policy files load; raises ConfigError. All that comes back from
+        processes that ran them is text."""
+        if all(pool.policy in POLICIES for pool in config.pools.values()):
+            return
+        text = self.ask(functools.partial(try_policies, config)).decode("utf-8", "replace")
+        if text != GOOD:
+            raise ConfigError(text or "the process that tries policy files did not start, was "
+                              f"killed, or took over {LOAD_LIMIT} s")
+
+    def ask(self, run: Callable[[Life], None]) -> bytes:
+        """Have a child do something, once; returns what it publishes, b"" = nothing."""
+        new = Generation([0], run, b"")
+        self.generations.append(new)
+        with new.files[0], new.files[1]:
+            self.tend(0)  # starts it,
+            new.until = time.monotonic() + LOAD_LIMIT  # and only once
+            while new.children[0].pid:
+                self.tend(TICK / 2)
+                if self.signals & STOPS and not new.shared[-1]:
+                    new.end(STOP)
+            return new.read()[1]
 
     def reload(self) -> None:
         """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
@@ -3474,6 +3611,7 @@ class Supervisor:
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = self.load()
+            self.try_policies(config)
             self.bind(config)
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
             if not new.ready():
@@ -4163,17 +4301,6 @@ class Checker:
                 yield row
 
 
-def check_functions(config: Config) -> None:
-    """Load the files behind "file.py:function" once, to see; raises ConfigError."""
-    for pool in config.pools.values():
-        if pool.policy not in POLICIES:
-            try:
-                load_function(pool)
-            except BaseException as bad:
-                where = f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}'
-                raise ConfigError(f"{where}: {type(bad).__name__}: {bad}") from None
-
-
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
     import tomllib
@@ -4256,12 +4383,20 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
     return Checker("command line").config(document)._replace(warnings=())
 
 
+def complain(bad: BaseException, before: str = "") -> None:
+    """Print what is wrong, in lines that hold no control characters of a stranger."""
+    for line in str(bad).splitlines():
+        print(before + printable(line), file=sys.stderr)
+
+
 def check(file: str) -> int:
     """The command `check`: 0 and what is served, or 1 and what is wrong."""
     try:
-        config = Supervisor(lambda: read_config(file), False).load()  # just as a start does it
+        supervisor = Supervisor(lambda: read_config(file), False)
+        config = supervisor.load()  # just as a start does it
+        supervisor.try_policies(config)
     except ConfigError as bad:
-        print(bad, file=sys.stderr)
+        complain(bad)
         return 1
     for warning in config.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -4314,7 +4449,7 @@ def main(argv: Sequence[str]) -> int:
         supervisor.log.flush()
         if supervisor.signals & STOPS:
             return 0
-        print(f"lbdns: {bad}", file=sys.stderr)
+        complain(bad, "lbdns: ")
         return 2
 
 

@@ -2575,9 +2575,11 @@ class Commands(unittest.TestCase):
                 (pool("latin.py:pick"), (f"{API}.policy = 'latin.py' line 2: octet 0xfc is not "
                                          "UTF-8; save the file as UTF-8\n",)),
                 (pool("gone.py:pick"), (f"{API}.policy = ", "gone.py", "No such file")),
-                (pool("bad.py:pick"), (f"{API}.policy = ", "bad.py", "SyntaxError")),
-                (pool("good.py:pik"), (f"{API}.policy = ", "'pik'")),
-                (pool("raises.py:pick"), (f"{API}.policy = ", "ZeroDivisionError")),
+                (pool("bad.py:pick"), (f"{API}.policy = ", "SyntaxError", "(bad.py:1)")),
+                (pool("good.py:pik"), (f"{API}.policy = 'good.py:pik': good.py has no function "
+                                       "pik; it has pack, pick\n",)),
+                (pool("raises.py:pick"), (f"{API}.policy = ",
+                                          "ZeroDivisionError: division by zero (raises.py:4)\n")),
                 (pool("exits.py:pick"), (f"{API}.policy = ", "SystemExit"))):
             path = self.file(text)
             self.file(b"\xff\xfe", "bad.zone")
@@ -2585,8 +2587,8 @@ class Commands(unittest.TestCase):
             self.file("\nx.example.net. A 192.0.2.1\n", "far.zone")
             self.file(b"\n# f\xfcr\n", "latin.py")
             self.file("def pick(:", "bad.py")
-            self.file("def pick(query, backends): return None", "good.py")
-            self.file("1 / 0", "raises.py")
+            self.file("def pack(): pass\ndef pick(query, backends): pass\npik = 7", "good.py")
+            self.file("import json\ndef work():\n    repr('1')\n    1 / 0\nwork()", "raises.py")
             self.file("raise SystemExit(0)", "exits.py")
             with self.subTest(text):
                 out, err = self.call("check", path, code=1)
@@ -5856,7 +5858,7 @@ class Workers(unittest.TestCase):
         files = {"my.py": "def pick(query, backends):\n    raise ValueError('oops')\n"}
         with Server(pool("my.py:pick"), files=files) as server:
             self.assertEqual(len(server.count(300)), 3)
-            server.wait_for("ValueError: oops; answering at random")
+            server.wait_for(r"ValueError: oops \(my\.py:2\); answering at random")
             self.assertEqual(server.log().count("oops"), 1)
 
 
@@ -5904,6 +5906,147 @@ os.fork = fork
         subprocess.run([*PYTHON, str(SCRIPT), "check", str(folder / "my.toml")], check=True,
                        stdout=subprocess.DEVNULL)
         self.assertEqual((folder / "who").read_text(), str(pwd.getpwnam("nobody").pw_uid))
+
+    def try_out(self, *words, **policies):
+        """Have lbdns (or `check` as the first of the words) load policy files in a folder that all
+        may write to, beside one that only root may; returns the code, what is said of each, and
+        who ran them. A policy that misbehaves does so where it is tried, not in the workers."""
+        with folder_of() as folder:
+            (folder / "root").mkdir(mode=0o700)
+            config = f"listen = ['127.0.0.1:0']\nworkers = 1\n{ZONE}"
+            for name, code in policies.items():
+                (folder / f"{name}.py").write_text(
+                    fill(textwrap.dedent(self.EVIL), folder=folder, name=name) + "if trial:\n"
+                    + textwrap.indent(textwrap.dedent(code), "    ") + "\n" + self.POLICY)
+                config += (f"[pools.'{name}.example.com']\npolicy = '{name}.py:pick'\n"
+                           "backends = ['10.0.0.1']\n")
+            path = folder / "lbdns.toml"
+            path.write_text(config)
+            script = folder / "wrapper.py"
+            script.write_text(f"import sys\nsys.path.insert(0, {str(FOLDER)!r})\nimport lbdns\n"
+                              "lbdns.START_LIMIT = 1\nsys.exit(lbdns.main(sys.argv[1:]))\n")
+            process = subprocess.Popen([*PYTHON, str(script), *words, str(path)], text=True,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.PIPE, cwd=folder)
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if line.endswith(" ready\n"):
+                    process.send_signal(signal.SIGHUP)
+                elif re.search("reloaded|refused", line):
+                    process.terminate()
+            process.stderr.close()
+            code = process.wait(PATIENCE)
+            self.assertEqual(list((folder / "root").iterdir()), [], "code of a policy ran as root")
+            expected = pwd.getpwnam("nobody").pw_uid if not os.geteuid() else os.geteuid()
+            self.assertEqual({file.stat().st_uid for file in folder.glob("ran-*")}, {expected})
+            self.assertEqual({file.name.split("-")[1] for file in folder.glob("ran-*")},
+                             {*policies})
+            until(lambda: not alive(str(folder)), lambda: "a process stayed behind")
+            return code, "".join(said)
+
+    EVIL = """
+        import atexit, contextlib, gc, json, mmap, os, pickle, signal, sys, threading, time
+        trial = os.getsid(0) == os.getpid()
+        open(f"{folder}/ran-{name}-{os.getpid()}", "w").close()
+        OWN = "touch {folder}/root/{name}"
+        class Bomb:
+            def __reduce__(self):
+                return os.system, (OWN,)
+        bomb = pickle.dumps(Bomb())
+        """
+    TRICKS = {
+        "good": "pass",
+        "dumps": """
+            pickle.dumps = pickle._dumps = lambda *args, **options: bomb
+            json.dumps = lambda *args, **options: OWN
+            sys.modules["pickle"].loads = json.loads = lambda *args: os.system(OWN)
+            """,
+        "objects": """
+            for each in gc.get_objects():
+                with contextlib.suppress(Exception):
+                    if type(each).__name__ == "Generation":
+                        each.publish(bomb)
+                with contextlib.suppress(Exception):
+                    if isinstance(each, (mmap.mmap, memoryview)):
+                        each[:8] = b"\\xff" * 8
+                with contextlib.suppress(Exception):
+                    if type(each).__name__ in ("Config", "Child", "Supervisor"):
+                        each.user, each.pid, each.read = "root", 1, lambda: os.system(OWN)
+            """,
+        "descriptors": """
+            found = []
+            for fd in range(1024):
+                with contextlib.suppress(OSError):
+                    found += [] if fd in (0, 1, 2, 3) else [os.fstat(fd)]
+                    if fd != 3:
+                        os.write(fd, bomb)
+            assert not found, found
+            """,
+        "terminal": """
+            try:
+                os.open("/dev/tty", os.O_RDWR)
+            except OSError:
+                pass
+            else:
+                raise AssertionError("it has a terminal")
+            """,
+        "threads": """
+            for _ in range(3):
+                threading.Thread(target=time.sleep, args=(3600,), daemon=False).start()
+            """,
+        "forks": """
+            for _ in range(3):
+                if not os.fork():
+                    os.setsid()
+                    os.fork()
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    while True:
+                        time.sleep(3600)
+            """,
+        "control": """
+            import ctypes
+            for option in (1, 4, 8, 36):
+                ctypes.CDLL(None).prctl(option, 1, 0, 0, 0)
+            os.umask(0)
+            """,
+        "atexit": "atexit.register(os.system, OWN)",
+        "prints": "print('x' * 10_000_000); os.write(2, b'x' * 10_000_000)",
+    }
+    CRIMES = {  # these are refused
+        "exits": ("sys.exit(0)", "SystemExit: 0 (exits.py:11)"),
+        "leaves": ("os._exit(0)", "loading it ends the process (code 0)"),
+        "aborts": ("os.abort()", "loading it ends the process (code -6)"),
+        "floods": ("while True: os.write(3, b'x' * 65536)",
+                   "loading it printed more than 1048576 octets"),
+        "escapes": ("raise ValueError('\\x1b[2J' + chr(10) + 'lbdns: all is well')",
+                    r"ValueError: \x1b[2J\x0albdns: all is well (escapes.py:11)"),
+        "endless": ("while True: os.fork() or time.sleep(0.2)", "loading it timed out after 1 s"),
+    }
+
+    def test_no_policy_file_can_make_root_do_anything(self):
+        code, said = self.try_out("check", **self.TRICKS)
+        self.assertEqual((code, said), (0, ""))
+        code, said = self.try_out("check", good="pass",
+                                  **{name: code for name, (code, _) in self.CRIMES.items()})
+        self.assertEqual(code, 1)
+        for line, (name, (_, says)) in zip(said.splitlines(), self.CRIMES.items(), strict=True):
+            where = f'lbdns.toml: pools."{name}.example.com".policy = \'{name}.py:pick\': '
+            self.assertTrue(line.endswith(where + says), line)
+
+    def test_a_start_and_a_reload_try_policies_as_the_user_that_serves(self):
+        code, said = self.try_out(**self.TRICKS)
+        self.assertEqual(code, 0, said)
+        self.assertIn(" reloaded: 10 pools in 1 zones\n", said)
+        code, said = self.try_out(good="pass", endless="while True: pass")
+        self.assertEqual(code, 2)
+        self.assertRegex(said, r"^lbdns: .*lbdns\.toml: pools\.\"endless\.example\.com\"\.policy = "
+                               r"'endless\.py:pick': loading it timed out after 1 s\n$")
+
+    def test_a_policy_that_kills_what_tries_it_is_refused(self):
+        code, said = self.try_out("check", killer="os.kill(os.getppid(), signal.SIGKILL)")
+        self.assertEqual(code, 1)
+        self.assertIn("PermissionError" if not os.geteuid() else "was killed", said)
 
     def test_row_20_a_client_cannot_fill_the_log_nor_move_a_cursor(self):
         code = ("def pick(query, backends):\n"
