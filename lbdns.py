@@ -21,71 +21,69 @@ import sys
 
 # Said before anything that an older one cannot import.
 if sys.version_info < (3, 11):  # noqa: UP036
-    sys.exit(f"lbdns needs Python 3.11 or newer; this one is {sys.version.split()[0]}")
+    print(f"lbdns needs Python 3.11 or newer; this one is {sys.version.split()[0]}",
+          file=sys.stderr)
+    sys.exit(2)
 
-# Python keeps the syntax tree of a script as long as it runs: 5 to 7 MiB in each of our processes.
-# So the script (which no frame calls) hands its compiled code to a fresh Python in its own place,
-# with the same pid, options, arguments and path (so -S, which is quicker, loses no package of a
-# user's policy). Where that is not possible, or a debugger looks on, the tree stays.
-if (__name__ == "__main__" and sys.platform == "linux" and sys._getframe().f_back is None
-        and sys.gettrace() is None):
-    import marshal
+try:
+    import signal
+    SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+    if __name__ == "__main__":  # they wait until `main` knows what they mean
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    import argparse
+    import array
+    import bisect
+    import contextlib
+    import difflib
+    import errno
+    import fcntl
+    import functools
+    import gc
+    import hashlib
+    import heapq
+    import importlib
+    import ipaddress
+    import itertools
+    import json
+    import math
+    import mmap
     import os
-    try:
-        fd = os.memfd_create("lbdns", 0)
-        with open(fd, "wb", closefd=False) as memory:
-            marshal.dump((sys.argv, sys.path, __file__, sys._getframe().f_code), memory)
-        os.lseek(fd, 0, os.SEEK_SET)
-        boot = (f"import marshal, sys\nwith open({fd}, 'rb') as memory:\n"
-                " sys.argv, sys.path, __file__, code = marshal.load(memory)\nexec(code)")
-        options = sys.orig_argv[1:-len(sys.argv)]
-        os.execv(sys.executable, [sys.executable, "-S", *options, "-c", boot, *sys.argv])
-    except OSError:  # a sandbox forbids one of these
-        pass
-
-# Imported here: what every process needs, for each module costs memory in all of them. What only a
-# command, a poll or the reading of a config needs is imported in the function that does it.
-import array
-import bisect
-import contextlib
-import errno
-import functools
-import gc
-import hashlib
-import heapq
-import ipaddress
-import itertools
-import json
-import math
-import mmap
-import os
-import pathlib
-import pickle
-import pwd
-import random
-import re
-import resource
-import selectors
-import signal
-import socket
-import stat
-import struct
-import threading
-import time
-import types
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, NoReturn, cast
+    import pathlib
+    import pickle
+    import pwd
+    import random
+    import re
+    import resource
+    import selectors
+    import socket
+    import sqlite3
+    import stat
+    import struct
+    import subprocess
+    import tempfile
+    import threading
+    import time
+    import tomllib
+    import types
+    import urllib.parse
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+    from typing import Any, Literal, NamedTuple, NoReturn, cast
+except ImportError as missing:
+    print(f"lbdns needs Python's whole standard library, and here is {missing}: "
+          "apt install python3, or the package of your system that has it", file=sys.stderr)
+    sys.exit(2)
 
 try:
     import wire
 except ImportError:
-    sys.exit("lbdns.py needs wire.py beside it; where both are, "
-             "'python3 lbdns.py bundle > DIR/lbdns.py' writes the one file to copy")
+    print("lbdns.py needs wire.py beside it; where both are, 'python3 lbdns.py bundle > "
+          "DIR/lbdns.py' writes the one file to copy", file=sys.stderr)
+    sys.exit(2)
 
 VERSION = "0.4.0"
-# Such modules that may be due after root was given up.
-LATER = ("ctypes", "difflib", "sqlite3", "subprocess", "tomllib", "urllib.parse")
-LATER_CHECKS = ("asyncio", "concurrent.futures.thread", "encodings.idna")  # where there are checks
+# What only the monitor's checks import, since each costs every process memory; ctypes may lack.
+LATER = ("asyncio", "concurrent.futures.thread", "encodings.idna", "ssl")
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
 UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
@@ -169,9 +167,12 @@ class Log:
         self.troubles: dict[str, tuple[str, float, float, int]] = {}
         self.write: Callable[[bytes], int] = functools.partial(os.write, 2)
         with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(2).st_mode):  # the journal: MSG_DONTWAIT does it per call
+            mode = os.fstat(2).st_mode
+            if stat.S_ISSOCK(mode):  # the journal: MSG_DONTWAIT does it per call
                 journal = socket.socket(fileno=os.dup(2))
                 self.write = lambda line: journal.send(line, socket.MSG_DONTWAIT)
+            elif stat.S_ISREG(mode):  # never blocks; at its end, also for others that have it
+                fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
             else:  # opened once more, lest the shell's own copy stops blocking too
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
                 try:
@@ -186,6 +187,10 @@ class Log:
     def error(self, text: str) -> None:
         """Something went wrong, once."""
         self._put(f"error: {text}", level="error", text=text)
+
+    def warning(self, text: str) -> None:
+        """Something may not be as it was meant, once."""
+        self._put(f"warning: {text}", level="warning", text=text)
 
     def trouble(self, subject: str, text: str) -> None:
         """Something is wrong, and may be so again and again: printed when it begins or becomes
@@ -215,16 +220,19 @@ class Log:
                   **{**told, "chosen": reply.chosen, "us": micros, "why": query.why})
 
     def _put(self, line: str, **told: Any) -> None:
-        now = time.time()
+        now, before = time.time(), priority(str(told.get("level")))
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now)) + f"{int(now % 1 * 1000):03}Z"
-        line = json.dumps({"time": stamp, **told}) if self.json else f"{stamp} {line}"
-        self.lines.append(printable(line).encode("utf-8", "replace")[:LOG_LINE] + b"\n")
+        if self.json:
+            line = json.dumps({"time": stamp, **told})
+        elif not before:  # the journal has the time
+            line = f"{stamp} {line}"
+        self.lines.append((before + printable(line)).encode("utf-8", "replace")[:LOG_LINE] + b"\n")
 
     def flush(self) -> None:
         """Write what has gathered, as much as the reader takes now; count the rest as lost."""
         if self.lost and self.lines:
             lost, self.lost = self.lost, 0
-            self.error(f"{lost} log lines lost: their reader was too slow")
+            self.warning(f"{lost} log lines lost: their reader was too slow")
         lines, self.lines = self.lines, []
         for at, line in enumerate(lines):
             try:
@@ -232,6 +240,17 @@ class Log:
             except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
                 self.lost += len(lines) - at
                 return
+
+
+@functools.cache
+def priority(level: str) -> str:
+    """Return what stands before a line of this level, where standard error is systemd's journal
+    (sd-daemon(3), systemd.exec(5)); "" elsewhere."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(2)
+        if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
+            return {"error": "<3>", "warning": "<4>"}.get(level, "<6>")
+    return ""
 
 
 def printable(line: str) -> str:
@@ -1897,7 +1916,6 @@ Records = tuple[list[dict[str, Any]], list[str]]
 
 def read_sqlite(source: Source, pool: str) -> Records:
     """Poll a file; raises Problem."""
-    import sqlite3
     path, options = source.name, "ro"
     try:
         if locks_out(path):
@@ -1960,7 +1978,6 @@ def owner_of(name: str) -> bytes | None:
 
 def no_rows(pool: str, names: Iterable[str]) -> str:
     """Say that a pool has no rows, and which others have."""
-    import difflib
     others = list(itertools.islice(dict.fromkeys(names), 100))
     near = difflib.get_close_matches(pool, others, 3, 0)
     found = f"; the table has rows for {', '.join(near):.200}" if near else ""
@@ -1969,14 +1986,12 @@ def no_rows(pool: str, names: Iterable[str]) -> str:
 
 def file_uri(path: str) -> str:
     """A file as SQLite's options need it."""
-    import urllib.parse
     return f"file:{urllib.parse.quote(path)}"
 
 
 def make_table(path: str) -> None:
     """Make the table where there is no file, or an empty one; raises Problem. A file that is made
     here may be written by its group, whatever the umask: SQLite gives the journals its mode."""
-    import sqlite3
     try:
         if os.path.exists(path) and os.path.getsize(path):
             return
@@ -2143,7 +2158,6 @@ def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, byt
     """Run a program to its end, from any thread; returns its exit code (-N: signal N ended it),
     stdout and stderr. What it leaves behind in its process group is killed, and all of it when it
     takes too long or prints too much. Raises Problem."""
-    import subprocess
     try:
         with COMMANDS_LOCK:
             place = COMMANDS.tolist().index(0)
@@ -2998,7 +3012,7 @@ def make_snapshot(watches: Sequence[Watch], now: float) -> str:
 
 
 # ---- 11. Processes: generation, life, sockets, supervisor --------------------------------------
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
 FILES_MAX = 1 << 20        # more descriptors than a process may have
 GOOD = "good"              # what is said of a policy file that loads
 STOPS = {signal.SIGTERM, signal.SIGINT}
@@ -3031,7 +3045,6 @@ class Generation:
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
         else:
-            import tempfile
             self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
         self.files[0].write(seed)
         self.told = 0              # number that systemd has heard of
@@ -3174,7 +3187,7 @@ def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair
             return udp, tcp
     except OSError as bad:
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            log.error("no IPv6 on this host: listening on IPv4 only")
+            log.warning("no IPv6 on this host: listening on IPv4 only")
             return bind_pair(("0.0.0.0", port, False), own, parting, log) if both else None
         raise ConfigError(explain_bind(host, port, bad)) from None
 
@@ -3205,7 +3218,7 @@ def prepare_udp(sock: socket.socket, host: str, log: Log) -> None:
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
     size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     if size < UDP_BUFFER_LOW:
-        log.error(f"warning: a receive buffer of {size} octets loses queries in bursts; raise "
+        log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
                   f"net.core.rmem_max to {UDP_BUFFER}")
     if host == "::":  # a reply must leave from the address that was asked
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -3315,6 +3328,7 @@ def run_policy(pool: PoolConfig, user: str, pipe: int, life: Life) -> NoReturn:
     what is wrong. Whatever the policy replaces, nobody trusts this process with more than text."""
     try:
         os.setsid()  # no terminal
+        set_name("lbdns-policy")
         signal.set_wakeup_fd(-1)
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
@@ -3347,11 +3361,17 @@ def kill_family(pid: int) -> None:
             os.waitpid(-1, 0)
 
 
-def prctl(option: int, value: int) -> None:
+def set_name(name: str) -> None:
+    """Call this process so in ps, top and pgrep, which show 15 characters."""
+    prctl(PR_SET_NAME, name.encode())
+
+
+def prctl(option: int, value: int | bytes) -> None:
     """Call Linux's prctl(2), where it can be called."""
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import ctypes
-        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+        argument = ctypes.c_ulong(value) if isinstance(value, int) else value
+        ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
 
 
 def notify(*lines: str) -> None:
@@ -3394,21 +3414,23 @@ class Supervisor:
 
     def run(self, banner: str) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda number, frame: self.signals.add(number))
+        for number in SIGNALS:
+            # nohup keeps a server going whose terminal is gone.
+            if self.reloads or signal.getsignal(number) != signal.SIG_IGN or number in STOPS:
+                signal.signal(number, lambda number, frame: self.signals.add(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        set_name("lbdns")
         self.config = config = self.load()
         self.log.configure(config)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
-        # While it can be: `user` may have no right to read Python's files.
-        later = LATER[:None if self.reloads else 1]
-        if any(pool.check for pool in config.pools.values()):
-            later += LATER_CHECKS
-        for module in later if os.geteuid() == 0 else ():
-            with contextlib.suppress(ImportError):  # told where it is missed
-                __import__(module)
+        if os.geteuid() == 0:  # while it can be read: `user` may have no right to Python's files
+            checks = self.reloads or any(pool.check for pool in config.pools.values())
+            for module in ("ctypes", *LATER) if checks else ("ctypes",):
+                with contextlib.suppress(ImportError):  # told where it is missed
+                    importlib.import_module(module)
         self.give_sockets(config.user)
         drop_privileges(config.user)
         self.try_policies(config)
@@ -3420,12 +3442,15 @@ class Supervisor:
             self.announce("ready")
         while not self.signals & STOPS:
             self.tend(TICK / 2)
-            if signal.SIGHUP in self.signals:
-                self.signals.discard(signal.SIGHUP)
-                self.reload()
+            for each in self.signals - STOPS:
+                self.signals.discard(each)
+                if each == signal.SIGHUP:
+                    self.reload()
+                else:
+                    self.log.change(f"{signal.Signals(each).name}: means nothing to lbdns")
             if self.current.shared[0] != self.current.told:
                 self.current.told, snapshot = self.current.read()
-                notify("STATUS=" + snapshot.partition(b"\n")[0].decode())
+                notify("STATUS=" + snapshot.partition(b"\n")[0].decode("utf-8", "replace"))
         return self.stop()
 
     def bind(self, config: Config) -> None:
@@ -3462,7 +3487,7 @@ class Supervisor:
     def announce(self, what: str) -> None:
         """Tell people and systemd that the current config is served."""
         for warning in self.config.warnings:
-            self.log.error(f"warning: {warning}")
+            self.log.warning(warning)
         self.log.change(what)
         self.current.told, self.fed = 0, 0.0
         notify("READY=1", f"STATUS={what}")
@@ -3508,6 +3533,7 @@ class Supervisor:
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
         """All of a child's life; never returns."""
         code = 1
+        set_name(f"lbdns-{child.name.replace(' ', '-')}")
         try:
             generation.run(Life(generation, child.slot, self.pid))
             code = 0
@@ -3556,12 +3582,12 @@ class Supervisor:
         return new
 
     def load(self) -> Config:
-        """Have a child read and check the config; raises ConfigError. It runs no code of a user,
-        so what it publishes can be trusted. Policies are tried later, without root: see below."""
+        """Have a child read and check the config; raises ConfigError, OSError. It runs no code of a
+        user, so what it publishes can be trusted; policies are tried later, without root."""
         octets = self.ask(self.read_and_publish)
         if not octets:
-            raise ConfigError("the process that reads the config did not start, was killed, or "
-                              f"took over {LOAD_LIMIT} s")
+            raise ChildProcessError("the process that reads the config did not start, was killed, "
+                                    f"or took over {LOAD_LIMIT} s")
         result: Config | ConfigError = pickle.loads(octets)  # of our own child, this very program
         if isinstance(result, ConfigError):
             raise result
@@ -3581,14 +3607,16 @@ class Supervisor:
         life.generation.publish(pickle.dumps(result))
 
     def try_policies(self, config: Config) -> None:
-        """Find out whether the policy files load; raises ConfigError. All that comes back from
-        processes that ran them is text."""
+        """Find out whether the policy files load; raises ConfigError, OSError. All that comes back
+        from processes that ran them is text."""
         if all(pool.policy in POLICIES for pool in config.pools.values()):
             return
         text = self.ask(functools.partial(try_policies, config)).decode("utf-8", "replace")
+        if not text:
+            raise ChildProcessError("the process that tries policy files did not start, was "
+                                    f"killed, or took over {LOAD_LIMIT} s")
         if text != GOOD:
-            raise ConfigError(text or "the process that tries policy files did not start, was "
-                              f"killed, or took over {LOAD_LIMIT} s")
+            raise ConfigError(text)
 
     def ask(self, run: Callable[[Life], None]) -> bytes:
         """Have a child do something, once; returns what it publishes, b"" = nothing."""
@@ -3605,7 +3633,8 @@ class Supervisor:
 
     def reload(self) -> None:
         """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
-        if not self.reloads:  # no config file: the terminal has hung up
+        if not self.reloads:  # the terminal has hung up
+            self.log.change("SIGHUP: ends, since there is no config file to read anew")
             self.signals.add(signal.SIGTERM)
             return
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -3624,7 +3653,7 @@ class Supervisor:
         else:
             self.log.configure(config)
             if config.user != self.config.user:
-                self.log.error("warning: a new `user` needs a restart")
+                self.log.warning("a new `user` needs a restart")
             self.part(config)
             self.current.end(RETIRE)
             self.config, self.current = config, new
@@ -3663,7 +3692,6 @@ class Key(NamedTuple):
 
 def suggest(word: Any, known: Collection[str]) -> str:
     """The nearest right word, or all of them."""
-    import difflib
     near = difflib.get_close_matches(str(word), known, 1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
@@ -4214,7 +4242,6 @@ class Checker:
 
     def source(self, where: str, value: dict[str, Any], pool: str) -> Source:
         """Where a pool's rows come from."""
-        import subprocess
         keys = self.full(where, value, SOURCE)
         path = keys.pop("sqlite")
         if ("sqlite" in value) == ("command" in value):
@@ -4229,7 +4256,6 @@ class Checker:
 
     def query(self, where: str, query: str) -> None:
         """Note why a query of SQL cannot work, as far as that shows without its tables."""
-        import sqlite3
         for parameter in re.findall(SQL, query, re.DOTALL):
             if parameter not in ("", ":pool"):
                 self.problem(where, f".query = {query!r:.80}: {parameter}: the one parameter is "
@@ -4303,7 +4329,6 @@ class Checker:
 
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
-    import tomllib
     text = ""
     try:
         text = pathlib.Path(file).read_text("utf-8").removeprefix("\ufeff")
@@ -4386,7 +4411,7 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
 def complain(bad: BaseException, before: str = "") -> None:
     """Print what is wrong, in lines that hold no control characters of a stranger."""
     for line in str(bad).splitlines():
-        print(before + printable(line), file=sys.stderr)
+        print(priority("error") + before + printable(line), file=sys.stderr)
 
 
 def check(file: str) -> int:
@@ -4395,11 +4420,11 @@ def check(file: str) -> int:
         supervisor = Supervisor(lambda: read_config(file), False)
         config = supervisor.load()  # just as a start does it
         supervisor.try_policies(config)
-    except ConfigError as bad:
+    except (ConfigError, OSError) as bad:
         complain(bad)
         return 1
     for warning in config.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"{priority('warning')}warning: {warning}", file=sys.stderr)
     for pool in config.pools.values():
         rows = ["+".join(row.addresses) for row in pool.backends]
         rows += [f"rows of {pool.source.name}"] if pool.source else []
@@ -4412,7 +4437,6 @@ def check(file: str) -> int:
 
 def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
     """What the command line asks for: words and a port."""
-    import argparse
     parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE, add_help=False)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
@@ -4429,10 +4453,13 @@ def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command; returns the exit code: 0, 1 (check found problems) or 2 (cannot start)."""
+    """Run a command; returns the exit code: 0, 1 (check found problems, or memory or processes lack
+    for a start) or 2 (people have to do something before it can start)."""
     while os.open(os.devnull, os.O_RDWR) < 2:  # no socket may become what the log writes to
         pass
     words, port = parse_arguments(argv)
+    if words[0] in ("check", "example", "bundle"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if words[0] == "check":
         return check(words[1])
     if words[0] in ("example", "bundle"):
@@ -4450,7 +4477,7 @@ def main(argv: Sequence[str]) -> int:
         if supervisor.signals & STOPS:
             return 0
         complain(bad, "lbdns: ")
-        return 2
+        return 2 if isinstance(bad, ConfigError) else 1  # what may go well the next time
 
 
 if __name__ == "__main__":
