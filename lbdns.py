@@ -132,7 +132,8 @@ COMMANDS_MAX = 4096       # commands that run at the same time, of checks and so
 OUTPUT_MAX = 1 << 20      # octets a command may print, to each of stdout and stderr
 ROWS_MAX = 10_000         # rows a source may have
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
-FIRST_LIMIT = START_LIMIT - 2  # seconds the first answer waits for polls and checks, all in all
+FIRST_LIMIT = START_LIMIT - 2  # seconds that the first polls and checks may take, all in all
+WAIT_LIMIT = FIRST_LIMIT + 1   # seconds that the first answer waits for them
 CHECK_TICK = 0.05         # seconds between two looks at what checks are due
 CHECK_SPREAD = 0.002      # seconds between the first checks of two targets,
 CHECK_FIRST = 1.0         # and at most from the first of them to the last
@@ -2409,6 +2410,7 @@ class Feed(threading.Thread):
 LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.ENETUNREACH,
          errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES}
 NO_SNAPSHOT = b"\n{}"  # what there is before the first
+MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 
 
 def show_check(probe: Probe, address: str) -> str:
@@ -2627,6 +2629,7 @@ class Checks(threading.Thread):
         self.due: list[tuple[float, int, Target]] = []  # heap: monotonic seconds of the next start
         self.order = itertools.count()  # among equals
         self.changes = 0           # a number that is another one when anything has changed
+        self.lacking = ""          # why there is no thread to make them
 
     def want(self, keys: Iterable[tuple[str, Probe]], now: float) -> None:
         """Check these from now on, and no others. First starts are CHECK_SPREAD apart; the second
@@ -2651,7 +2654,7 @@ class Checks(threading.Thread):
     def health(self, key: tuple[str, Probe | None]) -> str:
         """What is known of a target: up | down | unknown, "" = nothing yet."""
         address, probe = key
-        if probe is None:
+        if probe is None or self.lacking:
             return "unknown"
         target = self.targets.get((address, probe))
         return target.health if target else ""
@@ -2663,6 +2666,8 @@ class Checks(threading.Thread):
 
     def trouble(self) -> str:
         """What keeps checks from being made; raises RuntimeError when nobody makes them."""
+        if self.lacking:
+            return self.lacking
         if self.ident and not self.is_alive():
             raise RuntimeError("the health checks ended")  # so that a new monitor begins them anew
         found = [each for each in self.targets.values() if each.trouble]
@@ -2736,6 +2741,8 @@ class Checks(threading.Thread):
             trouble = os.strerror(bad.errno)
         except Problem as bad:
             trouble = str(bad)
+        except RuntimeError as bad:  # no thread for a command
+            trouble = f"{bad}; {MORE_TASKS}"
         except Exception as bug:  # a check must never end the checking
             trouble = f"internal error, please report: {bug!r}"
         finally:
@@ -2973,11 +2980,12 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
         os.nice(5)  # where processors are short, answers come first
     prepare_commands(config, life.generation.commands, log)
     watches, last, moment = make_watches(config, before, life, log), "", tuple[float, ...]()
-    checks, limit = watches[0].checks, life.beat() + begin(watches)
+    checks, limit = watches[0].checks, life.beat() + first_round(watches)
     while not life.wait(PUBLISH):
         now, seen = life.beat(), moment
         moment = int(now), now > limit, checks.changes, *(watch.feed.polls for watch in watches)
         if moment != seen:
+            start_threads(watches)
             checks.want((key for watch in watches for key in watch.aim()), now)
         if moment != seen and (now > limit or all(watch.ready() for watch in watches)):
             limit = 0.0
@@ -2989,16 +2997,29 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
         log.flush()
 
 
-def begin(watches: Sequence[Watch]) -> float:
-    """Start polls and checks; returns the seconds that the first round may take."""
-    feeds = [watch.feed for watch in watches if watch.pool.source]
-    polls = [feed.source.timeout + 1 for feed in feeds]
+def first_round(watches: Sequence[Watch]) -> float:
+    """Return the seconds that the first round of polls and checks may take."""
+    polls = [watch.feed.source.timeout + 1 for watch in watches if watch.pool.source]
     timeouts = [watch.pool.check.timeout + 1 for watch in watches if watch.pool.check]
-    for feed in feeds:
-        feed.start()
-    if timeouts:
-        watches[0].checks.start()
     return min(FIRST_LIMIT, max(polls, default=0) + max(timeouts, default=0))
+
+
+def start_threads(watches: Sequence[Watch]) -> None:
+    """Start what makes checks and polls and does not run yet. Where there are too many threads, it
+    costs only those of a source or of all checks, is said, and tried again each second."""
+    checks = watches[0].checks
+    if checks.ident is None and any(watch.pool.check for watch in watches):
+        try:
+            checks.start()
+            checks.lacking = ""
+        except RuntimeError as bad:
+            checks.lacking = f"{bad}; {MORE_TASKS}"
+    for feed in [watch.feed for watch in watches if watch.pool.source]:
+        if feed.ident is None:
+            try:
+                feed.start()
+            except RuntimeError as bad:
+                feed.trouble, feed.polls = f"{bad}; {MORE_TASKS}", feed.polls + 1  # one that failed
 
 
 def make_snapshot(watches: Sequence[Watch], now: float) -> str:
@@ -3026,6 +3047,16 @@ class Child:
         self.slot, self.pid = slot, 0
         self.name = ("loader", "monitor")[slot] if slot < 2 else f"worker {slot - 1}"
         self.born = -math.inf  # monotonic seconds: when it was last started
+        self.ends: dict[str, float] = {}  # how it ended, monotonic seconds when that was logged
+
+    def is_news(self, how: str) -> bool:
+        """Whether an end like this is to be logged: in the first of them, and once in LOG_REPEAT.
+        A child that fails asks its copy of what the supervisor knows."""
+        now = time.monotonic()
+        if now - self.ends.get(how, -math.inf) < LOG_REPEAT:
+            return False
+        self.ends[how] = now
+        return True
 
 
 class Generation:
@@ -3039,8 +3070,8 @@ class Generation:
         self.children, self.run = [Child(slot) for slot in slots], run
         self.watched = 1 in slots  # whether there is a monitor
         # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
-        # [-1]: how it ends, 0 = it serves
-        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 2))).cast("Q")
+        # [-2]: whether a monitor has died; [-1]: how it ends, 0 = it serves
+        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 3))).cast("Q")
         self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")  # of its monitor
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
@@ -3076,9 +3107,18 @@ class Generation:
             if self.shared[0] == number:
                 return number, octets
 
-    def ready(self) -> bool:
-        """Whether every child has begun to serve."""
-        return all(child.pid and self.shared[child.slot] for child in self.children)
+    def ready(self, since: float = 0.0) -> bool:
+        """Whether every worker serves, and showed it later than `since` (monotonic seconds)."""
+        return all(child.pid and self.shared[child.slot] > since * 1000
+                   for child in self.children if child.slot > 1)
+
+    def awaited(self) -> bool:
+        """Whether a first snapshot is to be expected soon."""
+        return self.watched and not self.shared[0] and not self.shared[-2]
+
+    def complete(self) -> bool:
+        """Whether the monitor, too, has begun to do its work."""
+        return self.ready() and (not self.watched or self.shared[0] > 0)
 
     def end(self, how: int) -> None:
         """Tell all of them to end; each looks at least once in WAKE."""
@@ -3272,7 +3312,7 @@ def drop_privileges(user: str) -> None:
         return
     try:
         entry = pwd.getpwnam(user)
-        os.setgroups([])
+        os.initgroups(user, entry.pw_gid)
         os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
         os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     except (KeyError, OSError) as bad:
@@ -3401,9 +3441,10 @@ class Supervisor:
         self.generations: list[Generation] = []  # also one that gets ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
         self.signals: set[int] = set()
-        # Monotonic seconds: when children were looked at; when systemd's watchdog was fed, inf =
+        # Monotonic seconds: when children were looked at; when this process was last awake again
+        # after a pause, from when on others are silent; when systemd's watchdog was fed, inf =
         # never before all is ready.
-        self.tended = self.fed = math.inf
+        self.tended, self.woken, self.fed = math.inf, 0.0, math.inf
         self.pid = os.getpid()
         self.wake, signalled = os.pipe()         # readable with every signal: select() returns
         os.set_blocking(signalled, False)
@@ -3502,22 +3543,24 @@ class Supervisor:
             for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
                 self.on_death(pid, status)
         now = time.monotonic()
-        slept, self.tended = now - self.tended > HEARTBEAT / 2, now  # then give the others time
+        if now - self.tended > HEARTBEAT / 2:  # all were stopped, perhaps: they need time, too
+            self.woken = now
+        self.tended = now
         for generation in self.generations:
             for child in generation.children:
-                self.look_after(generation, child, now, slept)
+                self.look_after(generation, child, now)
         self.generations = [each for each in self.generations
                             if each.until == math.inf or any(child.pid for child in each.children)]
-        if now - self.fed > self.watchdog and self.current.ready():
+        if now - self.fed > self.watchdog and self.current.ready(self.fed):
             self.fed = now
             notify("WATCHDOG=1")
 
-    def look_after(self, generation: Generation, child: Child, now: float, slept: bool) -> None:
+    def look_after(self, generation: Generation, child: Child, now: float) -> None:
         """Start a child that should run and does not, kill one that runs and should not."""
         serving = generation.until == math.inf
         if child.pid:
             beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
-            silent = serving and not slept and now - beat > HEARTBEAT
+            silent = serving and now - max(beat, self.woken) > HEARTBEAT
             if silent:
                 self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
             if silent or now > generation.until:
@@ -3528,7 +3571,7 @@ class Supervisor:
             try:
                 child.pid = os.fork() or self.be_child(generation, child)
             except OSError as bad:  # no more processes or memory; tried again after the pause
-                self.log.trouble("starting a process", str(bad.strerror))
+                self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
         """All of a child's life; never returns."""
@@ -3538,7 +3581,8 @@ class Supervisor:
             generation.run(Life(generation, child.slot, self.pid))
             code = 0
         except BaseException as bug:
-            self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
+            if child.is_news("code 1"):
+                self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
         finally:
             self.log.flush()
             leave(code)
@@ -3553,8 +3597,9 @@ class Supervisor:
             monitor(config, self.config, life, self.log)  # the second is still the one before
             return
         state = State(config, self.secret, self.log, random.random)
-        # The first answer waits for the first round of polls and checks.
-        while life.generation.watched and not life.generation.shared[0]:
+        # The first answer waits for the first round of polls and checks, if somebody makes it.
+        limit = time.monotonic() + WAIT_LIMIT
+        while life.generation.awaited() and time.monotonic() < limit:
             if life.wait(PUBLISH / 10):
                 break
         Worker(state, self.sockets, life, self.log).run()
@@ -3567,17 +3612,21 @@ class Supervisor:
                 child.pid, lived = 0, time.monotonic() - child.born
                 if child.slot == 1:
                     kill_groups(generation.commands)
+                    generation.shared[-2] = 1
                 if generation.until == math.inf:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
-                    self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
+                    if code < 0 or child.is_news(how):
+                        self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
     def start(self, config: Config, seed: bytes, limit: float) -> Generation:
-        """Start the processes of a config; returns when they serve, or at `limit` (monotonic)."""
+        """Start the processes of a config; returns when they serve, with a `limit` (monotonic)
+        the monitor, too, or at that limit."""
         first = 1 if any(map(is_watched, config.pools.values())) else 2
         run = functools.partial(self.serve, config)
         new = Generation(range(first, config.workers + 2), run, seed if first == 1 else NO_SNAPSHOT)
         self.generations.append(new)
-        while not new.ready() and time.monotonic() < limit and not self.signals & STOPS:
+        done = new.ready if limit == math.inf else new.complete
+        while not done() and time.monotonic() < limit and not self.signals & STOPS:
             self.tend(TICK / 50)
         return new
 
@@ -3643,7 +3692,7 @@ class Supervisor:
             self.try_policies(config)
             self.bind(config)
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
-            if not new.ready():
+            if not new.complete():
                 new.until = 0.0
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
@@ -4039,7 +4088,9 @@ class Checker:
         for zone in zones.values():
             self.review(zone, zones)
             self.review_servers(zone, zones, pools)
-        if os.geteuid() == 0 and top["user"] not in [entry.pw_name for entry in pwd.getpwall()]:
+        try:
+            pwd.getpwnam(top["user"] if os.geteuid() == 0 else "root")
+        except (KeyError, ValueError):  # ValueError: a NUL in it
             self.problem("user", f" = {top['user']!r}: no such user on this host")
         if self.problems:
             raise ConfigError("\n".join(self.problems))
@@ -4447,6 +4498,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
     inline = all("=" in word for word in found.words)
     if found.port is not None and (not inline or not 0 <= found.port <= 65535):
         parser.error("-p takes 0 to 65535 and goes with NAME=ADDR,ADDR; a config has `listen`")
+    if found.words[:1] == ["check"] and len(found.words) != 2:
+        parser.error("check takes one config file, such as: lbdns.py check lbdns.toml")
     if not inline and len(found.words) != (2 if found.words[0] == "check" else 1):
         parser.error(f"{' '.join(found.words)!r} is none of the forms above")
     return found.words or DEMO, 9000 if found.port is None else found.port

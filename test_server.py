@@ -5399,6 +5399,13 @@ class Inbox:
             found.append(self.sock.recv(4096).decode().split("\n"))
         return found[1:]
 
+    def fed(self, seconds):
+        """How often the watchdog is fed within so many seconds."""
+        count, limit = 0, time.monotonic() + seconds
+        while select.select([self.sock], [], [], max(0, limit - time.monotonic()))[0]:
+            count += self.sock.recv(4096) == b"WATCHDOG=1"
+        return count
+
     def status(self, pattern):
         """What the next status that matches has for the groups of the pattern."""
         while True:
@@ -5445,6 +5452,21 @@ class Notifications(unittest.TestCase):
             for _ in range(3):
                 inbox.until("WATCHDOG=1")
             self.assertEqual(server.ask("www.example.com").rcode, 0)
+
+    def test_the_watchdog_is_not_fed_while_workers_are_stopped(self):
+        with Inbox() as inbox, Server(LIVE, workers=2, constants={**QUICK, "HEARTBEAT": 60}, env={
+                "NOTIFY_SOCKET": inbox.address, "WATCHDOG_USEC": "600000"}) as server:
+            inbox.until("WATCHDOG=1")
+            workers = server.pids()
+            for stopped in (workers, workers[:1]):
+                for pid in stopped:
+                    os.kill(pid, signal.SIGSTOP)
+                until(lambda pid=stopped[-1]: status_of(pid, "State").startswith("T"))
+                inbox.fed(0.3)  # what they had done before
+                self.assertEqual(inbox.fed(1), 0)
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+                inbox.until("WATCHDOG=1")
 
     def test_row_34_no_watchdog_unless_asked(self):
         with Inbox() as inbox, Server(LIVE, env={"NOTIFY_SOCKET": inbox.address}) as server:
@@ -5528,8 +5550,122 @@ class Children(unittest.TestCase):
         for pid in (self.server.process.pid, *self.children):
             self.assertEqual(status_of(pid, "Uid").split(), [str(nobody.pw_uid)] * 4)
             self.assertEqual(status_of(pid, "Gid").split(), [str(nobody.pw_gid)] * 4)
-            self.assertEqual(status_of(pid, "Groups"), "")
+            self.assertEqual(set(map(int, status_of(pid, "Groups").split())),
+                             set(os.getgrouplist("nobody", nobody.pw_gid)))
             self.assertEqual(int(status_of(pid, "CapEff"), 16), 0)
+
+
+
+class Neighbours(unittest.TestCase):
+    """What the host does to all processes, or to one that the others can do without."""
+
+    def test_nobody_is_killed_after_all_were_stopped(self):
+        with Server(LIVE, workers=2, start_new_session=True,
+                    constants={"HEARTBEAT": 0.6, "TICK": 0.1}) as server:
+            before = server.pids()
+            for _ in range(2):
+                os.killpg(server.process.pid, signal.SIGSTOP)
+                time.sleep(1.2)
+                os.kill(server.process.pid, signal.SIGCONT)
+                for _ in range(5):  # each wakes the supervisor, which looks at its children
+                    time.sleep(0.02)
+                    server.signal(signal.SIGUSR1)
+                os.killpg(server.process.pid, signal.SIGCONT)
+                time.sleep(0.3)
+                self.assertEqual(server.ask("www.example.com").rcode, 0)
+            self.assertEqual(server.pids(), before)
+            self.assertNotIn("gave no sign", server.log())
+
+    def test_a_monitor_that_cannot_start_silences_nothing_that_needs_none(self):
+        prelude = """
+real = lbdns.make_watches
+def make_watches(*words):
+    if os.path.exists("broken"):
+        raise RuntimeError("as the test wants it")
+    return real(*words)
+lbdns.make_watches = make_watches
+"""
+        config = (ZONE + "[pools.'api.example.com']\nbackends = ['127.0.0.1']\n"
+                  "check = 'tcp://:1'\nall_down = 'servfail'\n"
+                  "[pools.'static.example.com']\nbackends = ['10.0.0.9']\n"
+                  "[pools.'rows.example.com']\nsource = { command = ['echo', '10.0.0.7'] }\n")
+        limits = {**QUICK, "LOG_REPEAT": 2.0, "START_LIMIT": 3.0}
+        with Inbox() as inbox, Server(config, prelude=prelude, constants=limits,
+                                      files={"broken": ""},
+                                      env={"NOTIFY_SOCKET": inbox.address}) as server:
+            inbox.until("READY=1")
+            def answers(*names):
+                found = [server.ask(f"{name}.example.com", opt=True) for name in names]
+                return [each.rdatas or each.rcode for each in found]
+            self.assertEqual(answers("www", "static", "rows"), [["192.0.2.80"], ["10.0.0.9"], 2])
+            self.assertEqual(answers("api"), [["127.0.0.1"]])
+            until(lambda: server.log().count("error: monitor ended by code 1") == 2)
+            self.assertEqual(server.log().count("error: monitor fails: RuntimeError('as the test "
+                                                "wants it') in "), 2)
+            (server.folder / "broken").unlink()
+            until(lambda: answers("api", "rows") == [2, ["10.0.0.7"]])
+            (server.folder / "broken").touch()
+            before = set(server.pids())
+            server.reload()
+            server.wait_for("error: reload: the new processes did not get ready")
+            self.assertGreater(server.log().count("error: monitor fails: "), 2)
+            until(lambda: set(server.pids()) == before)
+            self.assertEqual(answers("www", "rows"), [["192.0.2.80"], ["10.0.0.7"]])
+
+    def test_threads_that_cannot_be_had_cost_their_sources_alone(self):
+        users = {status_of(path.name, "Uid").split()[0] for path in
+                 pathlib.Path("/proc").glob("[0-9]*") if status_of(path.name, "Uid")}
+        idle = next((entry for entry in pwd.getpwall() if str(entry.pw_uid) not in users), None)
+        busy = 0
+        if os.geteuid():
+            busy = len([each for path in pathlib.Path("/proc").glob("[0-9]*")
+                        if (status_of(path.name, "Uid") or "").startswith(str(os.geteuid()))
+                        for each in (path / "task").iterdir()])
+        elif idle is None:
+            self.skipTest("not permitted here: each user has processes, and a limit is for a user")
+        limit = busy + 6
+        config = f"user = '{idle.pw_name if idle else 'nobody'}'\n{ZONE}{POOL}" + "".join(
+            f"[pools.'rows{at}.example.com']\nsource = {{ sqlite = 'b.db', every = 0.1 }}\n"
+            for at in range(8))
+        with Server(config, constants=QUICK, preexec_fn=lambda: resource.setrlimit(
+                resource.RLIMIT_NPROC, (limit, limit))) as server:
+            self.assertEqual(server.ask("www.example.com").rdatas, ["192.0.2.80"])
+            self.assertEqual(server.ask("api.example.com").rcode, 0)
+            server.wait_for(r"error: pool rows7\.example\.com: .*b\.db: can't start new thread; "
+                            "raise TasksMax of the unit, or ulimit -u")
+            Database(server.folder / "b.db").run(
+                "INSERT INTO backends (pool, address) VALUES ('rows0.example.com', '10.0.0.1')")
+            until(lambda: server.ask("rows0.example.com").rdatas == ["10.0.0.1"])
+            self.assertNotIn("monitor ended", server.log())
+
+    @unittest.skipIf(os.geteuid(), "not permitted here: only root can give up root")
+    def test_the_user_keeps_its_groups(self):
+        prelude = """
+import ctypes, pathlib
+system = ctypes.CDLL(None, use_errno=True)
+private = system.unshare(0x20000) or system.mount(b"none", b"/", None, 0x44000, None)
+text = pathlib.Path("/etc/group").read_text() + "lbdnstest:x:4711:nobody\\n"
+pathlib.Path("group").write_text(text)
+if private or system.mount(b"group", b"/etc/group", None, 4096, None):
+    sys.exit("no mounts")
+os.chown("lbdns.toml", 0, 4711)
+os.chmod("lbdns.toml", 0o640)
+"""
+        try:
+            server = Server(generation(1), prelude=prelude)
+        except AssertionError as bad:
+            if "no mounts" in str(bad):
+                self.skipTest("not permitted here: mounts of its own")
+            raise
+        with server:
+            self.assertIn("4711", status_of(server.process.pid, "Groups").split())
+            server.reload()
+            server.wait_for(" reloaded:")
+
+    def test_a_user_that_is_not_listed_can_be_known(self):
+        with unittest.mock.patch("pwd.getpwall", list):
+            config = lbdns.Checker("x").config({"user": "root", "zones": {"example.com": {}}})
+        self.assertEqual(config.user, "root")
 
 
 class Endings(unittest.TestCase):
