@@ -3070,7 +3070,7 @@ class Generation:
         self.children, self.run = [Child(slot) for slot in slots], run
         self.watched = 1 in slots  # whether there is a monitor
         # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
-        # [-2]: whether a monitor has died; [-1]: how it ends, 0 = it serves
+        # [-2]: whether workers serve without a snapshot; [-1]: how it ends, 0 = it serves
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 3))).cast("Q")
         self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")  # of its monitor
         if sys.platform == "linux":
@@ -3078,6 +3078,7 @@ class Generation:
         else:
             self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
         self.files[0].write(seed)
+        self.lost = False          # whether a monitor has died
         self.told = 0              # number that systemd has heard of
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
 
@@ -3113,7 +3114,7 @@ class Generation:
                    for child in self.children if child.slot > 1)
 
     def awaited(self) -> bool:
-        """Whether a first snapshot is to be expected soon."""
+        """Whether workers wait for the first snapshot."""
         return self.watched and not self.shared[0] and not self.shared[-2]
 
     def complete(self) -> bool:
@@ -3597,9 +3598,8 @@ class Supervisor:
             monitor(config, self.config, life, self.log)  # the second is still the one before
             return
         state = State(config, self.secret, self.log, random.random)
-        # The first answer waits for the first round of polls and checks, if somebody makes it.
-        limit = time.monotonic() + WAIT_LIMIT
-        while life.generation.awaited() and time.monotonic() < limit:
+        # The first answer waits for the first round of polls and checks.
+        while life.generation.awaited():
             if life.wait(PUBLISH / 10):
                 break
         Worker(state, self.sockets, life, self.log).run()
@@ -3612,22 +3612,26 @@ class Supervisor:
                 child.pid, lived = 0, time.monotonic() - child.born
                 if child.slot == 1:
                     kill_groups(generation.commands)
-                    generation.shared[-2] = 1
+                    generation.lost = True
                 if generation.until == math.inf:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
                     if code < 0 or child.is_news(how):
                         self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
     def start(self, config: Config, seed: bytes, limit: float) -> Generation:
-        """Start the processes of a config; returns when they serve, with a `limit` (monotonic)
-        the monitor, too, or at that limit."""
+        """Start the processes of a config; returns when they serve, or at `limit` (monotonic).
+        Where others serve until then (limit < inf), that is when its monitor works, too; else
+        workers serve what needs none as soon as it has died, or at WAIT_LIMIT."""
         first = 1 if any(map(is_watched, config.pools.values())) else 2
         run = functools.partial(self.serve, config)
         new = Generation(range(first, config.workers + 2), run, seed if first == 1 else NO_SNAPSHOT)
         self.generations.append(new)
-        done = new.ready if limit == math.inf else new.complete
+        alone, patience = limit == math.inf, time.monotonic() + WAIT_LIMIT
+        done = new.ready if alone else new.complete
         while not done() and time.monotonic() < limit and not self.signals & STOPS:
             self.tend(TICK / 50)
+            if alone and (new.lost or time.monotonic() > patience):
+                new.shared[-2] = 1
         return new
 
     def load(self) -> Config:
