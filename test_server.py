@@ -5631,22 +5631,29 @@ lbdns.make_watches = make_watches
             self.assertEqual(server.ask("api.example.com").rcode, 0)
 
     def test_threads_that_cannot_be_had_cost_their_sources_alone(self):
-        users = {status_of(path.name, "Uid").split()[0] for path in
-                 pathlib.Path("/proc").glob("[0-9]*") if status_of(path.name, "Uid")}
-        idle = next((entry for entry in pwd.getpwall() if str(entry.pw_uid) not in users), None)
-        busy = 0
-        if os.geteuid():
-            busy = len([each for path in pathlib.Path("/proc").glob("[0-9]*")
-                        if (status_of(path.name, "Uid") or "").startswith(str(os.geteuid()))
-                        for each in (path / "task").iterdir()])
-        elif idle is None:
-            self.skipTest("not permitted here: each user has processes, and a limit is for a user")
-        limit = busy + 6
-        config = f"user = '{idle.pw_name if idle else 'nobody'}'\n{ZONE}{POOL}" + "".join(
+        config = ZONE + POOL + "".join(
             f"[pools.'rows{at}.example.com']\nsource = {{ sqlite = 'b.db', every = 0.1 }}\n"
             for at in range(8))
-        with Server(config, constants=QUICK, preexec_fn=lambda: resource.setrlimit(
-                resource.RLIMIT_NPROC, (limit, limit))) as server:
+        if os.geteuid():  # other processes of this user count, and they come and go
+            limits = {"prelude": """
+import threading
+def start(*words, **options):
+    if threading.active_count() > 3:
+        raise RuntimeError("can't start new thread")
+    return real(*words, **options)
+name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+real = getattr(threading, name)
+setattr(threading, name, start)
+"""}
+        else:  # the supervisor, the monitor, a worker, three threads
+            users = {(status_of(path.name, "Uid") or "0").split()[0]
+                     for path in pathlib.Path("/proc").glob("[0-9]*")}
+            idle = [entry.pw_name for entry in pwd.getpwall() if str(entry.pw_uid) not in users]
+            if not idle:
+                self.skipTest("not permitted here: a user that has no processes")
+            config = f"user = '{idle[0]}'\n{config}"
+            limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NPROC, (6, 6))}
+        with Server(config, constants=QUICK, **limits) as server:
             self.assertEqual(server.ask("www.example.com").rdatas, ["192.0.2.80"])
             self.assertEqual(server.ask("api.example.com").rcode, 0)
             server.wait_for(r"error: pool rows7\.example\.com: .*b\.db: can't start new thread; "
