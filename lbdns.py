@@ -3007,19 +3007,23 @@ def first_round(watches: Sequence[Watch]) -> float:
 def start_threads(watches: Sequence[Watch]) -> None:
     """Start what makes checks and polls and does not run yet. Where there are too many threads, it
     costs only those of a source or of all checks, is said, and tried again each second."""
-    checks = watches[0].checks
-    if checks.ident is None and any(watch.pool.check for watch in watches):
-        try:
-            checks.start()
-            checks.lacking = ""
-        except RuntimeError as bad:
-            checks.lacking = f"{bad}; {MORE_TASKS}"
-    for feed in [watch.feed for watch in watches if watch.pool.source]:
-        if feed.ident is None:
-            try:
-                feed.start()
-            except RuntimeError as bad:
-                feed.trouble, feed.polls = f"{bad}; {MORE_TASKS}", feed.polls + 1  # one that failed
+    for watch in watches:
+        if watch.pool.check and watch.checks.ident is None:
+            watch.checks.lacking = start_thread(watch.checks)
+        if watch.pool.source and watch.feed.ident is None:
+            why = start_thread(watch.feed)
+            if why:  # as a poll that failed
+                watch.feed.trouble, watch.feed.polls = why, watch.feed.polls + 1
+
+
+def start_thread(thread: threading.Thread) -> str:
+    """Start a thread; returns why it cannot be had, "" = it runs."""
+    try:
+        thread.start()
+    except RuntimeError as bad:
+        threading.Thread.__init__(thread, daemon=True)  # else Python 3.13 starts it never again
+        return f"{bad}; {MORE_TASKS}"
+    return ""
 
 
 def make_snapshot(watches: Sequence[Watch], now: float) -> str:
