@@ -13,6 +13,7 @@ import collections
 import concurrent.futures
 import contextlib
 import errno
+import fcntl
 import functools
 import importlib.util
 import io
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import pathlib
+import pickle
 import pwd
 import random
 import re
@@ -41,6 +43,7 @@ import textwrap
 import threading
 import time
 import tomllib
+import traceback
 import unittest
 import unittest.mock
 from collections import Counter
@@ -85,13 +88,15 @@ backends = ["1.2.3.4", "8.8.4.4", "8.8.8.8"]
 
 
 def free_port():
-    """A port that is free for UDP and TCP on loopback."""
+    """A port that is free for UDP and TCP on loopback, of those that no kernel picks for a client:
+    there it could be taken before the server has it."""
     for _ in range(50):
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            with contextlib.suppress(OSError):
-                udp.bind(tcp.getsockname())
-                return tcp.getsockname()[1]
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, \
+                contextlib.suppress(OSError):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
     raise OSError("no port is free for both")
 
 
@@ -336,6 +341,14 @@ def until(condition, complaint=lambda: "waited in vain"):
             return found
         time.sleep(0.01)
     raise AssertionError(complaint())
+
+
+@contextlib.contextmanager
+def port_9000():
+    """Port 9000 is for one of the processes that run tests at a time."""
+    with open(__file__, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def status_of(pid, key):
@@ -2803,6 +2816,7 @@ class Live(unittest.TestCase):
         for times in counts.values():
             self.assertAlmostEqual(times, number / 3, delta=sigma(number, 1 / 3), msg=str(counts))
 
+    @port_9000()
     def test_row_01_runs_bare(self):
         words, port = (), 9000
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET6 if has_ipv6() else
@@ -7247,6 +7261,7 @@ class Files(unittest.TestCase):
                  for line in expected.splitlines()]
         return "".join(lines)
 
+    @port_9000()
     def type_in(self, block, expected):
         """Run one block; its processes end with it."""
         with socket.socket() as probe:
@@ -7963,6 +7978,73 @@ ctypes.CDLL = Library
             not_permitted("this kernel has no MemoryDenyWriteExecute of its own")
         self.says(r"UDP in batches of \d+", constants={"UDP_MMSG": True},
                   preexec_fn=lambda: prctl(65, 1, 0, 0, 0))
+
+
+# ---- All of these: several classes at a time ---------------------------------------------------
+
+class Told(str):
+    """The name of a test that another process ran."""
+
+    def shortDescription(self):
+        return None
+
+
+class SideBySide(unittest.TestSuite):
+    """Runs classes of tests in several processes: most of the time a test waits."""
+
+    PROCESSES = 4
+    COLLECTED = ("failures", "errors", "skipped", "collectedDurations")  # pairs: test, text
+
+    def run(self, result, debug=False):
+        if debug or result.failfast:
+            return super().run(result, debug)
+        classes, children = list(self), []
+        turns, begun = os.pipe()  # the octets in it: which classes nobody has begun
+        os.write(begun, bytes(range(len(classes))))
+        os.close(begun)
+        for _ in range(self.PROCESSES):
+            read, write = os.pipe()
+            pid = os.fork()
+            if not pid:
+                self.work(classes, turns, result, write)
+            os.close(write)
+            children.append((pid, read))
+        os.close(turns)
+        for pid, read in children:
+            with open(read, "rb") as file:
+                number, *lists = pickle.load(file)
+            os.waitpid(pid, 0)
+            result.testsRun += number
+            for name, pairs in zip(self.COLLECTED, lists, strict=True):
+                if pairs:
+                    getattr(result, name).extend((Told(test), text) for test, text in pairs)
+        return result
+
+    @staticmethod
+    def work(classes, turns, result, write):
+        """In a process of its own: take turns as long as there are any, then tell the results."""
+        global MARK  # of what this process starts
+        MARK = f"4711{os.getpid()}"
+        try:
+            stream = type(result.stream)(io.StringIO())
+            mine = type(result)(stream, result.descriptions, 2 if result.showAll else 1)
+            for octet in iter(lambda: os.read(turns, 1), b""):
+                classes[octet[0]].run(mine)
+                os.write(2, stream.getvalue().encode())
+                stream.stream = io.StringIO()
+            lists = [[(str(test), text) for test, text in getattr(mine, name, ())]
+                     for name in SideBySide.COLLECTED]
+            with open(write, "wb") as file:
+                pickle.dump((mine.testsRun, *lists), file)
+        except BaseException:
+            traceback.print_exc()  # the other side has nothing to read, and fails
+        finally:
+            os._exit(0)
+
+
+def load_tests(loader, tests, pattern):
+    """What unittest asks for the tests of this module, of those that it is to run."""
+    return SideBySide(tests)
 
 
 if __name__ == "__main__":
