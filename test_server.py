@@ -4,6 +4,7 @@ Everything runs on loopback on ports the kernel picks. Tests that need other pro
 named, ...) say so and are skipped where these are missing; CI installs them and allows no skip.
 LBDNS_DIR names the folder with the lbdns.py to test (default: beside this file), so that the same
 tests run against the bundled single file. LBDNS_PORTABLE=1 starts the servers without recvmmsg.
+LBDNS_PROCESSES is how many classes of tests run at a time (default: 4).
 A test of a row of FEATURES carries its number (test_row_06), one of a case of RELIABILITY too
 (case_19).
 """
@@ -91,7 +92,7 @@ def free_port():
     """A port that is free for UDP and TCP on loopback, of those that no kernel picks for a client:
     there it could be taken before the server has it."""
     for _ in range(50):
-        port = random.randrange(10_000, 32_768)
+        port = random.SystemRandom().randrange(10_000, 32_768)
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, \
                 contextlib.suppress(OSError):
             tcp.bind(("127.0.0.1", port))
@@ -7992,7 +7993,6 @@ class Told(str):
 class SideBySide(unittest.TestSuite):
     """Runs classes of tests in several processes: most of the time a test waits."""
 
-    PROCESSES = 4
     COLLECTED = ("failures", "errors", "skipped", "collectedDurations")  # pairs: test, text
 
     def run(self, result, debug=False):
@@ -8002,7 +8002,7 @@ class SideBySide(unittest.TestSuite):
         turns, begun = os.pipe()  # the octets in it: which classes nobody has begun
         os.write(begun, bytes(range(len(classes))))
         os.close(begun)
-        for _ in range(self.PROCESSES):
+        for _ in range(int(os.environ.get("LBDNS_PROCESSES", 4))):
             read, write = os.pipe()
             pid = os.fork()
             if not pid:
