@@ -5450,7 +5450,7 @@ class Notifications(unittest.TestCase):
         for abstract in (False, True):
             with Inbox(abstract) as inbox, Server(
                     PRELOADED, env={"NOTIFY_SOCKET": inbox.address}, prelude=FILL, wait=False,
-                    log="errors") as server:
+                    log="errors", constants={"TICK": 0.1}) as server:
                 self.assertIn("READY=1", inbox.until("READY=1")[0], "the first message")
                 self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
                 inbox.until("STATUS=api.example.com 2/3 up")
@@ -5819,11 +5819,15 @@ class Endings(unittest.TestCase):
             os.rmdir("../gone")
             for fd in closed:
                 os.close(fd)
-        for closed in ((0, 1, 2), (1, 2), (0, 2), (2,)):
-            with self.subTest(closed):
-                env = {key: value for key, value in os.environ.items() if key != "HOME"}
-                with Server(PRELOADED, wait=False, env=env,
-                            preexec_fn=lambda closed=closed: undress(*closed)) as server:
+
+        env = {key: value for key, value in os.environ.items() if key != "HOME"}
+        with contextlib.ExitStack() as stack:
+            servers = {closed: stack.enter_context(Server(
+                PRELOADED, wait=False, env=env,
+                preexec_fn=lambda closed=closed: undress(*closed)))
+                for closed in ((0, 1, 2), (1, 2), (0, 2), (2,))}
+            for closed, server in servers.items():
+                with self.subTest(closed):
                     until(lambda at=server: Logs.answers(at))
                     path = server.folder / "b.db"
                     until(path.exists)
@@ -6199,7 +6203,7 @@ os.fork = fork
             until(lambda: server.exchange(query("api.example.com"), timeout=0.2))
 
     def test_a_policy_file_that_goes_bad_on_disk_changes_nothing(self):
-        with Server(pool("my.py:pick"), files={"my.py": self.POLICY}) as server:
+        with Server(pool("my.py:pick"), files={"my.py": self.POLICY}, constants=QUICK) as server:
             (server.folder / "my.py").write_text("def pick(query, backe")
             before = server.pids()
             os.kill(before[0], signal.SIGKILL)
