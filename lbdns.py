@@ -82,7 +82,7 @@ except ImportError:
     sys.exit(2)
 
 VERSION = "0.4.0"
-# What only the monitor's checks import, since each costs every process memory; ctypes may lack.
+# What only the monitor's checks import, since it costs every process memory.
 LATER = ("asyncio", "concurrent.futures.thread", "encodings.idna", "ssl")
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
@@ -3472,9 +3472,9 @@ class Supervisor:
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
-        if os.geteuid() == 0:  # while it can be read: `user` may have no right to Python's files
-            checks = self.reloads or any(pool.check for pool in config.pools.values())
-            for module in ("ctypes", *LATER) if checks else ("ctypes",):
+        checks = self.reloads or any(pool.check for pool in config.pools.values())
+        if checks and os.geteuid() == 0:  # later, `user` may have no right to Python's files
+            for module in LATER:
                 with contextlib.suppress(ImportError):  # told where it is missed
                     importlib.import_module(module)
         self.give_sockets(config.user)
