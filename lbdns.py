@@ -678,7 +678,7 @@ class Policy:
     def __init__(self, rtype: int, pool: "Pool") -> None:
         self.rtype, self.pool = rtype, pool
         self.backends: list[Backend] = []
-        self.weights: list[float] = []
+        self.weights: list[float] = [math.nan]  # equal to no others: there is no plan yet
         # Those of the backends that can still be picked; None = all can, limits do not matter.
         self.below_limit: set[Backend] | None = None
         self.deal: Dealer | None = None  # made once for a plan: all its answers are alike
@@ -1137,22 +1137,19 @@ class Pool:
         again stays, and what the fast path has learned with it."""
         current: dict[int, tuple[Policy, str]] = {}
         same = True
+        # A function that has its addresses in its own code is asked for those of both families.
+        alone = self.kind is Custom and not self.backends and self.config.source is None
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             have = [each for each in self.backends if rtype in each.rdata]
-            if have:
-                kind, eligible, limited, unusual = self.eligible(rtype, have)
-            elif self.kind is Custom and not (self.backends or self.config.source
-                                              or rtype == wire.CNAME):
-                kind, eligible, limited, unusual = Custom, have, False, ""
-            else:
+            if not have and (not alone or rtype == wire.CNAME):
                 continue
-            policy = self.policies.get((rtype, kind)) or kind(rtype, self)
-            if (rtype, kind) not in self.policies or not policy.holds(eligible, limited):
+            kind, eligible, limited, unusual = self.eligible(rtype, have)
+            policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
+            if not policy.holds(eligible, limited):
                 policy.plan(eligible, limited)
                 same = False
             if self.current.get(rtype) != (policy, unusual):
                 policy.deal = None  # its records have another TTL
-            self.policies[rtype, kind] = policy
             current[rtype] = policy, unusual
         if not same or current != self.current:
             self.current = current
@@ -1172,6 +1169,8 @@ class Pool:
         is unusual about that: the best group that is not empty of: up and below the limit; up but
         full; up with weight 0; draining; the last resort. Only in the last is who fails its
         check."""
+        if not have:
+            return self.kind, have, False, ""
         kind = Random if self.stale and self.kind is LeastConnections else self.kind
         well, unusual = self.healthy(rtype, have)
         up = [each for each in well if each.state == "up"]
