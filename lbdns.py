@@ -43,6 +43,7 @@ try:
     import hashlib
     import heapq
     import importlib
+    import io
     import ipaddress
     import itertools
     import json
@@ -1906,9 +1907,9 @@ TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, up
   FROM backends WHERE pool COLLATE NOCASE IN (%s)"""
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # that is written as text
-# File of a table -> descriptor for its first octets. It stays open: closing any descriptor of a
+# File of a table -> the file, open to read its header. It stays open: closing any descriptor of a
 # file ends all locks that this process has on it (POSIX), also those of another thread's poll.
-HEADERS: dict[str, int] = {}
+HEADERS: dict[str, io.FileIO] = {}
 Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
 # One poll: records as column name -> value; and why lines of it are none.
 Records = tuple[list[dict[str, Any]], list[str]]
@@ -1916,12 +1917,13 @@ Records = tuple[list[dict[str, Any]], list[str]]
 
 def read_sqlite(source: Source, pool: str) -> Records:
     """Poll a file; raises Problem."""
-    path, options = source.name, "ro"
+    path = source.name
     try:
-        if locks_out(path):
-            check_wal(path)
-            options = "ro&readonly_shm=1"  # makes no -shm when the writer's has just gone
-        database = sqlite3.connect(f"{file_uri(path)}?mode={options}", uri=True,
+        if locks_out(path) and is_in_wal_mode(path):
+            raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
+                          "without locking out its writers: run PRAGMA journal_mode = DELETE on it "
+                          f"as user {user_name(os.stat(path).st_uid)}")
+        database = sqlite3.connect(file_uri(path) + "?mode=ro", uri=True,
                                    timeout=source.timeout / 4)
         with contextlib.closing(database):
             database.text_factory = lambda octets: octets.decode("utf-8", "replace")
@@ -1932,8 +1934,6 @@ def read_sqlite(source: Source, pool: str) -> Records:
             else:
                 columns, records = fetch(database.execute(source.query, {"pool": pool}))
     except (OSError, sqlite3.Error, sqlite3.Warning) as bad:
-        if options != "ro":
-            remove_wal(path)
         raise Problem(explain(bad, path)) from None
     if "address" not in columns:
         raise Problem(f"no column 'address' among {', '.join(columns) or 'none'}: write the query "
@@ -2017,28 +2017,12 @@ def locks_out(path: str) -> bool:
     return user != 0 and (by_group != 0 or status.st_uid not in (0, user))
 
 
-def check_wal(path: str) -> None:
-    """Refuse a file in WAL mode without the -wal and -shm of its writer; raises Problem,
-    OSError."""
-    file = HEADERS.get(path, -1)
-    if file < 0 or not os.path.samestat(os.fstat(file), os.stat(path)):
-        HEADERS[path] = os.open(path, os.O_RDONLY)
-        if file >= 0:
-            os.close(file)
-        file = HEADERS[path]
-    in_wal_mode = os.pread(file, 2, 18) == b"\2\2"  # SQLite's file format, 1.3.3
-    if in_wal_mode and not all(os.path.exists(path + end) for end in ("-wal", "-shm")):
-        raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
-                      "without locking out its writers: run PRAGMA journal_mode = DELETE on it as "
-                      f"user {user_name(os.stat(path).st_uid)}")
-
-
-def remove_wal(path: str) -> None:
-    """Remove the empty -wal that SQLite made here when the writer's had gone since check_wal."""
-    with contextlib.suppress(OSError):
-        status = os.stat(path + "-wal")
-        if status.st_uid == os.geteuid() and not status.st_size:
-            os.unlink(path + "-wal")
+def is_in_wal_mode(path: str) -> bool:
+    """Whether SQLite would make a -wal and a -shm beside a table that it reads. Raises OSError."""
+    if path not in HEADERS or not os.path.samestat(os.fstat(HEADERS[path].fileno()),
+                                                   os.stat(path)):
+        HEADERS[path] = io.FileIO(path)  # the last reference to the one before closes that
+    return os.pread(HEADERS[path].fileno(), 2, 18) == b"\2\2"  # SQLite's file format, 1.3.3
 
 
 def user_name(number: int) -> str:
