@@ -1904,7 +1904,8 @@ SCHEMA = """CREATE TABLE backends (
   PRIMARY KEY (pool, address))"""
 # The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned.
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
-  FROM backends WHERE pool COLLATE NOCASE IN (%s)"""
+  FROM backends WHERE pool COLLATE NOCASE IN (?, ? || '.')"""
+OTHERS_QUERY = "SELECT DISTINCT pool, NULL AS address FROM backends WHERE pool > ''"
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # that is written as text
 # File of a table -> the file, open to read its header. It stays open: closing any descriptor of a
@@ -1947,41 +1948,15 @@ def fetch(cursor: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
 
 
 def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Read a pool's rows, oldest first, from a table like SCHEMA's; raises sqlite3.Error, and
-    Problem when there are none."""
-    spellings, names = [pool, pool + "."], list[str]()
-    for last in (False, True):
-        query = TABLE_QUERY % ", ".join("?" * len(spellings))
-        try:
-            columns, records = fetch(database.execute(query + " ORDER BY rowid", spellings))
-        except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
-            if "rowid" not in str(bad):
-                raise
-            columns, records = fetch(database.execute(query, spellings))
-        if records or last:
-            break
-        names = [str(name) for name, in fetch(database.execute(
-            "SELECT DISTINCT pool FROM backends"))[1]]
-        spellings = [name for name in names if owner_of(name) == owner_of(pool)]  # with escapes
-    if not records:
-        raise Problem(no_rows(pool, names))
-    return columns, records
-
-
-@functools.lru_cache(2 * ROWS_MAX)
-def owner_of(name: str) -> bytes | None:
-    """The pool that is meant by a name in a table, as DNS compares names; None = it is no name."""
-    with contextlib.suppress(Problem):
-        return domain(name).lower()
-    return None
-
-
-def no_rows(pool: str, names: Iterable[str]) -> str:
-    """Say that a pool has no rows, and which others have."""
-    others = list(itertools.islice(dict.fromkeys(names), 100))
-    near = difflib.get_close_matches(pool, others, 3, 0)
-    found = f"; the table has rows for {', '.join(near):.200}" if near else ""
-    return f"no rows for {pool}{found}"
+    """Read a pool's rows, oldest first, from a table like SCHEMA's. Where there are none, the names
+    of the pools that have some stand for them. Raises sqlite3.Error."""
+    try:
+        columns, records = fetch(database.execute(TABLE_QUERY + " ORDER BY rowid", [pool, pool]))
+    except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
+        if "rowid" not in str(bad):
+            raise
+        columns, records = fetch(database.execute(TABLE_QUERY, [pool, pool]))
+    return (columns, records) if records else fetch(database.execute(OTHERS_QUERY))
 
 
 def file_uri(path: str) -> str:
@@ -2288,9 +2263,9 @@ class Feed(threading.Thread):
         found, others = dict[tuple[str, ...], list[dict[str, Any]]](), list[str]()
         blamed = {self.whose(None)} if wrong else set()
         for record in map(tidy, records):
-            name = record.pop("pool", pool)
-            if name != pool and owner_of(str(name)) != owner_of(pool):
-                others.append(str(name))
+            name = str(record.pop("pool", pool))
+            if name.lower().removesuffix(".") != pool:
+                others.append(name)
                 continue
             try:
                 addresses, given = self.check(record, now)
@@ -2301,7 +2276,9 @@ class Feed(threading.Thread):
         rows = self.merge(found, wrong)
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not rows:
-            raise Problem("no rows that can be used" if wrong else no_rows(pool, others))
+            near = difflib.get_close_matches(pool, list(dict.fromkeys(others))[:100], 3, 0)
+            found = f"; the table has rows for {', '.join(near):.200}" if near else ""
+            raise Problem("no rows that can be used" if wrong else f"no rows for {pool}{found}")
         # Where nobody knows whose a bad record is, all that are young enough stay: who was removed
         # must not stay for ever. No address stays beside a row that has it now.
         oldest = now - self.pool.stale if None in blamed else math.inf

@@ -3520,8 +3520,7 @@ class Sources(unittest.TestCase):
         path.touch()
         source = lbdns.Source(str(path), None, (), 1.0, 2.0)
         lbdns.make_table(str(path))
-        with self.assertRaisesRegex(lbdns.Problem, "^no rows for api.example.com$"):
-            lbdns.read_sqlite(source, "api.example.com")
+        self.assertEqual(lbdns.read_sqlite(source, "api.example.com"), ([], []))
         Database(path).fill("10.0.0.1")
         records, _ = lbdns.read_sqlite(source, "api.example.com")
         self.assertEqual(records[0]["address"], "10.0.0.1")
@@ -3699,8 +3698,6 @@ class Tables(unittest.TestCase):
             self.run_sql("DELETE FROM backends WHERE pool LIKE 'api.example.com%'")
             self.assertRegex(self.trouble(), "^no rows for api.example.com; the table has rows for "
                                              "xapi.example.com, ")
-            self.run_sql(r"UPDATE backends SET pool = '\097pi.EXAMPLE.com' WHERE pool = 'api'")
-            self.assertEqual(self.poll(), {"10.0.0.6": 6})
 
     def test_rows_stay_in_the_order_in_which_they_were_made(self):
         self.run_sql(lbdns.SCHEMA, "INSERT INTO backends (pool, address) VALUES "
@@ -3709,7 +3706,7 @@ class Tables(unittest.TestCase):
 
     def test_one_pool_of_many_is_found_by_the_index(self):
         self.run_sql(lbdns.SCHEMA)
-        (plan,) = self.run_sql("EXPLAIN QUERY PLAN " + lbdns.TABLE_QUERY % "'a', 'a.'")
+        (plan,) = self.run_sql("EXPLAIN QUERY PLAN " + lbdns.TABLE_QUERY.replace("?", "'a'"))
         self.assertIn("USING INDEX", plan[3])
 
     def test_values_and_columns_are_taken_as_meant(self):
@@ -4007,7 +4004,7 @@ class Printed(unittest.TestCase):
                 ("::ffff:10.0.0.1 7", seven, 7, 1.0, None, "up"),
                 ("::FFFF:a00:1,fd00::1|7", dual, 7, 1.0, None, "up"),
                 ('{"Address": "10.0.0.1", "CONNECTIONS": 17.5, "state": "UP", "weight": "1e2",'
-                 r' "pool": "\\097PI.Example.com.", "max_connections": "\\N"}',
+                 r' "pool": "API.Example.com.", "max_connections": "\\N"}',
                  seven, 18, 100, None, "up"),
                 ("fd00::1,10.0.0.1|7", dual, 7, 1.0, None, "up"),
                 ("10.0.0.1,fd00::1 7", dual, 7, 1.0, None, "up"),
