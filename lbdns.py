@@ -1959,6 +1959,13 @@ def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...
     return (columns, records) if records else fetch(database.execute(OTHERS_QUERY))
 
 
+def no_rows(pool: str, others: Sequence[str]) -> str:
+    """Say that a pool has no rows, and which others have."""
+    near = difflib.get_close_matches(pool, list(dict.fromkeys(others))[:100], 3, 0)
+    return f"no rows for {pool}" + (f"; the table has rows for {', '.join(near):.200}"
+                                    if near else "")
+
+
 def file_uri(path: str) -> str:
     """A file as SQLite's options need it."""
     return f"file:{urllib.parse.quote(path)}"
@@ -2197,19 +2204,15 @@ def worse(one: str, other: str) -> str:
     return max(one, other, key=STATES.index)
 
 
-# How records about one backend become one.
-JOINS: dict[str, Callable[[Iterable[Any]], Any]] = {
-    "connections": sum, "weight": min, "max_connections": min,
-    "state": functools.partial(functools.reduce, worse)}
-
-
-def combine(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What several records say about one backend; the oldest report is the age of the sum."""
-    given = {name: rule(record[name] for record in records if name in record)
-             for name, rule in JOINS.items() if any(name in record for record in records)}
-    _, given["updated_at"] = min(("connections" not in each, each["updated_at"])
-                                 for each in records)
-    return given
+def join(one: tuple[Row, float], other: tuple[Row, float]) -> tuple[Row, float]:
+    """What two records say about one backend; the older report is the age of the sum."""
+    (row, at), (more, since) = one, other
+    counts = [each.connections for each in (row, more) if each.connections is not None]
+    limits = [each.max_connections for each in (row, more) if each.max_connections is not None]
+    return row._replace(
+        weight=min(row.weight, more.weight), state=worse(row.state, more.state),
+        connections=sum(counts) if counts else None,
+        max_connections=min(limits, default=None)), min(at, since)
 
 
 class Feed(threading.Thread):
@@ -2260,61 +2263,51 @@ class Feed(threading.Thread):
         records, wrong = (read_command if source.command else read_sqlite)(source, pool)
         if len(records) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
-        found, others = dict[tuple[str, ...], list[dict[str, Any]]](), list[str]()
-        blamed = {self.whose(None)} if wrong else set()
+        found, others = dict[tuple[str, ...], tuple[Row, float]](), list[str]()
+        blamed, self.doubled = {self.whose(None)} if wrong else set(), ""
         for record in map(tidy, records):
             name = str(record.pop("pool", pool))
             if name.lower().removesuffix(".") != pool:
                 others.append(name)
                 continue
             try:
-                addresses, given = self.check(record, now)
-                found.setdefault(addresses, []).append(given)
+                row, at = self.check(record, now)
             except Problem as bad:
                 wrong.append(f"{record.get('address')!s:.40}: {bad}")
                 blamed.add(self.whose(record.get("address")))
-        rows = self.merge(found, wrong)
+                continue
+            if row.addresses in found:
+                row, at = join(found[row.addresses], (row, at))
+                self.doubled = (f"several about one backend, such as {row.addresses[0]}: their "
+                                "connections are added, the worst state and the smallest weight "
+                                "and limit count")
+            found[row.addresses] = row, at
+        taken = self.refuse_overlaps(found, wrong)
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
-        if not rows:
-            near = difflib.get_close_matches(pool, list(dict.fromkeys(others))[:100], 3, 0)
-            found = f"; the table has rows for {', '.join(near):.200}" if near else ""
-            raise Problem("no rows that can be used" if wrong else f"no rows for {pool}{found}")
+        if not found:
+            raise Problem("no rows that can be used" if wrong else no_rows(pool, others))
         # Where nobody knows whose a bad record is, all that are young enough stay: who was removed
         # must not stay for ever. No address stays beside a row that has it now.
         oldest = now - self.pool.stale if None in blamed else math.inf
-        taken = set(itertools.chain(*rows))
         kept = {key: row for key, row in self.rows.items()
-                if (key in blamed or row[1] > oldest) and taken.isdisjoint(key)}
-        self.rows = self.base | kept | rows
+                if (key in blamed or row[1] > oldest) and taken.keys().isdisjoint(key)}
+        self.rows = self.base | kept | found
 
-    def merge(self, found: dict[tuple[str, ...], list[dict[str, Any]]],
-              wrong: list[str]) -> dict[tuple[str, ...], tuple[Row, float]]:
-        """One row for each backend, from all records about it, whatever their order. An address is
-        one backend's only: what else has it goes to `wrong`."""
-        taken, refused = dict[str, tuple[str, ...]](), set[tuple[str, ...]]()
+    @staticmethod
+    def refuse_overlaps(found: dict[tuple[str, ...], Any],
+                        wrong: list[str]) -> dict[str, tuple[str, ...]]:
+        """Take out the backends that have an address of another, whatever their order, and say so
+        in `wrong`; returns whose each address is."""
+        taken = dict[str, tuple[str, ...]]()
         for addresses in sorted(found, key=lambda key: (len(key), key)):
             both = [each for each in addresses if each in taken]
             if both:
-                refused.add(addresses)
+                del found[addresses]
                 wrong.append(f"{','.join(addresses)}: {both[0]} is in the row of "
                              f"{','.join(taken[both[0]])}, too: delete one of them")
             else:
                 taken.update(dict.fromkeys(addresses, addresses))
-        several = [key for key, records in found.items() if len(records) > 1]
-        self.doubled = ""
-        if several:
-            self.doubled = (f"several about one backend: {','.join(several[0])} has "
-                            f"{len(found[several[0]])} (such backends: {len(several)}); their "
-                            "connections are added, the worst state and the smallest weight and "
-                            "limit count")
-        rows = {}
-        for addresses, records in found.items():
-            if addresses not in refused:
-                given = combine(records) if len(records) > 1 else records[0]
-                at = given.pop("updated_at")
-                row = self.inline.get(addresses[0]) or Row(addresses)
-                rows[addresses] = row._replace(**given), at
-        return rows
+        return taken
 
     def whose(self, address: Any) -> tuple[str, ...] | None:
         """Addresses of the backend that a bad record is about; None where it does not tell."""
@@ -2324,27 +2317,28 @@ class Feed(threading.Thread):
             return None
         return self.inline[found[0]].addresses if found[0] in self.inline else found
 
-    def check(self, record: dict[str, Any], now: float) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """The backend that a record is about and what it says, by the rules of inline backends,
-        `updated_at` as monotonic seconds; raises Problem."""
+    def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
+        """The row that a record makes, by the rules of inline backends, and since when (monotonic
+        seconds) it is so; raises Problem."""
         checker = Checker("")
         given = checker.table("", {"address": "", **record}, RECORD)
         if checker.problems:
             raise Problem(checker.problems[0])
         addresses = given.pop("address")
-        ours = [self.inline[each] for each in addresses if each in self.inline]
+        ours = {self.inline[each] for each in addresses if each in self.inline}
         if self.inline and not ours:
             raise Problem(f"{addresses[0]} is none of the config's backends")
-        if ours[1:] and ours[0] != ours[1]:
+        if len(ours) > 1:
             raise Problem(f"{' and '.join(addresses)} are two of the config's backends")
         if not ours and addresses[0].endswith("."):
             raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
-        row = ours[0] if ours else Row(addresses)
-        # At most as fresh as the poll, also where its clock is ahead of ours.
-        given["updated_at"] = min(now, time.monotonic() - time.time()
-                                  + given.get("updated_at", math.inf))
+        row = ours.pop() if ours else Row(addresses)
+        at = time.monotonic() - time.time() + given.pop("updated_at", math.inf)
+        if "connections" not in given:  # only these grow old
+            at = now
         given["state"] = worse(row.state, given.get("state", "up"))
-        return row.addresses, given
+        # At most as fresh as the poll, also where its clock is ahead of ours.
+        return row._replace(**given), min(now, at)
 
     def report(self, now: float) -> tuple[list[Row], bool, float]:
         """Its rows, without connections that are too old to be true; whether all are; the time of

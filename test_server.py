@@ -4046,13 +4046,13 @@ class Printed(unittest.TestCase):
                     feed = self.feed(pool)
                     self.assertEqual(self.poll(feed, *order), rows)
                     self.assertEqual(feed.skipped, "")
-                    self.assertRegex(feed.doubled, f"^several about one backend: .* {len(lines)}")
+                    self.assertRegex(feed.doubled, "^several about one backend, such as 10.0.0.1: ")
         feed = self.feed()
         for count in (2, 2, 1):
             self.poll(feed, *["10.0.0.1 5"] * count)
             feed.report(time.monotonic())
         said = [line.decode() for line in self.log.lines if b"backends of cat" in line]
-        self.assertRegex(said[0], "error: .*several about one backend: 10.0.0.1 has 2")
+        self.assertRegex(said[0], "error: .*several about one backend, such as 10.0.0.1: ")
         self.assertRegex(said[1], "well again after")
         self.assertEqual(len(said), 2)
 
