@@ -2432,24 +2432,22 @@ class Exchange:
         self.data = bytearray()    # what came and was not looked at yet
         self.left = CHECK_READ     # octets that may still come
         self.before = bytearray()  # the end of the body so far, with which a text may begin
-        self.pieces = 0            # that were received, or decrypted
+        self.pieces = 0            # what was received and what was read from it, counted together
         # Not by asyncio's transports: they decrypt what drips as fast as it comes, and cost twice
         # the CPU time: 1,550 us a check, against 810.
         self.received, self.to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = tls_context(probe.verify).wrap_bio(
-            self.received, self.to_send, server_hostname=probe.host
-        ) if probe.kind == "https" else None
+        self.read, self.write = self.received.read, self.to_send.write
+        if probe.kind == "https":
+            tls = tls_context(probe.verify).wrap_bio(self.received, self.to_send,
+                                                     server_hostname=probe.host)
+            self.read, self.write = tls.read, tls.write
 
     async def run(self) -> str:
         """Send the request and judge the reply: "" = good. Raises OSError."""
         probe = self.probe
         request = (f"GET {probe.path} HTTP/1.1\r\nHost: {show_host(probe)}\r\nUser-Agent: "
                    f"lbdns/{VERSION}\r\nAccept: */*\r\nConnection: close\r\n\r\n").encode()
-        if self.tls:
-            await self.over_tls(self.tls.do_handshake)
-            self.tls.write(request)
-            request = self.to_send.read()
-        await self.loop.sock_sendall(self.sock, request)
+        await self.exchange(self.write, request)  # which begins with the handshake of TLS
         for _ in range(CHECK_INTERIM):
             line = await self.until(STATUS_END)
             match = STATUS.fullmatch(line)
@@ -2529,35 +2527,32 @@ class Exchange:
         if not self.left or self.pieces > CHECK_CHUNKS:
             return False
         try:
-            piece = await (self.over_tls(self.tls.read, self.left) if self.tls
-                           else self.receive(self.left))
+            piece = await self.exchange(self.read, self.left)
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            piece = b""
+            return False
         self.left -= len(piece)
         self.data += piece
         return bool(piece)
 
-    async def over_tls(self, action: Callable[..., Any], *words: Any) -> Any:
-        """Call a method of `tls`, and again after each piece that it lacks. Raises OSError."""
+    async def exchange(self, action: Callable[[Any], Any], word: Any) -> Any:
+        """Call `read` or `write`, and again after each piece that it lacks; returns what it does.
+        Raises OSError."""
+        import asyncio
         import ssl
         while True:
             self.pieces += 1
-            try:
-                return action(*words)
-            except ssl.SSLWantReadError:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                result = action(word)
+                if result or self.received.eof:
+                    return result
+            if self.to_send.pending:
                 await self.loop.sock_sendall(self.sock, self.to_send.read())
-            piece = await self.receive(CHECK_READ)
+            if self.pieces > CHECK_PIECES:
+                await asyncio.sleep(CHECK_PAUSE)
+            piece = await self.loop.sock_recv(self.sock, CHECK_READ)
             self.received.write(piece)
             if not piece:
                 self.received.write_eof()
-
-    async def receive(self, most: int) -> bytes:
-        """Wait for a piece of at most so many octets; b"" = the end. Raises OSError."""
-        import asyncio
-        self.pieces += 1
-        if self.pieces > CHECK_PIECES:
-            await asyncio.sleep(CHECK_PAUSE)
-        return await self.loop.sock_recv(self.sock, most)
 
 
 @functools.cache
