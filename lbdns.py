@@ -2215,12 +2215,12 @@ def join(one: tuple[Row, float], other: tuple[Row, float]) -> tuple[Row, float]:
         max_connections=min(limits, default=None)), min(at, since)
 
 
-class Feed(threading.Thread):
+class Feed:
     """A pool's source. Its thread polls it, again and again, and keeps the last good rows. Where
     the config is the source, which never changes, it is not started."""
     def __init__(self, pool: PoolConfig, source: Source, log: Log) -> None:
-        super().__init__(daemon=True)
         self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
+        self.thread: threading.Thread | None = None
         self.origin = f"{source.name:.80}"  # for the log
         # When the last good poll began, or this; what the config says does not grow old.
         self.good = time.monotonic() if pool.source else math.inf
@@ -2565,19 +2565,18 @@ def tls_context(verify: bool) -> Any:
     return context
 
 
-class Checks(threading.Thread):
+class Checks:
     """Makes the checks: a thread with an asyncio loop, in which each check is a task.
 
     The other side, `want` and what looks at the targets, is the monitor's own thread.
     """
     def __init__(self, memo: dict[str, tuple[str, int, str, float]]) -> None:
-        super().__init__(daemon=True)
         self.memo = memo           # of an earlier monitor: health, count, reason, anchor by key
         self.targets: dict[tuple[str, Probe], Target] = {}
         self.new: list[Target] = []  # to be taken up by the thread
-        self.due: list[tuple[float, int, Target]] = []  # heap: monotonic seconds of the next start
-        self.order = itertools.count()  # among equals
+        self.due: list[tuple[float, int, Target]] = []  # heap: when it starts next, its id, itself
         self.changes = 0           # a number that is another one when anything has changed
+        self.thread: threading.Thread | None = None
         self.lacking = ""          # why there is no thread to make them
 
     def want(self, keys: Iterable[tuple[str, Probe]], now: float) -> None:
@@ -2617,25 +2616,20 @@ class Checks(threading.Thread):
         """What keeps checks from being made; raises RuntimeError when nobody makes them."""
         if self.lacking:
             return self.lacking
-        if self.ident and not self.is_alive():
+        if self.thread and not self.thread.is_alive():
             raise RuntimeError("the health checks ended")  # so that a new monitor begins them anew
         found = [each for each in self.targets.values() if each.trouble]
         return (f"{len(found)} of {len(self.targets)} cannot be made, such as "
                 f"{show_check(found[0].probe, found[0].address)}: {found[0].trouble}"
                 if found else "")
 
-    def start(self) -> None:
-        """Begin; raises ImportError here, where it is told."""
+    def run(self) -> None:
+        """The thread."""
         import asyncio
         import concurrent.futures
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.room = asyncio.Semaphore(max(1, soft - CHECK_RESERVE))
         self.threads = concurrent.futures.ThreadPoolExecutor(CHECK_THREADS)
-        super().start()
-
-    def run(self) -> None:
-        """The thread."""
-        import asyncio
         asyncio.run(self.work())
 
     async def work(self) -> None:
@@ -2647,7 +2641,7 @@ class Checks(threading.Thread):
             while True:
                 while self.new:
                     target = self.new.pop(0)
-                    heapq.heappush(self.due, (target.first, next(self.order), target))
+                    heapq.heappush(self.due, (target.first, id(target), target))
                 while self.due and self.due[0][0] < time.monotonic() + CHECK_TICK:
                     due, _, target = heapq.heappop(self.due)
                     tasks.create_task(self.follow(target, due))
@@ -2665,7 +2659,7 @@ class Checks(threading.Thread):
             else:  # one that takes all of the interval is followed by the next at once
                 due += max(interval, (time.monotonic() - due) // interval * interval)
             if due > time.monotonic():
-                heapq.heappush(self.due, (due, next(self.order), target))
+                heapq.heappush(self.due, (due, id(target), target))
                 return
 
     async def check(self, target: Target) -> str | None:
@@ -2929,7 +2923,7 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
         os.nice(5)  # where processors are short, answers come first
     prepare_commands(config, life.generation.commands, log)
     watches, last, moment = make_watches(config, before, life, log), "", tuple[float, ...]()
-    checks, limit = watches[0].checks, life.beat() + first_round(watches)
+    checks, limit = watches[0].checks, life.beat() + FIRST_LIMIT
     while not life.wait(PUBLISH):
         now, seen = life.beat(), moment
         moment = int(now), now > limit, checks.changes, *(watch.feed.polls for watch in watches)
@@ -2946,33 +2940,26 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
         log.flush()
 
 
-def first_round(watches: Sequence[Watch]) -> float:
-    """Return the seconds that the first round of polls and checks may take."""
-    polls = [watch.feed.source.timeout + 1 for watch in watches if watch.pool.source]
-    timeouts = [watch.pool.check.timeout + 1 for watch in watches if watch.pool.check]
-    return min(FIRST_LIMIT, max(polls, default=0) + max(timeouts, default=0))
-
-
 def start_threads(watches: Sequence[Watch]) -> None:
     """Start what makes checks and polls and does not run yet. Where there are too many threads, it
-    costs only those of a source or of all checks, is said, and tried again each second."""
+    costs only those of a source or of all checks, is logged, and tried again each second."""
     for watch in watches:
-        if watch.pool.check and watch.checks.ident is None:
-            watch.checks.lacking = start_thread(watch.checks)
-        if watch.pool.source and watch.feed.ident is None:
-            why = start_thread(watch.feed)
+        if watch.pool.check and watch.checks.thread is None:
+            watch.checks.thread, watch.checks.lacking = start_thread(watch.checks.run)
+        if watch.pool.source and watch.feed.thread is None:
+            watch.feed.thread, why = start_thread(watch.feed.run)
             if why:  # as a poll that failed
                 watch.feed.trouble, watch.feed.polls = why, watch.feed.polls + 1
 
 
-def start_thread(thread: threading.Thread) -> str:
-    """Start a thread; returns why it cannot be had, "" = it runs."""
+def start_thread(run: Callable[[], None]) -> tuple[threading.Thread | None, str]:
+    """Start a thread; returns it, or None and why it cannot be had."""
     try:
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
     except RuntimeError as bad:
-        threading.Thread.__init__(thread, daemon=True)  # else Python 3.13 starts it never again
-        return f"{bad}; {MORE_TASKS}"
-    return ""
+        return None, f"{bad}; {MORE_TASKS}"
+    return thread, ""
 
 
 def make_snapshot(watches: Sequence[Watch], now: float) -> str:
