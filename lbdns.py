@@ -1916,10 +1916,12 @@ Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the
 Records = tuple[list[dict[str, Any]], list[str]]
 
 
-def read_sqlite(source: Source, pool: str) -> Records:
-    """Poll a file; raises Problem."""
+def read_sqlite(source: Source, pool: str, makes: bool) -> Records:
+    """Poll a file, and make its table first where that is wanted; raises Problem."""
     path = source.name
     try:
+        if makes:
+            make_table(path)
         if locks_out(path) and is_in_wal_mode(path):
             raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
                           "without locking out its writers: run PRAGMA journal_mode = DELETE on it "
@@ -1972,19 +1974,17 @@ def file_uri(path: str) -> str:
 
 
 def make_table(path: str) -> None:
-    """Make the table where there is no file, or an empty one; raises Problem. A file that is made
-    here may be written by its group, whatever the umask: SQLite gives the journals its mode."""
-    try:
-        if os.path.exists(path) and os.path.getsize(path):
-            return
-        with contextlib.suppress(FileExistsError):
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            os.fchmod(file, 0o664)
-            os.close(file)
-        with contextlib.closing(sqlite3.connect(file_uri(path) + "?mode=rw", uri=True)) as database:
-            database.execute(SCHEMA)
-    except (OSError, sqlite3.Error) as bad:
-        raise Problem(explain(bad, path)) from None
+    """Make the table where there is no file, or an empty one; raises OSError, sqlite3.Error. A file
+    that is made here may be written by its group, whatever the umask: SQLite gives the journals its
+    mode."""
+    if os.path.exists(path) and os.path.getsize(path):
+        return
+    with contextlib.suppress(FileExistsError):
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        os.fchmod(file, 0o664)
+        os.close(file)
+    with contextlib.closing(sqlite3.connect(file_uri(path) + "?mode=rw", uri=True)) as database:
+        database.execute(SCHEMA)
 
 
 def locks_out(path: str) -> bool:
@@ -2054,7 +2054,7 @@ def explain_file(path: str) -> str:
     return ""
 
 
-def read_command(source: Source, pool: str) -> Records:
+def read_command(source: Source) -> Records:
     """Poll a command: one backend a line, blank lines and comments (#) left out, or all of them
     as one JSON array; raises Problem."""
     code, octets, errors = run_command(source.command, source.timeout)
@@ -2103,14 +2103,13 @@ def tidy(record: dict[str, Any]) -> dict[str, Any]:
             word = word.decode("utf-8", "replace")
         if isinstance(word, str):
             word = word.strip()
-        if word is None or word in ("", r"\N") or str(word).upper() == "NULL":
-            continue
-        if column in NUMBERS and isinstance(word, str) and re.fullmatch(NUMBER, word):
-            number = float(word)
-            word = int(number) if number.is_integer() else number
-        elif column == "state" and isinstance(word, str):
-            word = word.lower()
-        found[column] = word
+            if column in NUMBERS and re.fullmatch(NUMBER, word):
+                number = float(word)
+                word = int(number) if number.is_integer() else number
+            elif column == "state":
+                word = word.lower()
+        if str(word).upper() not in ("", "NONE", "NULL", r"\N"):
+            found[column] = word
     return found
 
 
@@ -2221,6 +2220,7 @@ class Feed:
     def __init__(self, pool: PoolConfig, source: Source, log: Log) -> None:
         self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
         self.thread: threading.Thread | None = None
+        self.lacking = ""  # why there is no thread to poll it
         self.origin = f"{source.name:.80}"  # for the log
         # When the last good poll began, or this; what the config says does not grow old.
         self.good = time.monotonic() if pool.source else math.inf
@@ -2257,10 +2257,11 @@ class Feed:
     def poll(self, now: float) -> None:
         """Read the source once; a bad record is passed over, and its last good row stays."""
         source, pool = self.source, self.pool.name
-        if self.makes and not source.command and source.query is None:
-            make_table(source.name)
+        if source.command:
+            records, wrong = read_command(source)
+        else:
+            records, wrong = read_sqlite(source, pool, self.makes and source.query is None)
             self.makes = False
-        records, wrong = (read_command if source.command else read_sqlite)(source, pool)
         if len(records) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
         found, others = dict[tuple[str, ...], tuple[Row, float]](), list[str]()
@@ -2350,7 +2351,7 @@ class Feed:
         pool, path, trouble = f"pool {self.pool.name}", self.origin, self.log.trouble
         self.unknown = f"load unknown (time {self.times})" * stale
         hangs = now - self.begun > self.source.every + 2 * self.source.timeout
-        trouble(f"{pool}: {path}", "a poll hangs" if hangs else self.trouble)
+        trouble(f"{pool}: {path}", self.lacking or ("a poll hangs" if hangs else self.trouble))
         trouble(f"{pool}: rows of {path}", self.skipped)
         trouble(f"{pool}: backends of {path}", self.doubled)
         trouble(f"{pool}: load",
@@ -2376,9 +2377,6 @@ def show_check(probe: Probe, address: str) -> str:
 
 class Target:
     """What is checked, for all pools and workers: an address, in some way."""
-    __slots__ = ("address", "anchor", "count", "first", "health", "key", "probe", "reason",
-                 "trouble", "wanted")
-
     def __init__(self, address: str, probe: Probe) -> None:
         self.address, self.probe = address, probe
         self.key = json.dumps([address, probe])  # by which the next monitor knows it
@@ -2756,7 +2754,7 @@ class Watch:
         # Whether time alone changes it: reports grow old, resolvers forget.
         self.ages = bool(pool.source) or any(row.state == "drain" for row in pool.backends)
         self.keys: list[tuple[str, Probe]] = []    # of its targets,
-        self.aimed: int = False                    # once it has been polled
+        self.aimed = False                         # once it has been polled, or cannot be
         self.seen: tuple[Any, ...] = ()            # what decided when it was looked at,
         self.status = self.line = ""               # what it showed then
         self.known: dict[str, Past] | None = None  # by address
@@ -2765,14 +2763,15 @@ class Watch:
 
     def aim(self) -> list[tuple[str, Probe]]:
         """Find out what is to be checked."""
-        self.aimed = self.feed.polls or not self.pool.source  # before the rows, which come first
+        # Looked at before the rows, which come first.
+        self.aimed = bool(self.feed.polls or self.feed.lacking or not self.pool.source)
         self.keys = [(address, self.pool.check) for row, _ in self.feed.rows.values()
                      for address in row.addresses if self.pool.check]
         return self.keys
 
     def ready(self) -> bool:
         """Whether the first poll and the first checks are done."""
-        return bool(self.aimed) and all(map(self.checks.health, self.keys))
+        return self.aimed and all(map(self.checks.health, self.keys))
 
     def fails(self, address: str) -> bool:
         """Whether it fails its check, or has not been checked yet."""
@@ -2943,23 +2942,16 @@ def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
 def start_threads(watches: Sequence[Watch]) -> None:
     """Start what makes checks and polls and does not run yet. Where there are too many threads, it
     costs only those of a source or of all checks, is logged, and tried again each second."""
-    for watch in watches:
-        if watch.pool.check and watch.checks.thread is None:
-            watch.checks.thread, watch.checks.lacking = start_thread(watch.checks.run)
-        if watch.pool.source and watch.feed.thread is None:
-            watch.feed.thread, why = start_thread(watch.feed.run)
-            if why:  # as a poll that failed
-                watch.feed.trouble, watch.feed.polls = why, watch.feed.polls + 1
-
-
-def start_thread(run: Callable[[], None]) -> tuple[threading.Thread | None, str]:
-    """Start a thread; returns it, or None and why it cannot be had."""
-    try:
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-    except RuntimeError as bad:
-        return None, f"{bad}; {MORE_TASKS}"
-    return thread, ""
+    works: list[Feed | Checks] = [watch.feed for watch in watches if watch.pool.source]
+    works += [watch.checks for watch in watches if watch.pool.check][:1]
+    for work in works:
+        if work.thread is None:
+            thread = threading.Thread(target=work.run, daemon=True)
+            try:
+                thread.start()
+                work.thread, work.lacking = thread, ""
+            except RuntimeError as bad:
+                work.lacking = f"{bad}; {MORE_TASKS}"
 
 
 def make_snapshot(watches: Sequence[Watch], now: float) -> str:

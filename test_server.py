@@ -3519,10 +3519,9 @@ class Sources(unittest.TestCase):
         path = self.server.folder / "empty.db"
         path.touch()
         source = lbdns.Source(str(path), None, (), 1.0, 2.0)
-        lbdns.make_table(str(path))
-        self.assertEqual(lbdns.read_sqlite(source, "api.example.com"), ([], []))
+        self.assertEqual(lbdns.read_sqlite(source, "api.example.com", True), ([], []))
         Database(path).fill("10.0.0.1")
-        records, _ = lbdns.read_sqlite(source, "api.example.com")
+        records, _ = lbdns.read_sqlite(source, "api.example.com", False)
         self.assertEqual(records[0]["address"], "10.0.0.1")
 
     def test_row_21_changes_show_within_the_interval_and_a_second(self):
@@ -4170,7 +4169,7 @@ class Printed(unittest.TestCase):
                              ("exit 1", "exit code 1"), ("kill -9 $$", "exit code -9"),
                              (r"printf '\377\033[2J' >&2; exit 1", "exit code 1: \ufffd\x1b[2J")):
             with self.assertRaises(lbdns.Problem) as caught:
-                lbdns.read_command(lbdns.Source("", None, ("sh", "-c", script), 1.0, 5.0), "x")
+                lbdns.read_command(lbdns.Source("", None, ("sh", "-c", script), 1.0, 5.0))
             self.assertEqual(str(caught.exception), says)
 
     def test_row_22_what_is_believed_without_being_told_is_three_intervals(self):
