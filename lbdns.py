@@ -2587,13 +2587,12 @@ class Checks:
         fresh = [Target(*key) for key in wanted if key not in self.targets]
         for at, target in enumerate(fresh):
             interval = target.probe.interval
+            target.first = now + at * min(CHECK_SPREAD, CHECK_FIRST / len(fresh))
+            target.anchor = target.first + interval * (at + 1) / len(fresh)
             if target.key in self.memo:
                 memo = self.memo.pop(target.key)
                 target.health, target.count, target.reason, target.anchor = memo
                 target.first = now + (target.anchor - now) % interval
-            else:
-                target.first = now + at * min(CHECK_SPREAD, CHECK_FIRST / len(fresh))
-                target.anchor = target.first + interval * (at + 1) / len(fresh)
             self.targets[target.address, target.probe] = target
         self.new += fresh
 
@@ -2726,7 +2725,7 @@ class Checks:
 
 
 def is_watched(pool: PoolConfig) -> bool:
-    """Whether there is anything about a pool that changes, or that is to be told."""
+    """Whether there is anything about a pool that changes, or that is to be shown."""
     return bool(pool.source or pool.check or any(row.state == "drain" for row in pool.backends))
 
 
@@ -2892,7 +2891,8 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
     memory: dict[str, Any] = {"targets": {}, "pools": {}, **json.loads(memo)}
     known = {line[0]: line for line in map(read_line, lines)}
     checks, watches = Checks(memory["targets"]), []
-    polled = {pool.source.name for pool in before.pools.values() if pool.source}
+    polled = {pool.source.name for pool in before.pools.values()
+              if pool.source and pool.name in known}
     for owner, pool in config.pools.items():
         if not is_watched(pool):
             continue
@@ -2903,11 +2903,10 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
             watch.known = {address: Past(*each) for address, each in past.items()}
         if pool.source and pool.name in known:
             watch.feed.take(*known[pool.name])
-        if pool.source and (known or before is not config):
-            watch.feed.makes = pool.source.name not in polled
+        watch.feed.makes = watch.feed.source.name not in polled
+        watch.kept = max(pool.ttl, before.pools.get(owner, pool).ttl)
         if before is not config:  # a reload: its processes may answer TCP clients for a while
             watch.overlap = life.beat() + RETIRE_LIMIT
-            watch.kept = max(pool.ttl, before.pools[owner].ttl if owner in before.pools else 0)
     return watches
 
 
@@ -4243,12 +4242,11 @@ class Checker:
 
     def query(self, where: str, query: str) -> None:
         """Note why a query of SQL cannot work, as far as that shows without its tables."""
-        for parameter in re.findall(SQL, query, re.DOTALL):
-            if parameter not in ("", ":pool"):
-                self.problem(where, f".query = {query!r:.80}: {parameter}: the one parameter is "
-                             ":pool, the name of the pool")
-                return
+        parameters = set(re.findall(SQL, query, re.DOTALL)) - {"", ":pool"}
         try:
+            if parameters:
+                raise Problem(f"{parameters.pop()}: the one parameter is :pool, the name of the "
+                              "pool")
             with contextlib.closing(sqlite3.connect(":memory:")) as database:
                 database.execute("EXPLAIN " + query, {"pool": ""})
         except (sqlite3.Error, sqlite3.Warning, ValueError) as bad:
