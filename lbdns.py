@@ -2017,8 +2017,9 @@ def user_name(number: int) -> str:
 
 def explain(bad: Exception, path: str) -> str:
     """Say why a table cannot be read, or made."""
-    unusable = isinstance(bad, OSError) or re.search("unable to open|readonly", str(bad))
-    reason = explain_file(path) if unusable or os.path.isdir(path) else ""
+    reason = ""
+    if isinstance(bad, OSError) or re.search("unable to open|readonly|disk I/O", str(bad)):
+        reason = explain_file(path)
     return "unable to open database file" + reason if reason else str(bad)
 
 
@@ -2083,10 +2084,12 @@ def parse_row(line: str) -> dict[str, Any]:
     if line[0] == "{":
         record: dict[str, Any] = json.loads(line)
     else:
-        mark = next((each for each in "|\t" if each in line), None)
-        if mark is None and (re.search(r",\s|\s,", line) or not re.search(r"\s", line)):
+        mark = r"\s+"
+        if re.search(r"[|\t]", line):
+            mark = r"[|\t]"
+        elif re.search(r",\s|\s,|^\S*$", line):
             mark = ","
-        fields = [each.strip() for each in line.split(mark)]
+        fields = [each.strip() for each in re.split(mark, line)]
         if len(fields) > len(COLUMNS):
             raise Problem(f"more columns than {', '.join(COLUMNS)}")
         record = dict(zip(COLUMNS, fields, strict=False))
@@ -2312,11 +2315,10 @@ class Feed:
 
     def whose(self, address: Any) -> tuple[str, ...] | None:
         """Addresses of the backend that a bad record is about; None where it does not tell."""
-        try:
-            found = backend_address(address)
-        except Problem:
-            return None
-        return self.inline[found[0]].addresses if found[0] in self.inline else found
+        with contextlib.suppress(Problem):
+            addresses = backend_address(address)
+            return self.inline.get(addresses[0], Row(addresses)).addresses
+        return None
 
     def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
         """The row that a record makes, by the rules of inline backends, and since when (monotonic
@@ -2424,9 +2426,8 @@ class Exchange:
     have to begin anew with each piece, and takes the first 103 for the reply.
     """
     def __init__(self, probe: Probe, sock: socket.socket) -> None:
-        import asyncio
         import ssl
-        self.probe, self.sock, self.loop = probe, sock, asyncio.get_running_loop()
+        self.probe, self.sock = probe, sock
         self.data = bytearray()    # what came and was not looked at yet
         self.left = CHECK_READ     # octets that may still come
         self.before = bytearray()  # the end of the body so far, with which a text may begin
@@ -2537,6 +2538,7 @@ class Exchange:
         Raises OSError."""
         import asyncio
         import ssl
+        loop = asyncio.get_running_loop()
         while True:
             self.pieces += 1
             with contextlib.suppress(ssl.SSLWantReadError):
@@ -2544,10 +2546,10 @@ class Exchange:
                 if result or self.received.eof:
                     return result
             if self.to_send.pending:
-                await self.loop.sock_sendall(self.sock, self.to_send.read())
+                await loop.sock_sendall(self.sock, self.to_send.read())
             if self.pieces > CHECK_PIECES:
                 await asyncio.sleep(CHECK_PAUSE)
-            piece = await self.loop.sock_recv(self.sock, CHECK_READ)
+            piece = await loop.sock_recv(self.sock, CHECK_READ)
             self.received.write(piece)
             if not piece:
                 self.received.write_eof()
@@ -2820,24 +2822,24 @@ class Watch:
 
     def log_states(self, rows: list[Row], answered: set[str], now: float) -> None:
         """One line for each address that came, went or changed its state."""
-        first, known, lines = self.known is None, self.known or {}, []
+        first, known = self.known is None, self.known or {}
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
         if first and self.pool.source:
             self.log.change(f"{self.title}: {len(rows)} backends, read from {self.feed.origin}")
-        self.known = {}
+        self.known, lines = {}, []
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
             new = self.compare(old, address, state, address in answered, now)
             if new.state != "absent":
                 self.known[address] = new
-            if not (first and new.state == "up"):
-                lines.append(self.explain(address, old, new, now))
-        lines = list(filter(None, lines))
-        for line in lines[:LOG_BURST]:
-            self.log.change(f"{self.title}: backend {line}")
+            line = self.explain(address, old, new, now)
+            if line and not (first and new.state == "up"):
+                lines.append(f"backend {line}")
         if len(lines) > LOG_BURST:
-            self.log.change(f"{self.title}: and {len(lines) - LOG_BURST} more changes")
+            lines[LOG_BURST:] = [f"and {len(lines) - LOG_BURST} more changes"]
+        for line in lines:
+            self.log.change(f"{self.title}: {line}")
 
     def compare(self, old: Past, address: str, state: str, answered: bool, now: float) -> Past:
         """What there is to know of an address now. One that drains may fail its check: nobody is
