@@ -2060,8 +2060,7 @@ def read_command(source: Source) -> Records:
     as one JSON array; raises Problem."""
     code, octets, errors = run_command(source.command, source.timeout)
     if code:
-        said = errors.decode("utf-8", "replace").strip().partition("\n")[0]
-        raise Problem(f"exit code {code}" + f": {said:.200}" * bool(said))
+        raise Problem(show_end(code, errors))
     octets = octets.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
     lines, records, wrong = octets.split(b"\n"), list[dict[str, Any]](), list[str]()
     if octets.lstrip()[:1] == b"[":
@@ -2145,6 +2144,13 @@ def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, byt
             kill_group(process.pid)
             COMMANDS[place] = 0
     return process.returncode, bytes(outputs[0]), bytes(outputs[1])
+
+
+def show_end(code: int, said: bytes) -> str:
+    """How a program ended, with the first line that it said."""
+    line = said.decode("utf-8", "replace").strip().partition("\n")[0]
+    end = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{end}: {line:.{CHECK_TEXT}}" if line else end
 
 
 def read_outputs(ended: Callable[[], int | None], selector: selectors.BaseSelector,
@@ -2268,7 +2274,8 @@ class Feed:
         if len(records) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
         found, others = dict[tuple[str, ...], tuple[Row, float]](), list[str]()
-        blamed, self.doubled = {self.whose(None)} if wrong else set(), ""
+        blamed: set[tuple[str, ...] | None] = {None} if wrong else set()
+        self.doubled = ""
         for record in map(tidy, records):
             name = str(record.pop("pool", pool))
             if name.lower().removesuffix(".") != pool:
@@ -2510,15 +2517,15 @@ class Exchange:
         """Take what comes up to such an end, looking at each octet once; b"" = the reply's own end
         came first. Raises OSError."""
         looked = 0
-        match = end.search(self.data)
-        while match is None:
+        while True:
+            match = end.search(self.data, looked)
+            if match:
+                taken = bytes(self.data[:match.end()])
+                del self.data[:match.end()]
+                return taken
             looked = max(0, len(self.data) - 3)  # a pattern may have begun
             if not await self.fill():
                 return b""
-            match = end.search(self.data, looked)
-        taken = bytes(self.data[:match.end()])
-        del self.data[:match.end()]
-        return taken
 
     async def fill(self) -> bool:
         """Wait for more of the reply; returns whether there is more to look at. Raises OSError."""
@@ -2701,11 +2708,7 @@ class Checks:
             if isinstance(bad.__context__, OSError):  # it says nothing of the backend
                 raise
             return str(bad)
-        says = (out.strip() or err.strip()).decode("utf-8", "replace").partition("\n")[0]
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if says:
-            how += f": {says:.{CHECK_TEXT}}"
-        return how if code else ""
+        return show_end(code, out.strip() or err) if code else ""
 
     async def connect(self, target: Target) -> str:
         """One check over the network; raises OSError."""

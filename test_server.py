@@ -4166,7 +4166,7 @@ class Printed(unittest.TestCase):
 
     def test_row_21_exit_codes_are_told_with_the_first_words(self):
         for script, says in (("echo oops >&2; echo more >&2; exit 3", "exit code 3: oops"),
-                             ("exit 1", "exit code 1"), ("kill -9 $$", "exit code -9"),
+                             ("exit 1", "exit code 1"), ("kill -9 $$", "signal 9"),
                              (r"printf '\377\033[2J' >&2; exit 1", "exit code 1: \ufffd\x1b[2J")):
             with self.assertRaises(lbdns.Problem) as caught:
                 lbdns.read_command(lbdns.Source("", None, ("sh", "-c", script), 1.0, 5.0))
