@@ -2216,7 +2216,7 @@ def join(one: tuple[Row, float], other: tuple[Row, float]) -> tuple[Row, float]:
     """What two records say about one backend; the older report is the age of the sum."""
     (row, at), (more, since) = one, other
     counts = [each.connections for each in (row, more) if each.connections is not None]
-    limits = [each.max_connections for each in (row, more) if each.max_connections is not None]
+    limits = filter(None, (row.max_connections, more.max_connections))
     return row._replace(
         weight=min(row.weight, more.weight), state=worse(row.state, more.state),
         connections=sum(counts) if counts else None,
@@ -2373,7 +2373,7 @@ class Feed:
 # What says something of this host and nothing of the backend.
 LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.ENETUNREACH,
          errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES}
-NO_SNAPSHOT = b"\n{}"  # what there is before the first
+NO_SNAPSHOT = b'\n{"targets": {}, "pools": {}}'  # what there is before the first
 MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 
 
@@ -2893,7 +2893,7 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
     """What the monitor watches, as far as it is known from an earlier one: a reload or a crash
     forgets neither load nor health."""
     _, memo, *lines = life.generation.read()[1].decode().split("\n")
-    memory: dict[str, Any] = {"targets": {}, "pools": {}, **json.loads(memo)}
+    memory: dict[str, Any] = json.loads(memo)
     known = {line[0]: line for line in map(read_line, lines)}
     checks, watches = Checks(memory["targets"]), []
     polled = {pool.source.name for pool in before.pools.values()
