@@ -2275,7 +2275,7 @@ class Feed:
             raise Problem(f"more than {ROWS_MAX} rows")
         found, others = dict[tuple[str, ...], tuple[Row, float]](), list[str]()
         blamed: set[tuple[str, ...] | None] = {None} if wrong else set()
-        self.doubled = ""
+        doubled = ""
         for record in map(tidy, records):
             name = str(record.pop("pool", pool))
             if name.lower().removesuffix(".") != pool:
@@ -2289,11 +2289,12 @@ class Feed:
                 continue
             if row.addresses in found:
                 row, at = join(found[row.addresses], (row, at))
-                self.doubled = (f"several about one backend, such as {row.addresses[0]}: their "
-                                "connections are added, the worst state and the smallest weight "
-                                "and limit count")
+                doubled = (f"several about one backend, such as {row.addresses[0]}: their "
+                           "connections are added, the worst state and the smallest weight and "
+                           "limit count")
             found[row.addresses] = row, at
         taken = self.refuse_overlaps(found, wrong)
+        self.doubled = doubled
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not found:
             raise Problem("no rows that can be used" if wrong else no_rows(pool, others))
