@@ -3931,18 +3931,14 @@ def quote_names(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The entries of [zones] or [pools]. Without its quotes [pools.api.example.com] is a table in
     a table in a table: it becomes an entry of the whole name."""
     for name, value in table.items():
-        inner: dict[str, Any] = {}
+        inner = {}
         if isinstance(value, dict) and "." not in name:  # a name with a dot had its quotes
-            inner = {word: each for word, each in value.items() if isinstance(each, dict)}
-        for word in "source", "check":  # are tables themselves, but hold none
-            if not any(isinstance(each, dict) for each in inner.get(word, {}).values()):
-                inner.pop(word, None)
+            inner = {word: each for word, each in value.items()
+                     if isinstance(each, dict) and word not in POOL}
         for word, each in quote_names(inner):
             yield f"{name}.{word}", each
         if not inner:
             yield name, value
-        elif value.keys() - inner.keys():
-            yield name, {word: each for word, each in value.items() if word not in inner}
 
 
 class Checker:

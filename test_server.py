@@ -2459,8 +2459,6 @@ class ConfigCheck(unittest.TestCase):
                       "[pools.api.example.com.check]\nurl = 'tcp://:1'"),
                 (API, "[pools]\napi.example.com.backends = ['1.2.3.4']"),
                 (API, "[pools]\napi = { example = { com = { backends = ['1.2.3.4'] } } }"),
-                ('pools."a.check.example.com"',
-                 "[pools.a.check.example.com]\nbackends = ['1.2.3.4']"),
                 ('zones."source.net"', "[zones.source.net]")):
             self.check(f"{text}\n[{ZED}]", says.format(name))
         self.assertEqual(self.problems(
