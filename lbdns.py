@@ -3959,17 +3959,12 @@ class Checker:
         self.warnings.append(f"{self.file}: {path}{says}")
 
     def text(self, path: str, file: str, errors: str = "strict") -> str:
-        """What a file beside the config holds, without a byte order mark; `errors` is decode's."""
+        """What a file beside the config holds, "" if it cannot be read; `errors` is decode's."""
         try:
-            octets = (self.folder / file).read_bytes()
-            return octets.decode("utf-8", errors).removeprefix("\ufeff")
-        except UnicodeDecodeError as bad:
-            line = 1 + octets.count(b"\n", 0, bad.start)
-            self.problem(path, f" = {file!r} line {line}: octet 0x{octets[bad.start]:02x} is not "
-                               "UTF-8; save the file as UTF-8")
-        except (OSError, ValueError) as bad:
-            self.problem(path, f" = {file!r}: {getattr(bad, 'strerror', None) or bad}")
-        return ""
+            return read_text(self.folder / file, errors)
+        except Problem as bad:
+            self.problem(path, f" = {file!r}: {bad}")
+            return ""
 
     def table(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
         """The values of a table that pass their checks."""
@@ -4314,40 +4309,39 @@ class Checker:
                 yield row
 
 
+def read_text(path: pathlib.Path, errors: str = "strict") -> str:
+    """What a file holds, without a byte order mark; raises Problem. `errors` is decode's."""
+    try:
+        octets = path.read_bytes()
+        return octets.decode("utf-8", errors).removeprefix("\ufeff")
+    except UnicodeDecodeError as bad:
+        line = 1 + octets.count(b"\n", 0, bad.start)
+        raise Problem(f"line {line}: octet 0x{octets[bad.start]:02x} is not UTF-8; save the file "
+                      "as UTF-8") from None
+    except (OSError, ValueError) as bad:  # ValueError: a NUL in the path
+        raise Problem(getattr(bad, "strerror", None) or bad) from None
+
+
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
     text = ""
     try:
-        text = pathlib.Path(file).read_text("utf-8").removeprefix("\ufeff")
+        text = read_text(pathlib.Path(file))
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as bad:
         raise ConfigError(f"{file}: {explain_toml(text, str(bad))}") from None
-    except UnicodeDecodeError as bad:
-        line = bad.object.count(b"\n", 0, bad.start) + 1
-        raise ConfigError(f"{file}: line {line}: {bad.object[bad.start]:#x} is no UTF-8, which a "
-                          "config must be") from None
-    except (OSError, ValueError, RecursionError) as bad:  # ValueError: of int()
-        raise ConfigError(f"{file}: {getattr(bad, 'strerror', None) or bad}") from None
+    except (ValueError, RecursionError) as bad:  # ValueError: Problem, and what int() refuses
+        raise ConfigError(f"{file}: {bad}") from None
     return Checker(file).config(document)
 
 
 def explain_toml(text: str, says: str) -> str:
-    """Say where a text is no TOML, in the words of tomllib, with the line and a remedy."""
-    what, _, place = says.rstrip(")").partition(" (at ")
-    lines = text.rstrip().split("\n")
-    found = re.match("line ([0-9]+)", place)
-    number = int(found[1]) if found else len(lines)  # "at end of document"
-    line = lines[min(number, len(lines)) - 1].strip()
-    header = re.match(r"\[(zones|pools)\.([^\[\]]+)\]", line)
-    key = {**TOP, **ZONE, **POOL}.get(line.partition("=")[0].strip())
-    remedy = ""
-    if header and "Cannot" not in what:
-        name = header[2].strip("\"' ")
-        remedy = f'; put the name in quotes: [{header[1]}."{name}"]'
-    elif key is not None and "Cannot" not in what:
-        example = key.example.removeprefix("# ").partition("\n")[0]
-        remedy = f"; write text in quotes and lists in brackets, such as {example}"
-    return f"line {number}: {what}: {line:.100}{remedy}"
+    """Say why a text is no TOML in the words of tomllib, with the line and a remedy."""
+    place = re.search("line ([0-9]+)", says)  # or "at end of document"
+    line = text.split("\n")[int(place[1]) - 1] if place else text.rstrip().rpartition("\n")[2]
+    remedy = ('; write text and names in quotes, and lists in brackets: listen = ["[::]:53"], '
+              '[pools."api.example.com"]')
+    return f"{says}: {line.strip():.100}{'' if 'Cannot' in says else remedy}"
 
 
 # ---- 13. Command line --------------------------------------------------------------------------
