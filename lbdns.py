@@ -3984,8 +3984,15 @@ class Checker:
         return found
 
     def full(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
-        """The same, with the defaults of what is absent or wrong."""
-        return {name: key.default for name, key in keys.items()} | self.table(path, value, keys)
+        """The same, with the defaults of what is absent or wrong. Warns of names that were meant
+        to be within the zone, such as "ns1": those of keys are whole."""
+        found = self.table(path, value, keys)
+        for key in found.keys() & {"ns", "contact", "address"}:
+            for name in value[key] if isinstance(value[key], list) else [value[key]]:
+                if re.fullmatch(r"[\w-]+", name):
+                    self.warn(path, f".{key} = {name!r}: stands for {name}. itself, since names in "
+                              f"keys are whole; write all of it, such as {name}.example.com.")
+        return {name: key.default for name, key in keys.items()} | found
 
     def named(self, path: str, value: dict[str, Any]) -> Iterator[tuple[str, bytes, Any]]:
         """Path, lower-case name and value of each entry of [zones] or [pools]; no name twice."""
@@ -4052,8 +4059,6 @@ class Checker:
         for word, rtype in (("ns", wire.NS), *((each, wire.SOA) for each in ("contact", *timers))):
             if rtype in node and isinstance(value, dict) and word in value:
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
-            if word in ("ns", "contact") and isinstance(value, dict):
-                self.warn_of_relative(f"{where}.{word}", value.get(word), zone)
         servers = tuple({each.lower(): each for each in keys["ns"] or [b"\x03ns1" + apex]}.values())
         node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], servers))
         self.places.setdefault((apex, apex, wire.NS), f"{where}.ns")
@@ -4155,15 +4160,6 @@ class Checker:
             self.warn(self.places[zone.apex, owner, wire.NS],
                       f": name server {wire.show_name(server)} {says}")
 
-    def warn_of_relative(self, where: str, value: Any, zone: Zone) -> None:
-        """Warn of names that were meant to be within the zone; those of keys are whole."""
-        for text in value if isinstance(value, list) else [value]:
-            with contextlib.suppress(Problem):  # it is no name
-                full = wire.parse_name(TEXT(text), zone.apex)
-                if not re.search(r"[.:@\\]", text) or text[-1] != "." and full in zone.nodes:
-                    self.warn(where, f" = {text!r}: stands for {text}. itself, since names in keys "
-                              f"are whole; did you mean {wire.show_name(full)}?")
-
     def pool(self, where: str, owner: bytes, value: Any, zones: dict[bytes, Zone]) -> PoolConfig:
         """One pool."""
         keys = self.full(where, value, POOL)
@@ -4178,10 +4174,6 @@ class Checker:
             self.problem(where, ".backends: addresses and host names do not mix, and "
                          f"{', '.join(names):.200} {'are names' if names[1:] else 'is a name'}")
         self.check_owner(where, owner, zone, True in hosts)
-        if True in hosts and zone is not None:
-            self.warn_of_relative(f"{where}.backends", [
-                each.get("address") if isinstance(each, dict) else each
-                for each in keys["backends"]], zone)
         keys.update(backends=rows, code="", name=wire.show_name(owner)[:-1])
         if is_address(keys["all_down"]):
             (keys["all_down"],) = backend_address(keys["all_down"])
@@ -4207,21 +4199,12 @@ class Checker:
             keys["check"] = self.probe(f"{where}.check", keys["check"], keys["name"])
             if True in hosts:
                 self.problem(where, ".check: needs backends with addresses; these are host names")
-            self.warn_of_min_up(where, rows, keys["min_up"])
+            if rows and keys["min_up"] >= max(2, len(rows)):
+                self.warn(where, f".min_up = {keys['min_up']}: checks never count, since there are "
+                          f"{len(rows)} backends; say less than that, or leave it out")
         elif keys["min_up"]:
             self.problem(where, ".min_up: needs a check, which it is about")
         return PoolConfig(**keys)
-
-    def warn_of_min_up(self, where: str, rows: Sequence[Row], min_up: int) -> None:
-        """Warn of a min_up that the inline backends of a type never exceed (Pool.healthy)."""
-        for rtype in (wire.A, wire.AAAA):
-            have = [row for row in rows if rtype in [wire.address_rdata(each)[0]
-                                                     for each in row.addresses]]
-            up = sum(row.state == "up" for row in have)
-            if have and min_up >= max(up, 2):
-                self.warn(where, f".min_up = {min_up}: checks of {wire.show_type(rtype)} never "
-                          f"count, since {up} of its backends can be up; say less than that, "
-                          "or leave it out")
 
     def source(self, where: str, value: dict[str, Any], pool: str) -> Source:
         """Where a pool's rows come from."""
