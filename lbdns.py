@@ -3941,6 +3941,20 @@ def quote_names(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def add_node(zone: Zone, owner: bytes) -> None:
+    """Let a name of a zone exist, and all between it and the apex: as empty non-terminals, unless
+    they have records."""
+    for name in itertools.takewhile(lambda each: each != zone.apex, wire.suffixes(owner)):
+        zone.nodes.setdefault(name, {})
+
+
+def add_ending(zone: Zone, owner: bytes) -> None:
+    """Let a pool answer for all names that end with its own: see Zone.anticache."""
+    label, parent = owner[1:1 + owner[0]], owner[1 + owner[0]:]
+    zone.endings.setdefault(parent, {})[label] = owner
+    zone.lengths[parent] = sorted({len(label), *zone.lengths.get(parent, ())}, reverse=True)
+
+
 class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
     def __init__(self, file: str) -> None:
@@ -4014,16 +4028,12 @@ class Checker:
         top = self.full("", document, TOP)
         zones = {apex: self.zone(where, apex, value)
                  for where, apex, value in self.named("zones", top["zones"])}
+        for apex, zone in zones.items():  # also between the apex of the zone above and its own
+            add_node(find_zone(wire.suffixes(apex), wire.DS, zones) or zone, apex)
         pools = {owner: self.pool(where, owner, value, zones)
                  for where, owner, value in self.named("pools", top["pools"])}
         if not top["zones"]:
             self.problem("zones", ': there is none; add [zones."example.com"]')
-        inside: dict[bytes, list[bytes]] = {apex: [] for apex in zones}  # names of zones and pools
-        for name in (*zones, *pools):
-            for above in set(wire.suffixes(name)) & zones.keys():
-                inside[above].append(name)
-        for apex, zone in zones.items():
-            self.finish(zone, inside[apex])
         for zone in zones.values():
             self.review(zone, zones)
             self.review_servers(zone, zones, pools)
@@ -4062,9 +4072,15 @@ class Checker:
         servers = tuple({each.lower(): each for each in keys["ns"] or [b"\x03ns1" + apex]}.values())
         node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], servers))
         self.places.setdefault((apex, apex, wire.NS), f"{where}.ns")
-        soa = (node[wire.NS].rdatas[0] + (keys["contact"] or b"\x0ahostmaster" + apex)
+        octets = (node[wire.NS].rdatas[0] + (keys["contact"] or b"\x0ahostmaster" + apex)
                + struct.pack("!5I", *(keys[each] for each in timers)))
-        node.setdefault(wire.SOA, wire.RRset(wire.SOA, keys["ttl"], (soa,)))
+        soa = node.setdefault(wire.SOA, wire.RRset(wire.SOA, keys["ttl"], (octets,)))
+        # The TTL of negative answers is that of the SOA or its minimum: RFC 2308 3.
+        zone.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big")))
+        zone.cuts = {owner for owner, node in zone.nodes.items()
+                     if wire.NS in node and owner != apex}
+        for owner in list(zone.nodes):
+            add_node(zone, owner)
         return zone
 
     def add(self, where: str, zone: Zone, record: wire.Record) -> None:
@@ -4085,18 +4101,6 @@ class Checker:
             self.problem(where, ": a SOA stands at the apex only")
         else:
             node[rtype] = wire.RRset(rtype, min(record.ttl, old.ttl), rdatas)
-
-    def finish(self, zone: Zone, names: Sequence[bytes]) -> None:
-        """What answers need besides the records; warn of name servers that nobody could reach."""
-        for owner in [*zone.nodes, *names]:
-            for name in wire.suffixes(owner)[:-len(wire.suffixes(zone.apex)) or None]:
-                zone.nodes.setdefault(name, {})  # an empty non-terminal, unless there is more
-        zone.lengths = {parent: sorted({len(label) for label in labels}, reverse=True)
-                        for parent, labels in zone.endings.items()}
-        zone.cuts = {owner for owner, node in zone.nodes.items()
-                     if wire.NS in node and owner != zone.apex}
-        soa = zone.nodes[zone.apex][wire.SOA]  # its TTL or its minimum: RFC 2308 3
-        zone.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big")))
 
     def review(self, zone: Zone, zones: dict[bytes, Zone]) -> None:
         """Check what only a finished zone shows: what stands beside a CNAME (RFC 1034 3.6.2), what
@@ -4181,8 +4185,10 @@ class Checker:
             keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
         if keys["anticache"] is None:
             keys["anticache"] = zone is None or owner != zone.apex
-        if keys["anticache"] and zone is not None and owner[0]:
-            zone.endings.setdefault(owner[1 + owner[0]:], {})[owner[1:1 + owner[0]]] = owner
+        if zone is not None:
+            add_node(zone, owner)
+            if keys["anticache"]:
+                add_ending(zone, owner)
         rhythm = 0.0
         if keys["source"] is not None:
             keys["source"] = source = self.source(f"{where}.source", keys["source"],
