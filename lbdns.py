@@ -3915,18 +3915,6 @@ AT_CUT = {wire.NS, wire.DS, wire.RRSIG, wire.NSEC}      # what the parent of a d
 SQL = r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^]]*\]|--[^\n]*|/\*.*?\*/|(\?[0-9]*|(?<![\w$])[:@$]\w+)"""
 
 
-def is_too_large(owner: bytes, rrset: wire.RRset) -> bool:
-    """Whether no reply, not even over TCP, has room for an RRset."""
-    if sum(map(len, rrset.rdatas), 12 * len(rrset.rdatas)) < wire.TCP_MAX // 2:
-        return False
-    query = wire.Query(0, 0)
-    query.qname = query.key = owner
-    query.question, query.has_opt = owner + bytes(4), True
-    writer = wire.Writer(query, wire.TCP_MAX)
-    writer.add(wire.ANSWER, owner, rrset)
-    return writer.truncated
-
-
 def quote_names(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The entries of [zones] or [pools]. Without its quotes [pools.api.example.com] is a table in
     a table in a table: it becomes an entry of the whole name."""
@@ -3980,11 +3968,8 @@ class Checker:
             self.problem(path, f" = {file!r}: {bad}")
             return ""
 
-    def table(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
+    def table(self, path: str, value: dict[str, Any], keys: dict[str, Key]) -> dict[str, Any]:
         """The values of a table that pass their checks."""
-        if not isinstance(value, dict):
-            self.problem(path, f" = {value!r:.80}: must be a table")
-            return {}
         found = {}
         for name, each in value.items():
             where = f"{path}.{name}" if path else name
@@ -3997,7 +3982,7 @@ class Checker:
                 self.problem(where, f" = {each!r:.80}: {bad}")
         return found
 
-    def full(self, path: str, value: Any, keys: dict[str, Key]) -> dict[str, Any]:
+    def full(self, path: str, value: dict[str, Any], keys: dict[str, Key]) -> dict[str, Any]:
         """The same, with the defaults of what is absent or wrong. Warns of names that were meant
         to be within the zone, such as "ns1": those of keys are whole."""
         found = self.table(path, value, keys)
@@ -4014,12 +3999,12 @@ class Checker:
         for name, each in quote_names(value):
             where = f'{path}."{name}"'
             if name not in value:
-                self.problem(where, f': put the name in quotes: [{path}."{name}"]')
+                self.problem(where, f": put the name in quotes: [{where}]")
             try:
                 key = domain(name).lower()
                 if seen.setdefault(key, name) != name:
                     raise Problem(f'the same name as {path}."{seen[key]}"')
-                yield where, key, each
+                yield where, key, TABLE(each)
             except Problem as bad:
                 self.problem(where, f": {bad}")
 
@@ -4052,7 +4037,7 @@ class Checker:
                    if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
         return Config(**top, warnings=tuple(self.warnings), file=self.file)
 
-    def zone(self, where: str, apex: bytes, value: Any) -> Zone:
+    def zone(self, where: str, apex: bytes, value: dict[str, Any]) -> Zone:
         """One zone: its records, and SOA and NS from the keys where the records have none."""
         keys, zone = self.full(where, value, ZONE), Zone(apex)
         # RFC 1035 5: a zone file is octets, so those that are no UTF-8 pass through as they are.
@@ -4067,7 +4052,7 @@ class Checker:
         node = zone.nodes.setdefault(apex, {})
         timers = "serial", "refresh", "retry", "expire", "negative_ttl"
         for word, rtype in (("ns", wire.NS), *((each, wire.SOA) for each in ("contact", *timers))):
-            if rtype in node and isinstance(value, dict) and word in value:
+            if rtype in node and word in value:
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
         servers = tuple({each.lower(): each for each in keys["ns"] or [b"\x03ns1" + apex]}.values())
         node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], servers))
@@ -4107,62 +4092,49 @@ class Checker:
         no answer has room for, and what none ever holds since others answer for its name."""
         servers = {server.lower() for node in zone.nodes.values() if wire.NS in node
                    for server in node[wire.NS].rdatas}
-        hidden: dict[bytes, list[str]] = {}  # delegated name -> what stands below it
+        warned = {b""}  # delegated names that need no other warning; b"" = no such name
         for owner, node in zone.nodes.items():
             name, names = wire.show_name(owner), wire.suffixes(owner)
-            place = {rtype: self.places.get((zone.apex, owner, rtype), "") for rtype in node}
             beside = ", ".join(map(wire.show_type, sorted(node.keys() - BESIDE_CNAME)))
-            if wire.CNAME in node and beside:
-                self.problem(place[wire.CNAME], f": {name} has a CNAME, which stands alone, "
-                             f"beside {beside}")
-            if wire.NS in node and owner.startswith(b"\x01*"):
-                self.problem(place[wire.NS], f": {name} cannot be delegated (RFC 4592 4.2); "
-                             "delegate each name of its own")
-            holder = find_zone(names, wire.A, zones)
-            cut = find_cut(zone, names, wire.A)
-            if holder is not None and holder is not zone:
-                cut = holder.apex
+            below = names[:names.index(zone.apex)]
+            cut = next((each for each in below[::-1] if each in zone.cuts or each in zones), b"")
             for rtype, rrset in node.items():
+                where = self.places.get((zone.apex, owner, rtype), "")
                 what = f": {name} {wire.show_type(rtype)}"
-                if is_too_large(owner, rrset):
-                    self.warn(place[rtype], f"{what}: more records than the 64 KiB of an answer "
-                              "hold, so none is ever sent, not even over TCP; leave some out")
+                if rtype == wire.CNAME and beside:
+                    self.problem(where, f": {name} has a CNAME, which stands alone, beside "
+                                 f"{beside}")
+                if rtype == wire.NS and owner.startswith(b"\x01*"):
+                    self.problem(where, f": {name} cannot be delegated (RFC 4592 4.2); delegate "
+                                 "each name of its own")
+                size = sum(12 + len(rdata) for rdata in rrset.rdatas)
+                if size > wire.TCP_MAX:  # except for names, which can be written shorter there
+                    self.warn(where, f"{what}: {size} octets, which may be more than the 64 KiB "
+                              "of an answer over TCP hold; leave some out")
                 glue = rtype in (wire.A, wire.AAAA) and owner in servers
-                if cut and not glue and (owner != cut or rtype not in AT_CUT):
-                    hidden.setdefault(cut, []).append(place[rtype] + what)
-        for cut, found in hidden.items():
-            more = f", nor are {len(found) - 1} more" if len(found) > 1 else ""
-            self.warn(found[0], f" is never answered{more}: {wire.show_name(cut)} is a zone of its "
-                      "own, and the place for that")
+                if cut not in warned and not glue and (owner != cut or rtype not in AT_CUT):
+                    warned.add(cut)
+                    self.warn(where, f"{what} is never answered: {wire.show_name(cut)} is a zone "
+                              "of its own, and the place for all below that name")
 
     def review_servers(self, zone: Zone, zones: dict[bytes, Zone],
                        pools: dict[bytes, PoolConfig]) -> None:
         """Warn of name servers whose addresses should be in our zones, and are not."""
         known: Any = types.SimpleNamespace(pools=pools)  # all that `find` asks of a State
-        seen: set[bytes] = set()
-        listed = [(owner, server) for owner, found in zone.nodes.items() if wire.NS in found
-                  for server in found[wire.NS].rdatas]
+        listed = [(owner, server) for owner, node in zone.nodes.items() if wire.NS in node
+                  for server in node[wire.NS].rdatas]
         for owner, server in listed:
             names = wire.suffixes(server.lower())
             home = find_zone(names, wire.A, zones)
             cut = find_cut(home, names, wire.A) if home else None
-            if home is None or cut not in (None, owner) or names[0] in seen:
-                continue  # others have its address, or it is known
-            seen.add(names[0])
+            if home is None or cut not in (None, owner):
+                continue  # others have its address
             pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, known)
-            kinds = set(node or ())
-            if pool:
-                kinds |= {wire.address_rdata(each)[0] for row in pool.backends
-                          for each in row.addresses} or {wire.A}  # a source has addresses
-            if {wire.A, wire.AAAA} & kinds:
-                continue
-            says = (f"has no A or AAAA record in the zone {wire.show_name(home.apex)}, so "
-                    "nobody can reach it; add one, or name another server")
-            if wire.CNAME in kinds:
-                says = ("is an alias, which resolvers do not follow (RFC 2181 10.3); name a "
-                        "server that has addresses")
-            self.warn(self.places[zone.apex, owner, wire.NS],
-                      f": name server {wire.show_name(server)} {says}")
+            if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
+                self.warn(self.places[zone.apex, owner, wire.NS],
+                          f": name server {wire.show_name(server)} has no A or AAAA record in the "
+                          f"zone {wire.show_name(home.apex)}, so nobody can reach it; add one, or "
+                          "name another server")
 
     def pool(self, where: str, owner: bytes, value: Any, zones: dict[bytes, Zone]) -> PoolConfig:
         """One pool."""

