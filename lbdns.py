@@ -3936,13 +3936,6 @@ def add_node(zone: Zone, owner: bytes) -> None:
         zone.nodes.setdefault(name, {})
 
 
-def add_ending(zone: Zone, owner: bytes) -> None:
-    """Let a pool answer for all names that end with its own: see Zone.anticache."""
-    label, parent = owner[1:1 + owner[0]], owner[1 + owner[0]:]
-    zone.endings.setdefault(parent, {})[label] = owner
-    zone.lengths[parent] = sorted({len(label), *zone.lengths.get(parent, ())}, reverse=True)
-
-
 class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
     def __init__(self, file: str) -> None:
@@ -4136,53 +4129,79 @@ class Checker:
                           f"zone {wire.show_name(home.apex)}, so nobody can reach it; add one, or "
                           "name another server")
 
-    def pool(self, where: str, owner: bytes, value: Any, zones: dict[bytes, Zone]) -> PoolConfig:
+    def pool(self, where: str, owner: bytes, value: dict[str, Any],
+             zones: dict[bytes, Zone]) -> PoolConfig:
         """One pool."""
         keys = self.full(where, value, POOL)
-        zone = find_zone(wire.suffixes(owner), wire.A, zones)
-        rows = tuple(self.backends(where, keys["backends"]))
-        if (not keys["backends"] and keys["source"] is None
-                and not keys["policy"].partition(":")[2]):  # a function may have its own addresses
-            self.problem(where, ": needs backends, or a source that names them")
-        hosts = {not is_address(row.addresses[0]) for row in rows}
-        if len(hosts) > 1:
-            names = [each.addresses[0][:-1] for each in rows if not is_address(each.addresses[0])]
-            self.problem(where, ".backends: addresses and host names do not mix, and "
-                         f"{', '.join(names):.200} {'are names' if names[1:] else 'is a name'}")
-        self.check_owner(where, owner, zone, True in hosts)
-        keys.update(backends=rows, code="", name=wire.show_name(owner)[:-1])
+        keys.update(name=wire.show_name(owner)[:-1], code="",
+                    backends=tuple(self.backends(where, keys["backends"])))
+        hosts = [each for row in keys["backends"] for each in row.addresses if not is_address(each)]
+        self.place(where, owner, zones, keys, bool(hosts))
         if is_address(keys["all_down"]):
             (keys["all_down"],) = backend_address(keys["all_down"])
         if keys["policy"] not in POLICIES:
             keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
+        elif "backends" not in value and keys["source"] is None:
+            self.problem(where, ": needs backends, or a source that names them")
+        if 0 < len(hosts) < len(keys["backends"]):
+            self.problem(where, ".backends: addresses and host names do not mix, and these are "
+                         f"names: {', '.join(hosts):.200}")
+        if hosts and keys["check"] is not None:
+            self.problem(where, ".check: needs backends with addresses; these are host names")
+        self.set_source(where, keys)
+        self.set_check(where, keys)
+        return PoolConfig(**keys)
+
+    def place(self, where: str, owner: bytes, zones: dict[bytes, Zone], keys: dict[str, Any],
+              alias: bool) -> None:
+        """Put a pool into its zone, or note why it cannot stand there."""
+        names = wire.suffixes(owner)
+        zone = find_zone(names, wire.A, zones)
+        if zone is None or owner == b"\0":
+            self.problem(where, ": in none of the zones; add its zone")
+            return
+        if find_cut(zone, names, wire.A):
+            self.problem(where, ": below a delegation of its zone, so others answer for it")
+        kinds = zone.nodes.get(owner, {}).keys()
+        clash = kinds & {wire.A, wire.AAAA, wire.CNAME}
+        if alias:
+            clash = kinds - {wire.RRSIG, wire.NSEC}
+        if clash:
+            found = ", ".join(map(wire.show_type, sorted(clash)))
+            self.problem(where, f": its zone has {found} at this name" + (
+                ", and host names make it a CNAME, which stands alone" if alias else ""))
         if keys["anticache"] is None:
-            keys["anticache"] = zone is None or owner != zone.apex
-        if zone is not None:
-            add_node(zone, owner)
-            if keys["anticache"]:
-                add_ending(zone, owner)
-        rhythm = 0.0
-        if keys["source"] is not None:
-            keys["source"] = source = self.source(f"{where}.source", keys["source"],
-                                                   keys["name"])
+            keys["anticache"] = owner != zone.apex
+        add_node(zone, owner)
+        if keys["anticache"]:
+            label, parent = owner[1:1 + owner[0]], owner[1 + owner[0]:]
+            zone.endings.setdefault(parent, {})[label] = owner
+            zone.lengths[parent] = sorted({len(label), *zone.lengths.get(parent, ())}, reverse=True)
+
+    def set_source(self, where: str, keys: dict[str, Any]) -> None:
+        """Read where a pool's rows come from, and for how long they are believed."""
+        source, stale, rhythm = keys["source"], keys["stale"], 0.0
+        if source is not None:
+            keys["source"] = source = self.source(f"{where}.source", source, keys["name"])
             rhythm = max(source.every, source.timeout)
-            if keys["stale"] and keys["stale"] <= source.every:
-                self.warn(where, f".stale = {keys['stale']:g}: load is unknown before each poll, "
-                          f"since source.every = {source.every:g}; leave it out, or say "
+            if stale and stale <= source.every:
+                self.warn(where, f".stale = {stale:g}: load is unknown before each poll, since "
+                          f"source.every = {source.every:g}; leave it out, or say "
                           f"{3 * source.every:g}")
-        elif keys["stale"]:
+        elif stale:
             self.warn(where, ".stale: is about the reports of a source, and there is none")
-        keys["stale"] = keys["stale"] or max(10.0, 3 * rhythm)
+        keys["stale"] = stale or max(10.0, 3 * rhythm)
+
+    def set_check(self, where: str, keys: dict[str, Any]) -> None:
+        """Read how a pool's backends are checked, and when that does not count."""
+        min_up, rows = keys["min_up"], keys["backends"]
         if keys["check"] is not None:
             keys["check"] = self.probe(f"{where}.check", keys["check"], keys["name"])
-            if True in hosts:
-                self.problem(where, ".check: needs backends with addresses; these are host names")
-            if rows and keys["min_up"] >= max(2, len(rows)):
-                self.warn(where, f".min_up = {keys['min_up']}: checks never count, since there are "
+            if rows and min_up >= max(2, len(rows)):
+                self.warn(where, f".min_up = {min_up}: checks never count, since there are "
                           f"{len(rows)} backends; say less than that, or leave it out")
-        elif keys["min_up"]:
+        elif min_up:
             self.problem(where, ".min_up: needs a check, which it is about")
-        return PoolConfig(**keys)
 
     def source(self, where: str, value: dict[str, Any], pool: str) -> Source:
         """Where a pool's rows come from."""
@@ -4236,22 +4255,6 @@ class Checker:
                 self.problem(where, says)
         keys["command"] = tuple(word.replace("{pool}", name) for word in keys["command"])
         return Probe(kind, (host or name) if web else "", port, path, **keys)
-
-    def check_owner(self, where: str, owner: bytes, zone: Zone | None, alias: bool) -> None:
-        """Note why a pool cannot stand at its name, if it cannot."""
-        if zone is None or owner == b"\0":
-            self.problem(where, ": in none of the zones; add its zone")
-            return
-        names, node = wire.suffixes(owner), zone.nodes.get(owner, {})
-        if any(wire.NS in zone.nodes.get(each, {}) for each in names[:names.index(zone.apex)]):
-            self.problem(where, ": below a delegation of its zone, so others answer for it")
-        clash = node.keys() & {wire.A, wire.AAAA, wire.CNAME}
-        if alias:
-            clash = node.keys() - BESIDE_CNAME | node.keys() & {wire.CNAME}
-        if clash:
-            found = ", ".join(map(wire.show_type, sorted(clash)))
-            self.problem(where, f": its zone has {found} at this name" + (
-                ", and host names make it a CNAME, which stands alone" if alias else ""))
 
     def backends(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
         """The inline backends."""

@@ -2206,8 +2206,8 @@ IN_POOL = (
      'source: needs either sqlite = "FILE" or command = ["PROGRAM", ...]'))
 BACKENDS = (
     ('["1.2.3.4", "www.example.net"]',
-     ": addresses and host names do not mix, and www.example.net is a name"),
-    ('["10.0.0.l", "1.2.3.4", "a.b"]', ": addresses ~ and 10.0.0.l, a.b are names"),
+     ": addresses and host names do not mix, and these are names: www.example.net"),
+    ('["10.0.0.l", "1.2.3.4", "a.b"]', ": addresses ~ these are names: 10.0.0.l., a.b."),
     *((f"[{item!r}]", f"[0].address = {item!r}: ~DNS answers carry no port~tcp://:80~SRV or HTTPS")
       for item in ("192.0.2.1:80", "[2001:db8::1]:443", "www.example.com:80")),
     ('["192.0.2.1", "::ffff:192.0.2.1"]', "[1] = '::ffff:192.0.2.1': ~twice"),
