@@ -3936,14 +3936,18 @@ def add_node(zone: Zone, owner: bytes) -> None:
         zone.nodes.setdefault(name, {})
 
 
+def record_key(zone: Zone, owner: bytes, rtype: int, rdata: bytes) -> tuple[Any, ...]:
+    """What two records of a config have in common that are the same to a resolver."""
+    return zone.apex, owner, rtype, wire.rdata_key(rtype, rdata)
+
+
 class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
     def __init__(self, file: str) -> None:
         self.file, self.folder = file, pathlib.Path(file).parent
         self.problems: list[str] = []
         self.warnings: list[str] = []
-        self.places: dict[tuple[bytes, bytes, int], str] = {}  # apex, owner, type -> who says so
-        self.seen: set[tuple[bytes, bytes, int, bytes]] = set()  # apex and record, for `add`
+        self.places: dict[tuple[Any, ...], str] = {}  # record_key() -> who says so
 
     def problem(self, path: str, says: str) -> None:
         """Note a problem: file, path of the key, rule."""
@@ -4047,13 +4051,15 @@ class Checker:
         for word, rtype in (("ns", wire.NS), *((each, wire.SOA) for each in ("contact", *timers))):
             if rtype in node and word in value:
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
-        servers = tuple({each.lower(): each for each in keys["ns"] or [b"\x03ns1" + apex]}.values())
-        node.setdefault(wire.NS, wire.RRset(wire.NS, keys["ttl"], servers))
-        self.places.setdefault((apex, apex, wire.NS), f"{where}.ns")
-        octets = (node[wire.NS].rdatas[0] + (keys["contact"] or b"\x0ahostmaster" + apex)
-               + struct.pack("!5I", *(keys[each] for each in timers)))
-        soa = node.setdefault(wire.SOA, wire.RRset(wire.SOA, keys["ttl"], (octets,)))
-        # The TTL of negative answers is that of the SOA or its minimum: RFC 2308 3.
+        own = wire.Record(apex, wire.NS, wire.CLASS_IN, keys["ttl"], b"")
+        if wire.NS not in node:
+            for server in keys["ns"] or [b"\x03ns1" + apex]:
+                self.add(f"{where}.ns", zone, own._replace(rdata=server))
+        if wire.SOA not in node:
+            rdata = (node[wire.NS].rdatas[0] + (keys["contact"] or b"\x0ahostmaster" + apex)
+                     + struct.pack("!5I", *(keys[each] for each in timers)))
+            self.add(f"{where}.contact", zone, own._replace(type=wire.SOA, rdata=rdata))
+        soa = node[wire.SOA]  # its TTL or its minimum is that of negative answers: RFC 2308 3
         zone.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big")))
         zone.cuts = {owner for owner, node in zone.nodes.items()
                      if wire.NS in node and owner != apex}
@@ -4069,10 +4075,9 @@ class Checker:
             return
         node = zone.nodes.setdefault(owner, {})
         old = node.get(rtype, wire.RRset(rtype, record.ttl, ()))
-        key = (zone.apex, owner, rtype, wire.rdata_key(rtype, record.rdata))
-        rdatas = old.rdatas if key in self.seen else (*old.rdatas, record.rdata)
-        self.seen.add(key)
-        self.places.setdefault((zone.apex, owner, rtype), where)
+        key = record_key(zone, owner, rtype, record.rdata)
+        rdatas = old.rdatas if key in self.places else (*old.rdatas, record.rdata)
+        self.places.setdefault(key, where)
         if rtype in (wire.CNAME, wire.SOA) and len(rdatas) > 1:
             self.problem(where, f": a second {wire.show_type(rtype)} of {wire.show_name(owner)}")
         elif rtype == wire.SOA and owner != zone.apex:
@@ -4092,7 +4097,7 @@ class Checker:
             below = names[:names.index(zone.apex)]
             cut = next((each for each in below[::-1] if each in zone.cuts or each in zones), b"")
             for rtype, rrset in node.items():
-                where = self.places.get((zone.apex, owner, rtype), "")
+                where = self.places[record_key(zone, owner, rtype, rrset.rdatas[0])]
                 what = f": {name} {wire.show_type(rtype)}"
                 if rtype == wire.CNAME and beside:
                     self.problem(where, f": {name} has a CNAME, which stands alone, beside "
@@ -4124,7 +4129,7 @@ class Checker:
                 continue  # others have its address
             pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, known)
             if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
-                self.warn(self.places[zone.apex, owner, wire.NS],
+                self.warn(self.places[record_key(zone, owner, wire.NS, server)],
                           f": name server {wire.show_name(server)} has no A or AAAA record in the "
                           f"zone {wire.show_name(home.apex)}, so nobody can reach it; add one, or "
                           "name another server")

@@ -2365,7 +2365,7 @@ class ConfigCheck(unittest.TestCase):
     def test_name_servers_without_an_address_are_warned_of(self):
         nobody = "~has no A or AAAA record in the zone example.com., so nobody~; add one, or"
         self.in_zone("", f"ns: name server ns1.example.com. {nobody}", keys="")
-        self.in_zone("", f"ns: name server ns1.example.com. {nobody}",
+        self.in_zone("", f"ns: name server NS1.example.com. {nobody}",
                      keys="ns = ['ns1.example.net', 'NS1.example.com', 'ns1.example.com']")
         self.in_zone("ns1 AAAA fd00::1", keys="")
         self.in_zone("a.ns1 A 192.0.2.1", f"ns: name server ns1.example.com. {nobody}", keys="")
@@ -2388,7 +2388,7 @@ class ConfigCheck(unittest.TestCase):
     def test_delegations_without_glue_are_warned_of(self):
         nobody = "~has no A or AAAA record in the zone example.com., so nobody~; add one"
         self.in_zone("sub NS ns.sub\nsub NS ns2.sub\nns.sub A 192.0.2.1",
-                     f"records line 1: name server ns2.sub.example.com. {nobody}")
+                     f"records line 2: name server ns2.sub.example.com. {nobody}")
         self.in_zone("sub NS sub", f"records line 1: name server sub.example.com. {nobody}")
         self.in_zone("sub NS sub\nsub A 192.0.2.1\nsub DS 1 8 1 " + "00" * 20)
         self.in_zone("sub NS ns", f"records line 1: name server ns.example.com. {nobody}")
