@@ -3701,17 +3701,16 @@ def whole(low: int, high: int) -> Check:
                 f"must be a whole number from {low} to {high}")
 
 
-def count(low: int, high: int) -> Check:
-    """A check for a count as tables have it: 17.0 and 17.5 are numbers, too, and are rounded."""
-    test = rule(lambda value: type(value) in (int, float) and low <= value <= high,
-                f"must be a number from {low} to {high}")
-    return lambda value: round(test(value))
-
-
 def number(low: float, high: float) -> Check:
     """A check for numbers."""
     return rule(lambda value: type(value) in (int, float) and low <= value <= high,
-                f"must be a number from {low:g} to {high:g}")
+                f"must be a number from {low} to {high}")
+
+
+def count(low: int, high: int) -> Check:
+    """A check for a count as tables have it: 17.0 and 17.5 are numbers, too, and are rounded."""
+    test = number(low, high)
+    return lambda value: round(test(value))
 
 
 def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Check:
@@ -3728,19 +3727,15 @@ def some(check: Check) -> Check:
 def endpoint(value: Any) -> tuple[str, int]:
     """A check for "127.0.0.1:53", "[::]:53" and "[fe80::1%eth0]:53", the interface by name or
     number; port 0 lets the kernel pick one."""
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)(?:%([^]]+))?\]|([0-9.]+)):([0-9]{1,5})",
-                         str(value))
+    match = re.fullmatch(r"(?:\[(.+?)(?:%(.+))?\]|([0-9.]+)):([0-9]{1,5})", str(value))
     if not match or not is_address(match[1] or match[3]) or int(match[4]) > 65535:
         raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
-    ip, interface, port = ipaddress.ip_address(match[1] or match[3]), match[2], int(match[4])
-    if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip
+    (host,), interface, port = backend_address(match[1] or match[3]), match[2], int(match[4])
+    if bool(interface) != (":" in host and ipaddress.ip_address(host).is_link_local):
+        raise Problem("addresses of fe80::/10, and no others, need an interface, such as "
+                      '"[fe80::1%eth0]:53"')
     if not interface:
-        if ip.version == 6 and ip.is_link_local:
-            raise Problem(f"needs its interface, such as \"[{ip}%eth0]:{port}\"")
-        return str(ip), port
-    if not ip.is_link_local:
-        raise Problem("only addresses of fe80::/10 take an interface; leave it out")
+        return host, port
     try:
         if interface.isdecimal():
             interface = socket.if_indextoname(int(interface))
@@ -3748,15 +3743,15 @@ def endpoint(value: Any) -> tuple[str, int]:
     except (OSError, OverflowError):
         raise Problem(f"this host has no interface {interface}; `ip link` shows those that it "
                       "has") from None
-    return f"{ip}%{interface}", port
+    return f"{host}%{interface}", port
 
 
 def is_missing(host: str) -> bool:
     """Whether this host lacks an address that bind_pair can wait for."""
-    ip, _, interface = host.partition("%")
     try:
-        with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as sock:
-            sock.bind((ip, 0, 0, socket.if_nametoindex(interface)) if interface else (ip, 0))
+        family, *_, address = socket.getaddrinfo(host, 0, flags=socket.AI_NUMERICHOST)[0]
+        with socket.socket(family) as sock:
+            sock.bind(address)
     except OSError as bad:
         return bad.errno == errno.EADDRNOTAVAIL and sys.platform == "linux"
     return False
@@ -3813,8 +3808,8 @@ def check_url(value: Any) -> tuple[str, str, int, str]:
     match = re.fullmatch(r"(\w+)://([^:/?#@\[\]]*)(?::([0-9]{1,5}))?(/[!-~]*)?", TEXT(value))
     if match is None:
         raise Problem('must be such as "tcp://:443" or "http://:8080/health"')
-    kind, host, port, path = match[1], match[2].lower(), int(match[3] or 0), match[4] or ""
-    host = host.removesuffix(".")  # which SNI and certificates do without: RFC 6066 3
+    kind, path = match[1], match[4] or ""
+    host = match[2].lower().removesuffix(".")  # SNI and certificates do without: RFC 6066 3
     if kind not in URL_PORTS:
         raise Problem(f"must be tcp, http or https; {suggest(kind, URL_PORTS)}")
     if kind == "tcp" and (host or path):
@@ -3823,15 +3818,10 @@ def check_url(value: Any) -> tuple[str, str, int, str]:
         raise Problem("the host, which Host and SNI say, must be a name; who is asked are the "
                       "backends")
     wire.parse_name(host or ".")
-    port = port if match[3] else URL_PORTS[kind]
+    port = int(match[3] or URL_PORTS[kind])
     if not 0 < port <= 65535:
         raise Problem("needs a port from 1 to 65535")
     return kind, host, port, path if kind == "tcp" else path or "/"
-
-
-def statuses(value: Any) -> tuple[int, ...]:
-    """A check for one HTTP status or several."""
-    return tuple(map(whole(100, 599), value if isinstance(value, list) and value else [value]))
 
 
 TEXT = rule(lambda value: isinstance(value, str) and value != "", "must be text")
@@ -3888,7 +3878,7 @@ POOL = {
     "min_up": Key(whole(0, ROWS_MAX), 0, "# min_up = 1", "with fewer up, the checks are ignored")}
 
 BACKEND = {
-    "address": Key(backend_address, ()), "weight": Key(number(0, 1e6), 1.0),
+    "address": Key(backend_address, ()), "weight": Key(number(0, 10**6), 1.0),
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
 RECORD = BACKEND | {
     "connections": Key(count(0, 10**9), 0), "max_connections": Key(count(1, 10**9), None),
@@ -3900,7 +3890,9 @@ CHECK = {
     "url": Key(check_url, None), "command": Key(some(TEXT), ()),
     "interval": Key(number(0.1, 3600), 5.0), "timeout": Key(number(0.05, 60), None),
     "rise": Key(whole(1, 100), 2), "fall": Key(whole(1, 100), 3),
-    "status": Key(statuses, ()), "body": Key(TEXT, ""), "verify": Key(TRUTH, True)}
+    "status": Key(lambda value: some(whole(100, 599))(
+        value if isinstance(value, list) else [value]), ()),
+    "body": Key(TEXT, ""), "verify": Key(TRUTH, True)}
 
 SOURCE = {
     "sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "command": Key(some(TEXT), ()),
@@ -4265,13 +4257,13 @@ class Checker:
         """The inline backends."""
         seen: set[str] = set()
         for at, value in enumerate(values):
-            path, known = f"{where}.backends[{at}]", len(self.problems)
+            path = f"{where}.backends[{at}]"
             table = value if isinstance(value, dict) else {"address": value}
             keys = self.full(path, table, BACKEND)
             row = Row(keys.pop("address"), **keys)
             if seen & set(row.addresses):
                 self.problem(path, f" = {value!r:.80}: stands in the list twice")
-            elif not row.addresses and len(self.problems) == known:
+            elif "address" not in table:
                 self.problem(path, ": needs an address")
             seen.update(row.addresses)
             if row.addresses:

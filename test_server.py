@@ -2089,8 +2089,8 @@ TOP = (
     ('status = "127.0.0.1:9053"', "status: unknown key; known: listen, workers, user, log, "
                                   "log_format, nsid, servers, zones, pools"),
     *((f"listen = ['{value}']", f"listen = ['{value}']: {says}") for value, says in (
-        ("[::1%lo]:53", "only addresses of fe80::/10 take an interface; leave it out"),
-        ("[fe80::1]:53", 'needs its interface, such as "[fe80::1%eth0]:53"'),
+        ("[::1%lo]:53", "addresses of fe80::/10, and no others, need an interface, such as"),
+        ("[fe80::1]:53", 'addresses of fe80::/10~need an interface, such as "[fe80::1%eth0]:53"'),
         ("[fe80::1%nope0]:53", "this host has no interface nope0; `ip link`"),
         ("[fe80::1%99999999999]:53", "this host has no interface 99999999999; `ip link`"))),
     ("workers = true", f"workers = True: {WHOLE}0 to 256"),
@@ -2169,7 +2169,7 @@ IN_POOL = (
         ('url = "tcp://:1", body = "x"', ".body: is for http and https only"),
         ('url = "http://:1", verify = false', ".verify: is for https only"),
         ('url = "http://:1", status = [99]', f".status = [99]: {WHOLE}100 to 599"),
-        ('url = "http://:1", status = []', f".status = []: {WHOLE}100 to 599"),
+        ('url = "http://:1", status = []', ".status = []: must be a list with at least"),
         ('command = ["x"]', ".command: {address} must be in one of its words"),
         ('command = "x {address}"', ".command = 'x {address}': must be ~list"))),
     ('policy = "randm"', f"policy = 'randm': {POLICY_RULE}; did you mean random?"),
@@ -2222,9 +2222,9 @@ BACKENDS = (
     ("[{ weight = 2 }]", "[0]: needs an address"),
     *((f'[{{ address = "1.2.3.4", {item} }}]', f"[0].{says}") for item, says in (
         ("wieght = 2", "wieght: unknown key; did you mean weight?"),
-        ("weight = -1", "weight = -1: must be ~number ~0 to 1e+06"),
-        ("weight = true", "weight = True: must be ~number ~0 to 1e+06"),
-        ("weight = nan", "weight = nan: must be ~number ~0 to 1e+06"),
+        ("weight = -1", "weight = -1: must be ~number ~0 to 1000000"),
+        ("weight = true", "weight = True: must be ~number ~0 to 1000000"),
+        ("weight = nan", "weight = nan: must be ~number ~0 to 1000000"),
         ('state = "drian"',
          "state = 'drian': must be one of up, drain, down; did you mean drain?"),
         ("max_connections = 0", f"max_connections = 0: {WHOLE}1 to 1000000000"))))
@@ -2310,9 +2310,9 @@ class ConfigCheck(unittest.TestCase):
         found = self.problems(f"workers = -1\nlgo = 3\n[{ZED}]\nttl = 'x'\nrecords = 'a A b\nb A c'"
                               .replace("'a A b\nb A c'", "'''a A b\nb A c'''") +
                               f"\n[{API}]\nttl = -1\nbackends = ['1.2.3', {{ weight = 'x' }}]")
-        self.assertEqual(len(found), 8, found)
+        self.assertEqual(len(found), 9, found)
         for each in ("workers", "lgo", "ttl", "records line 1", "records line 2", f"{API}.ttl",
-                     "backends[0].address", "backends[1].weight"):
+                     "backends[0].address", "backends[1].weight", "backends[1]: needs an address"):
             self.assertTrue(any(each in line for line in found), each)
 
     def test_row_31_zones_pools_and_their_entries_must_be_tables(self):
