@@ -3899,8 +3899,7 @@ SOURCE = {
     "every": Key(number(0.1, 3600), 1.0), "timeout": Key(number(0.1, 60), 2.0)}
 
 
-BESIDE_CNAME = {wire.CNAME, wire.RRSIG, wire.NSEC}      # RFC 4035 2.5
-AT_CUT = {wire.NS, wire.DS, wire.RRSIG, wire.NSEC}      # what the parent of a delegated name holds
+BESIDE_CNAME = {wire.RRSIG, wire.NSEC}  # types that may stand there: RFC 4035 2.5
 
 
 # Text, names and comments of SQL; else, as the group, a parameter.
@@ -3939,6 +3938,8 @@ class Checker:
         self.file, self.folder = file, pathlib.Path(file).parent
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        self.zones: dict[bytes, Zone] = {}
+        self.pools: dict[bytes, PoolConfig] = {}
         self.places: dict[tuple[Any, ...], str] = {}  # record_key() -> who says so
 
     def problem(self, path: str, says: str) -> None:
@@ -4000,17 +4001,16 @@ class Checker:
     def config(self, document: dict[str, Any]) -> Config:
         """The whole config; raises ConfigError with all problems."""
         top = self.full("", document, TOP)
-        zones = {apex: self.zone(where, apex, value)
-                 for where, apex, value in self.named("zones", top["zones"])}
-        for apex, zone in zones.items():  # also between the apex of the zone above and its own
-            add_node(find_zone(wire.suffixes(apex), wire.DS, zones) or zone, apex)
-        pools = {owner: self.pool(where, owner, value, zones)
-                 for where, owner, value in self.named("pools", top["pools"])}
+        for where, apex, value in self.named("zones", top["zones"]):
+            self.zones[apex] = self.zone(where, apex, value)
+        for apex, zone in self.zones.items():  # it and all above it exist in the zone above
+            add_node(find_zone(wire.suffixes(apex), wire.DS, self.zones) or zone, apex)
+        for where, owner, value in self.named("pools", top["pools"]):
+            self.pools[owner] = self.pool(where, owner, value)
         if not top["zones"]:
             self.problem("zones", ': there is none; add [zones."example.com"]')
-        for zone in zones.values():
-            self.review(zone, zones)
-            self.review_servers(zone, zones, pools)
+        for zone in self.zones.values():
+            self.review(zone)
         try:
             pwd.getpwnam(top["user"] if os.geteuid() == 0 else "root")
         except (KeyError, ValueError):  # ValueError: a NUL in it
@@ -4021,7 +4021,7 @@ class Checker:
         for host in dict.fromkeys(host for host, _ in listen if is_missing(host)):
             self.warnings.append(f"{self.file}: listen: this host has no address {host} yet; "
                                  "lbdns answers there as soon as it has")
-        top.update(listen=listen, zones=zones, pools=pools,
+        top.update(listen=listen, zones=self.zones, pools=self.pools,
                    workers=(top["workers"] or len(os.sched_getaffinity(0)))
                    if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
         return Config(**top, warnings=tuple(self.warnings), file=self.file)
@@ -4077,63 +4077,62 @@ class Checker:
         else:
             node[rtype] = wire.RRset(rtype, min(record.ttl, old.ttl), rdatas)
 
-    def review(self, zone: Zone, zones: dict[bytes, Zone]) -> None:
+    def review(self, zone: Zone) -> None:
         """Check what only a finished zone shows: what stands beside a CNAME (RFC 1034 3.6.2), what
         no answer has room for, and what none ever holds since others answer for its name."""
         servers = {server.lower() for node in zone.nodes.values() if wire.NS in node
                    for server in node[wire.NS].rdatas}
-        warned = {b""}  # delegated names that need no other warning; b"" = no such name
+        warned = {zone.apex}  # of those who answer for names, who needs no other warning
         for owner, node in zone.nodes.items():
             name, names = wire.show_name(owner), wire.suffixes(owner)
-            beside = ", ".join(map(wire.show_type, sorted(node.keys() - BESIDE_CNAME)))
-            below = names[:names.index(zone.apex)]
-            cut = next((each for each in below[::-1] if each in zone.cuts or each in zones), b"")
+            others = sorted(node.keys() - BESIDE_CNAME - {wire.CNAME})
+            home = find_zone(names, wire.A, self.zones) or zone
+            cut = find_cut(zone, names, wire.A) or home.apex
             for rtype, rrset in node.items():
                 where = self.places[record_key(zone, owner, rtype, rrset.rdatas[0])]
                 what = f": {name} {wire.show_type(rtype)}"
-                if rtype == wire.CNAME and beside:
+                if rtype == wire.CNAME and others:
                     self.problem(where, f": {name} has a CNAME, which stands alone, beside "
-                                 f"{beside}")
+                                 f"{', '.join(map(wire.show_type, others))}")
                 if rtype == wire.NS and owner.startswith(b"\x01*"):
                     self.problem(where, f": {name} cannot be delegated (RFC 4592 4.2); delegate "
                                  "each name of its own")
+                if rtype == wire.NS:
+                    self.review_servers(zone, owner, rrset)
                 size = sum(12 + len(rdata) for rdata in rrset.rdatas)
                 if size > wire.TCP_MAX:  # except for names, which can be written shorter there
                     self.warn(where, f"{what}: {size} octets, which may be more than the 64 KiB "
                               "of an answer over TCP hold; leave some out")
                 glue = rtype in (wire.A, wire.AAAA) and owner in servers
-                if cut not in warned and not glue and (owner != cut or rtype not in AT_CUT):
+                if cut not in warned and not glue and (
+                        owner != cut or rtype not in (wire.NS, wire.DS)):
                     warned.add(cut)
                     self.warn(where, f"{what} is never answered: {wire.show_name(cut)} is a zone "
                               "of its own, and the place for all below that name")
 
-    def review_servers(self, zone: Zone, zones: dict[bytes, Zone],
-                       pools: dict[bytes, PoolConfig]) -> None:
+    def review_servers(self, zone: Zone, owner: bytes, rrset: wire.RRset) -> None:
         """Warn of name servers whose addresses should be in our zones, and are not."""
-        known: Any = types.SimpleNamespace(pools=pools)  # all that `find` asks of a State
-        listed = [(owner, server) for owner, node in zone.nodes.items() if wire.NS in node
-                  for server in node[wire.NS].rdatas]
-        for owner, server in listed:
+        known: Any = self  # `find` asks a State for its pools only
+        for server in rrset.rdatas:
             names = wire.suffixes(server.lower())
-            home = find_zone(names, wire.A, zones)
+            home = find_zone(names, wire.A, self.zones)
             cut = find_cut(home, names, wire.A) if home else None
             if home is None or cut not in (None, owner):
                 continue  # others have its address
             pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, known)
             if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
                 self.warn(self.places[record_key(zone, owner, wire.NS, server)],
-                          f": name server {wire.show_name(server)} has no A or AAAA record in the "
-                          f"zone {wire.show_name(home.apex)}, so nobody can reach it; add one, or "
-                          "name another server")
+                          f": name server {wire.show_name(server)} has no A or AAAA record "
+                          f"in the zone {wire.show_name(home.apex)}, so nobody can reach it; add "
+                          "one, or name another server")
 
-    def pool(self, where: str, owner: bytes, value: dict[str, Any],
-             zones: dict[bytes, Zone]) -> PoolConfig:
+    def pool(self, where: str, owner: bytes, value: dict[str, Any]) -> PoolConfig:
         """One pool."""
         keys = self.full(where, value, POOL)
         keys.update(name=wire.show_name(owner)[:-1], code="",
                     backends=tuple(self.backends(where, keys["backends"])))
         hosts = [each for row in keys["backends"] for each in row.addresses if not is_address(each)]
-        self.place(where, owner, zones, keys, bool(hosts))
+        self.place(where, owner, keys, bool(hosts))
         if is_address(keys["all_down"]):
             (keys["all_down"],) = backend_address(keys["all_down"])
         if keys["policy"] not in POLICIES:
@@ -4149,11 +4148,10 @@ class Checker:
         self.set_check(where, keys)
         return PoolConfig(**keys)
 
-    def place(self, where: str, owner: bytes, zones: dict[bytes, Zone], keys: dict[str, Any],
-              alias: bool) -> None:
+    def place(self, where: str, owner: bytes, keys: dict[str, Any], alias: bool) -> None:
         """Put a pool into its zone, or note why it cannot stand there."""
         names = wire.suffixes(owner)
-        zone = find_zone(names, wire.A, zones)
+        zone = find_zone(names, wire.A, self.zones)
         if zone is None or owner == b"\0":
             self.problem(where, ": in none of the zones; add its zone")
             return
@@ -4162,7 +4160,7 @@ class Checker:
         kinds = zone.nodes.get(owner, {}).keys()
         clash = kinds & {wire.A, wire.AAAA, wire.CNAME}
         if alias:
-            clash = kinds - {wire.RRSIG, wire.NSEC}
+            clash = kinds - BESIDE_CNAME
         if clash:
             found = ", ".join(map(wire.show_type, sorted(clash)))
             self.problem(where, f": its zone has {found} at this name" + (
