@@ -4019,8 +4019,8 @@ class Checker:
             raise ConfigError("\n".join(self.problems))
         listen = tuple(dict.fromkeys(top["listen"]))
         for host in dict.fromkeys(host for host, _ in listen if is_missing(host)):
-            self.warnings.append(f"{self.file}: listen: this host has no address {host} yet; "
-                                 "lbdns answers there as soon as it has")
+            self.warn("listen", f": this host has no address {host} yet; lbdns answers there as "
+                      "soon as it has")
         top.update(listen=listen, zones=self.zones, pools=self.pools,
                    workers=(top["workers"] or len(os.sched_getaffinity(0)))
                    if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
@@ -4040,8 +4040,9 @@ class Checker:
                 self.add(f"{where}.{label} line {record.line}", zone, record)
         node = zone.nodes.setdefault(apex, {})
         timers = "serial", "refresh", "retry", "expire", "negative_ttl"
-        for word, rtype in (("ns", wire.NS), *((each, wire.SOA) for each in ("contact", *timers))):
-            if rtype in node and word in value:
+        for word in value:
+            rtype = wire.NS if word == "ns" else wire.SOA
+            if rtype in node and word in ("ns", "contact", *timers):
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
         own = wire.Record(apex, wire.NS, wire.CLASS_IN, keys["ttl"], b"")
         if wire.NS not in node:
@@ -4163,8 +4164,8 @@ class Checker:
             clash = kinds - BESIDE_CNAME
         if clash:
             found = ", ".join(map(wire.show_type, sorted(clash)))
-            self.problem(where, f": its zone has {found} at this name" + (
-                ", and host names make it a CNAME, which stands alone" if alias else ""))
+            self.problem(where, f": its zone has {found} at this name; a pool has addresses of its "
+                         "own, or host names, which make it a CNAME, and that stands alone")
         if keys["anticache"] is None:
             keys["anticache"] = owner != zone.apex
         add_node(zone, owner)
@@ -4230,23 +4231,21 @@ class Checker:
         table = value if isinstance(value, dict) else {"url": value}
         known, keys = len(self.problems), self.full(where, table, CHECK)
         kind, host, port, path = keys.pop("url") or ("command", "", 0, "")
-        if len(self.problems) > known:
-            return Probe(kind, host, port, path, **keys)
-        if keys["timeout"] is None:
-            keys["timeout"] = min(CHECK_TIMEOUT, keys["interval"])
+        sound = len(self.problems) == known  # else some words have their defaults
+        keys["timeout"] = keys["timeout"] or min(CHECK_TIMEOUT, keys["interval"])
         command, web = keys["command"], bool(path)
         for broken, says in (
                 (("url" in table) == ("command" in table), ": needs either a url or a command"),
                 (keys["timeout"] > keys["interval"], f".timeout = {keys['timeout']:g}: must not "
                  f"exceed the interval, {keys['interval']:g}"),
-                ("status" in table and not web, ".status: is for http and https only"),
-                ("body" in table and not web, ".body: is for http and https only"),
+                (table.keys() & {"status", "body"} and not web,
+                 ": status and body are for http and https only"),
                 ("verify" in table and kind != "https", ".verify: is for https only"),
-                (command and not any("{address}" in word for word in command),
+                (command and "{address}" not in "".join(command),
                  ".command: {address} must be in one of its words"),
                 (web and not re.fullmatch(HOST_NAME, host or name),
                  ".url: needs a host name, since the pool's is none")):
-            if broken:
+            if broken and sound:
                 self.problem(where, says)
         keys["command"] = tuple(word.replace("{pool}", name) for word in keys["command"])
         return Probe(kind, (host or name) if web else "", port, path, **keys)
