@@ -3748,8 +3748,9 @@ def endpoint(value: Any) -> tuple[str, int]:
 
 def is_missing(host: str) -> bool:
     """Whether this host lacks an address that bind_pair can wait for."""
+    octets = host.encode()  # text would need the module encodings.idna, which may be unreadable
     try:
-        family, *_, address = socket.getaddrinfo(host, 0, flags=socket.AI_NUMERICHOST)[0]
+        family, *_, address = socket.getaddrinfo(octets, 0, flags=socket.AI_NUMERICHOST)[0]
         with socket.socket(family) as sock:
             sock.bind(address)
     except OSError as bad:
