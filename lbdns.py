@@ -4019,9 +4019,10 @@ class Checker:
         if self.problems:
             raise ConfigError("\n".join(self.problems))
         listen = tuple(dict.fromkeys(top["listen"]))
-        for host in dict.fromkeys(host for host, _ in listen if is_missing(host)):
-            self.warn("listen", f": this host has no address {host} yet; lbdns answers there as "
-                      "soon as it has")
+        for host in dict(listen):  # once, whatever the ports
+            if is_missing(host):
+                self.warn("listen", f": this host has no address {host} yet; lbdns answers there "
+                          "as soon as it has")
         top.update(listen=listen, zones=self.zones, pools=self.pools,
                    workers=(top["workers"] or len(os.sched_getaffinity(0)))
                    if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
