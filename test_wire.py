@@ -1070,8 +1070,8 @@ x   7 A 192.0.2.2
 
     def test_quotes_without_their_other_end_say_which_may_be_meant(self) -> None:
         text = 'a TXT "b\nc TXT "d"\ne TXT "f"\n'
-        self.assertEqual(self.problems(text)[-1], 'line 3: a " without its other end; so may be '
-                         "one on line 1, where a quoted string goes on over the end of the line")
+        self.assertEqual(self.problems(text)[-1], 'line 3: a " without its other end; the string '
+                         "that begins on line 1 goes on over the end of that line")
         self.assertEqual(self.problems('a TXT "b'), ['line 1: a " without its other end'])
         self.assertEqual(self.problems("a TXT b\\\n"), ["line 1: a \\ with nothing behind it"])
 

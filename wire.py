@@ -718,31 +718,26 @@ class Param(NamedTuple):
     """One service parameter of SVCB and HTTPS: what its value looks like, and the value as text."""
     name: str
     shape: bytes                     # a regular expression all of the value matches
-    parse: Callable[[bytes], bytes]  # from text without its quotes
+    parse: Callable[[str], bytes]    # from text without its quotes, escapes still in it
     show: Callable[[bytes], str]
-    escapes: bool = False            # whether the text may hold any
 
 
 def _hint(name: str, family: _Family) -> Param:
     """A parameter that holds addresses."""
     size = family(0).max_prefixlen // 8
     return Param(name, b"(?:.{%d})+" % size,
-                 lambda raw: b"".join(_parse_address(family, item) for item in _items(raw)),
+                 lambda text: b"".join(_parse_address(family, each) for each in text.split(",")),
                  lambda octets: ",".join(str(family(octets[at:at + size]))
                                          for at in range(0, len(octets), size)))
-
-
-def _items(raw: bytes) -> list[str]:
-    """What stands between commas. Other octets than ASCII become letters that no item may have."""
-    return raw.decode("latin-1").split(",")
 
 
 # RFC 9460 A.1: a list inside a string has escapes of its own, so a comma in an item is \\, there.
 _ALPN_ITEM = re.compile(rb"(?:[^\\,]|\\[\\,])+")
 
 
-def _parse_alpn(raw: bytes) -> bytes:
+def _parse_alpn(text: str) -> bytes:
     """Protocol names between commas."""
+    raw = unquote(text)
     items = _ALPN_ITEM.findall(raw)
     if b",".join(items) != raw:
         raise BadText(r"alpn has an empty item, or a backslash before neither \ nor a comma")
@@ -750,22 +745,23 @@ def _parse_alpn(raw: bytes) -> bytes:
 
 
 # In the order of their numbers (RFC 9460 14.3.2). Lists hold an item at least: RFC 9460 7 and 8.
+# Numbers, keys and addresses have no escapes in them (7.2, 7.3 and 8), so none are resolved.
 _PARAMS = (
     Param("mandatory", b"(?:..)+",
-          lambda raw: b"".join(_U16.pack(each) for each in sorted(map(_svc_number, _items(raw)))),
+          lambda text: b"".join(map(_U16.pack, sorted(map(_svc_number, text.split(","))))),
           lambda octets: ",".join(_param(number).name for (number,) in _U16.iter_unpack(octets))),
     Param("alpn", b".+", _parse_alpn,
           lambda octets: quote(b",".join(re.sub(rb"[\\,]", rb"\\\g<0>", item)
-                                         for item in _split_strings(octets))), True),
-    Param("no-default-alpn", b"", bytes, quote),
-    Param("port", b"..", lambda raw: _U16.pack(_parse_number(raw.decode("latin-1"), 0xFFFF)),
+                                         for item in _split_strings(octets)))),
+    Param("no-default-alpn", b"", unquote, quote),
+    Param("port", b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF)),
           lambda octets: str(int.from_bytes(octets, "big"))),
     _hint("ipv4hint", ipaddress.IPv4Address),
-    Param("ech", b".+", lambda raw: _parse_base64([raw.decode("latin-1")]), _show_base64),
+    Param("ech", b".+", lambda text: _parse_base64([text]), _show_base64),
     _hint("ipv6hint", ipaddress.IPv6Address),
     # RFC 9461 5: a path, as a template with a variable "dns". RFC 9540 4: a flag.
-    Param("dohpath", rb"/.*\{[^{}]*dns.*", bytes, quote, True),
-    Param("ohttp", b"", bytes, quote))
+    Param("dohpath", rb"/.*\{[^{}]*dns.*", unquote, quote),
+    Param("ohttp", b"", unquote, quote))
 _PARAM_NUMBERS = {param.name: number for number, param in enumerate(_PARAMS)}
 
 
@@ -773,7 +769,7 @@ def _param(number: int) -> Param:
     """A parameter by its number: one not known here may hold anything."""
     if number < len(_PARAMS):
         return _PARAMS[number]
-    return Param(f"key{number}", b".*", bytes, quote, True)
+    return Param(f"key{number}", b".*", unquote, quote)
 
 
 def _svc_number(key: str) -> int:
@@ -791,13 +787,13 @@ def _parse_svc(words: list[str], origin: bytes) -> bytes:
     RFC 9460 2.1: the value of keyN is what goes over the wire, whether N has a name or not.
     """
     found = []
-    for word in _rest(words):
-        key, _, value = word.partition("=")
+    while words:
+        key, equals, value = words.pop(0).partition("=")
+        if equals and not value and words and words[0].startswith('"'):  # key="value"
+            value = words.pop(0)[1:-1]
         number = _svc_number(key)
-        param = _param(number) if key in _PARAM_NUMBERS else Param(key, b"", bytes, quote, True)
-        if "\\" in value and not param.escapes:  # RFC 9460 7.2, 7.3 and 8
-            raise BadText(f"{word!r}: no \\ may stand in a value of {key}")
-        found.append((number, param.parse(unquote(value))))
+        parse = _param(number).parse if key in _PARAM_NUMBERS else unquote
+        found.append((number, parse(value)))
     return b"".join(_U16.pack(number) + _U16.pack(len(value)) + value
                     for number, value in sorted(found))
 
@@ -913,9 +909,6 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     Raises BadText. RFC 1035 5.1, RFC 3597 5.
     """
     left = list(words)
-    # In SVCB and HTTPS, key="value" is one word; elsewhere a"b" is two.
-    if rtype not in (SVCB, HTTPS) and '"' in "".join(left):
-        left = [piece for word in left for piece in _PIECE.findall(word)]
     try:
         if left[:1] == [r"\#"]:
             del left[0]
@@ -963,14 +956,27 @@ class Record(NamedTuple):
     line: int = 0
 
 
-# A word may end in a quoted string, as in alpn="h2,h3"; no kind of token can be read in two ways,
-# so reading takes time in proportion to the text. RFC 1035 5.1: a quoted string may hold the end
-# of a line. What is no blank, quote, parenthesis, semicolon or backslash is as good as a letter.
-_TOKEN = re.compile(r"""(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<paren>[()])|(?P<comment>;[^\n]*)
-    |(?P<newline>\n)|(?P<space>[ \t\r]+)
-    |(?P<word>(?:[^ \t\r\n"();\\]|\\[^\n])+(?:"(?:[^"\\]|\\.)*")?)
-    |.""", re.X | re.S)
-_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|(?:[^"\\]|\\.)+|.', re.S)  # quoted, word, a mistake
+# A quoted string is a word of its own, whatever stands beside it, and may hold the end of a line
+# (RFC 1035 5.1). No kind of token can be read in two ways, so reading takes time in proportion to
+# the text. What is no blank, quote, parenthesis, semicolon or backslash is as good as a letter.
+_TOKEN = re.compile(r"""(?P<word>"(?:[^"\\]|\\.)*"|(?:[^ \t\r\n"();\\]|\\[^\n])+)
+    |(?P<parenthesis>[()])|(?P<comment>;[^\n]*)|(?P<newline>\n)|(?P<space>[ \t\r]+)|.""", re.X | re.S)
+
+
+def _tokens(text: str) -> Iterator[tuple[int, str, str]]:
+    """The tokens of zone text: line, kind and text of each; raises BadText where none begins."""
+    line, long = 1, 0
+    for match in _TOKEN.finditer(text):
+        kind, piece = match.lastgroup, match.group()
+        if kind is None:
+            says = r"a \ with nothing behind it" if piece == "\\" else 'a " without its other end'
+            if long:
+                says += f"; the string that begins on line {long} goes on over the end of that line"
+            raise BadText(f"line {line}: {says}")
+        yield line, kind, piece
+        if kind == "word" and "\n" in piece:
+            long = long or line
+        line += piece.count("\n")
 
 
 def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
@@ -978,35 +984,20 @@ def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
 
     An entry is its first line's number, whether it began with a blank, and its words.
     """
-    depth, first, line, blank, long = 0, 1, 1, False, 0
+    depth, first, blank = 0, 1, False
     words: list[str] = []
-    for match in _TOKEN.finditer(text):
-        kind, piece = match.lastgroup, match.group()
-        if kind is None:
-            says = 'a " without its other end'
-            if piece == "\\":
-                says = r"a \ with nothing behind it"
-            elif long:
-                says += (f"; so may be one on line {long}, where a quoted string goes on over the "
-                         "end of the line")
-            raise BadText(f"line {line}: {says}")
-        if kind in ("word", "quoted"):
+    for line, kind, piece in _tokens(text + "\n"):
+        if kind == "word":
             words.append(piece)
-        blank = blank or not words and not depth and kind == "space"
+        blank = blank or kind == "space" and not words and not depth
         depth += {"(": 1, ")": -1}.get(piece, 0)
         if depth not in (0, 1):
             raise BadText(f"line {line}: parentheses do not match")
-        if kind != "newline":
-            if "\n" in piece:
-                long, line = long or line, line + piece.count("\n")
-            continue
-        line += 1
-        if not depth:
+        if kind == "newline" and not depth:
             yield first, blank, words
-            first, blank, words = line, False, []
+            first, blank, words = line + 1, False, []
     if depth:
         raise BadText(f"line {first}: a parenthesis that is never closed")
-    yield first, blank, words
 
 
 class ZoneText:
