@@ -47,13 +47,13 @@ TYPES: dict[str, int] = {
     "KX": 36, "CERT": 37, "DNAME": 39, "OPT": 41, "DS": 43, "SSHFP": 44, "RRSIG": 46, "NSEC": 47,
     "DNSKEY": 48, "DHCID": 49, "NSEC3": 50, "NSEC3PARAM": 51, "TLSA": 52, "SMIMEA": 53, "CDS": 59,
     "CDNSKEY": 60, "OPENPGPKEY": 61, "SVCB": 64, "HTTPS": 65, "SPF": 99, "L32": 105, "LP": 107,
-    "EUI48": 108, "EUI64": 109, "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "MAILB": 253,
+    "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "MAILB": 253,
     "MAILA": 254, "ANY": 255, "URI": 256, "CAA": 257}
 TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPES.items()}
 A, NS, CNAME, SOA, PTR, MX, AAAA, OPT, DS = (
     TYPES[name] for name in ("A", "NS", "CNAME", "SOA", "PTR", "MX", "AAAA", "OPT", "DS"))
 DNAME, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 39, 249, 250, 251, 252, 253, 254, 255
-RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM, SVCB, HTTPS = 46, 47, 48, 50, 51, 64, 65
+RRSIG, NSEC = 46, 47
 CLASS_IN = 1
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
@@ -559,10 +559,11 @@ def _next(words: list[str], what: str) -> str:
     return words.pop(0)
 
 
-def _rest(words: list[str]) -> list[str]:
-    """All words that are left, taken off."""
-    rest, words[:] = words[:], []
-    return rest
+def _joined(words: list[str]) -> str:
+    """All words that are left as one, taken off."""
+    text = "".join(words)
+    words.clear()
+    return text
 
 
 class Field(NamedTuple):
@@ -650,9 +651,14 @@ def _split_strings(octets: bytes) -> list[bytes]:
     return found
 
 
+def _take_rest(reader: Reader, end: int, least: int = 1) -> bytes:
+    """What is left of the rdata. max(): it may end before this field begins; no reading back."""
+    return reader.take(max(least, end - reader.at))
+
+
 def _take_strings(reader: Reader, end: int) -> bytes:
     """Strings up to the end of the rdata, one at least (RFC 1035 3.3.14)."""
-    octets = reader.take(max(1, end - reader.at))
+    octets = _take_rest(reader, end)
     _split_strings(octets)  # raises where they do not end together
     return octets
 
@@ -662,11 +668,6 @@ def _counted(octets: bytes | bytearray) -> bytes:
     if len(octets) > STRING_MAX:
         raise BadText(f"a string of {len(octets)} octets: write several of up to {STRING_MAX}")
     return bytes([len(octets)]) + octets
-
-
-def _parse_strings(words: list[str], origin: bytes) -> bytes:
-    """All words that are left, each a <character-string>."""
-    return b"".join(_counted(unquote(word)) for word in [_next(words, "a string"), *_rest(words)])
 
 
 def _take_string(reader: Reader, end: int) -> bytes:
@@ -680,6 +681,14 @@ def _parse_string(words: list[str], origin: bytes) -> bytes:
     return _counted(unquote(_next(words, "a string")))
 
 
+def _parse_strings(words: list[str], origin: bytes) -> bytes:
+    """Read all words that are left as <character-string>s, one at least."""
+    octets = _parse_string(words, origin)
+    while words:
+        octets += _parse_string(words, origin)
+    return octets
+
+
 def _take_tag(reader: Reader, end: int) -> bytes:
     """The property of a CAA record: ASCII letters and digits, one at least (RFC 8659 4.1)."""
     tag = _take_string(reader, end)
@@ -688,30 +697,19 @@ def _take_tag(reader: Reader, end: int) -> bytes:
     return tag
 
 
-def _parse_hex(words: list[str], origin: bytes = b"") -> bytes:
-    """All words that are left, as hexadecimal digits in any grouping."""
-    return binascii.unhexlify("".join(_rest(words)))
+def _parse_hex(words: list[str]) -> bytes:
+    """Read all words that are left as hexadecimal digits, in any grouping."""
+    return binascii.unhexlify(_joined(words))
 
 
-def _parse_base64(words: list[str], origin: bytes = b"") -> bytes:
+def _parse_base64(words: list[str]) -> bytes:
     """Read all words that are left as base64, in any grouping (RFC 4648 4)."""
-    return binascii.a2b_base64("".join(_rest(words)), strict_mode=True)
+    return binascii.a2b_base64(_joined(words), strict_mode=True)
 
 
 def _show_base64(octets: bytes) -> str:
     """Show octets as one word of base64."""
     return binascii.b2a_base64(octets, newline=False).decode()
-
-
-def _hardware(size: int) -> Field:
-    """Make the field of an address of hardware, hyphens between its octets (RFC 7043)."""
-    def parse(words: list[str], origin: bytes) -> bytes:
-        """Read an address from a word."""
-        word = _next(words, "an address")
-        if not re.fullmatch("[0-9a-fA-F]{2}(?:-[0-9a-fA-F]{2})" f"{{{size - 1}}}", word):
-            raise BadText(f"{word!r}: write {size} pairs of hex digits with - between them")
-        return bytes.fromhex(word.replace("-", ""))
-    return Field(lambda reader, end: reader.take(size), parse, lambda octets: octets.hex("-"))
 
 
 class Param(NamedTuple):
@@ -833,28 +831,24 @@ def _show_svc(octets: bytes) -> str:
 
 
 # The letters are those of _FORMATS: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
-# in quad-A), e and f hardware addresses, l an algorithm, k a kind of certificate, n a name, c a
+# in quad-A), l an algorithm, k a kind of certificate, n a name, c a
 # string, s strings, g a CAA tag, v its value, u a URI, x octets in hex, b in base64, p service
-# parameters. max(): rdata may end before its last field begins; no reading backwards then. Octets
-# in hex or base64 are digests and keys, so one of no octets is a mistake.
+# parameters. Octets in hex or base64 are digests and keys, so one of no octets is a mistake.
 _FIELDS: dict[str, Field] = {
     "1": _number(1), "2": _number(2), "4": _number(4), "t": _number(4, parse_ttl),
     "a": _address(ipaddress.IPv4Address), "q": _address(ipaddress.IPv6Address),
     "n": Field(lambda reader, end: reader.name(),
                lambda words, origin: parse_name(_next(words, "a name"), origin), show_name),
     "l": _number(1, _ALGORITHMS), "k": _number(2, _CERTIFICATES),
-    "e": _hardware(6), "f": _hardware(8),
     "c": Field(_take_string, _parse_string, lambda octets: quote(octets[1:])),
     "s": Field(_take_strings, _parse_strings,
                lambda octets: " ".join(map(quote, _split_strings(octets)))),
     "g": Field(_take_tag, _parse_string, lambda octets: octets[1:].decode()),
-    "v": Field(lambda reader, end: reader.take(max(0, end - reader.at)),
+    "v": Field(lambda reader, end: _take_rest(reader, end, 0),
                lambda words, _: unquote(_next(words, "a value")), quote),
-    "u": Field(lambda reader, end: reader.take(max(1, end - reader.at)),
-               lambda words, _: unquote(_next(words, "a URI")), quote),
-    "x": Field(lambda reader, end: reader.take(max(1, end - reader.at)), _parse_hex, bytes.hex),
-    "b": Field(lambda reader, end: reader.take(max(1, end - reader.at)), _parse_base64,
-               _show_base64),
+    "u": Field(_take_rest, lambda words, _: unquote(_next(words, "a URI")), quote),
+    "x": Field(_take_rest, lambda words, _: _parse_hex(words), bytes.hex),
+    "b": Field(_take_rest, lambda words, _: _parse_base64(words), _show_base64),
     "p": Field(_take_svc, _parse_svc, _show_svc)}
 
 _FORMATS: dict[int, list[Field]] = {
@@ -864,7 +858,7 @@ _FORMATS: dict[int, list[Field]] = {
         "SRV": "222n", "NAPTR": "22cccn", "KX": "2n", "CERT": "k2lb", "DS": "2l1x", "SSHFP": "11x",
         "DHCID": "b", "TLSA": "111x", "SMIMEA": "111x", "CDS": "2l1x", "CDNSKEY": "21lb",
         "OPENPGPKEY": "b", "SVCB": "2np", "HTTPS": "2np", "SPF": "s", "L32": "2a", "LP": "2n",
-        "EUI48": "e", "EUI64": "f", "URI": "22u", "CAA": "1gv"}.items()}
+        "URI": "22u", "CAA": "1gv"}.items()}
 
 
 def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
@@ -917,10 +911,9 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
                 raise BadText(f"length {size} but {len(rdata)} octets")
         elif rtype in _FORMATS:
             rdata = b"".join(field.parse(left, origin) for field in _FORMATS[rtype])
-        elif rtype in (RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM):
-            raise BadText("zones are not signed here; leave out what a signer has added")
-        else:
-            raise BadText(r"no text form here; write \# length hex")
+        else:  # zones are not signed here
+            raise BadText(r"no text form here; write \# length hex, or leave out what a signer has "
+                          "added")
         if left:
             raise BadText(f"{left[0]!r} is one word too many")
         if len(rdata) > TCP_MAX:
@@ -960,7 +953,7 @@ class Record(NamedTuple):
 # (RFC 1035 5.1). No kind of token can be read in two ways, so reading takes time in proportion to
 # the text. What is no blank, quote, parenthesis, semicolon or backslash is as good as a letter.
 _TOKEN = re.compile(r"""(?P<word>"(?:[^"\\]|\\.)*"|(?:[^ \t\r\n"();\\]|\\[^\n])+)
-    |(?P<parenthesis>[()])|(?P<comment>;[^\n]*)|(?P<newline>\n)|(?P<space>[ \t\r]+)|.""", re.X | re.S)
+    |(?P<other>[()]|;[^\n]*)|(?P<newline>\n)|(?P<space>[ \t\r]+)|.""", re.X | re.S)
 
 
 def _tokens(text: str) -> Iterator[tuple[int, str, str]]:
