@@ -28,13 +28,12 @@ HEADER = 12              # octets before the question: RFC 1035 4.1.1
 LABEL_MAX = 63           # octets in a label: RFC 1035 2.3.4
 NAME_MAX = 255           # octets in a name with lengths and root: RFC 1035 2.3.4
 NAME_HOPS = 16           # pointers followed in one name; real messages need one or two
-MESSAGE_HOPS = 4096      # pointers followed in one message: bounds the work of a hostile one
 UDP_PLAIN = 512          # longest UDP reply to a client that sent no OPT: RFC 1035 4.2.1
 UDP_EDNS = 1232          # with OPT: 1280 (smallest IPv6 MTU) - 40 - 8, so never fragmented
 TCP_MAX = 65535          # the two-octet length in front of a message: RFC 1035 4.2.2
 POINTER_MAX = 0x4000     # compression pointers hold 14 bits: RFC 1035 4.1.4
 QUERY_RECORDS = 16       # records besides the question that a query may carry; OPT and a few more
-QUERY_NAMES = 1024       # octets of a query's names, written out: three of the longest, and more
+QUERY_NAMES = 1024       # what reading a query's names may cost: three of the longest, and more
 QUERY_OPTIONS = 16       # options that its OPT may carry; a client has use for three or four
 TTL_MAX = 2**31 - 1      # RFC 2181 8
 STRING_MAX = 255         # a <character-string>: RFC 1035 3.3
@@ -50,8 +49,7 @@ TYPES: dict[str, int] = {
     "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "MAILB": 253,
     "MAILA": 254, "ANY": 255, "URI": 256, "CAA": 257}
 TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPES.items()}
-A, NS, CNAME, SOA, PTR, MX, AAAA, OPT, DS = (
-    TYPES[name] for name in ("A", "NS", "CNAME", "SOA", "PTR", "MX", "AAAA", "OPT", "DS"))
+A, NS, CNAME, SOA, PTR, MX, AAAA, OPT, DS = 1, 2, 5, 6, 12, 15, 28, 41, 43
 DNAME, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 39, 249, 250, 251, 252, 253, 254, 255
 RRSIG, NSEC = 46, 47
 CLASS_IN = 1
@@ -96,10 +94,11 @@ class Reader:
 
     Slices that run off the end are silent in Python, so nothing else here slices a packet.
     """
-    __slots__ = ("wire", "at", "hops")
+    __slots__ = ("wire", "at", "cost")
 
     def __init__(self, wire: bytes, at: int = 0) -> None:
-        self.wire, self.at, self.hops = wire, at, 0
+        self.wire, self.at = wire, at
+        self.cost = 0  # octets of the names read so far, and 16 for each pointer in them
 
     def take(self, count: int) -> bytes:
         """The next `count` octets."""
@@ -119,8 +118,7 @@ class Reader:
     def name(self) -> bytes:
         """The next name, decompressed, root byte included, case kept (RFC 1035 4.1.4).
 
-        The work is bounded three ways: pointers only lead back, a name follows at most NAME_HOPS
-        of them, and all names of a message together at most MESSAGE_HOPS.
+        The work is bounded: pointers only lead back, and a name follows at most NAME_HOPS of them.
         """
         wire, end = self.wire, len(self.wire)
         pieces, size, hops, resume = [], 0, 0, -1
@@ -131,8 +129,8 @@ class Reader:
             length = wire[at]
             if length > LABEL_MAX:
                 pieces.append(wire[begin:at])
-                self.at, hops, self.hops = at + 1, hops + 1, self.hops + 1
-                if hops > NAME_HOPS or self.hops > MESSAGE_HOPS:
+                self.at, hops = at + 1, hops + 1
+                if hops > NAME_HOPS:
                     raise Malformed("too many compression pointers", at)
                 # The next pointer must lead further back than this one.
                 at = begin = floor = self._pointer(length, floor, at)
@@ -143,6 +141,7 @@ class Reader:
                 raise Malformed(f"a name longer than {NAME_MAX} octets", at)
             if not length:
                 self.at = at if resume < 0 else resume
+                self.cost += size + 16 * hops
                 return b"".join((*pieces, wire[begin:at]))
 
     def _pointer(self, length: int, floor: int, start: int) -> int:
@@ -259,11 +258,9 @@ def _read_records(reader: Reader, query: Query, before: int, additional: int) ->
     # Caps instead of patience: 5,000 records of a 64 KB message cost as much as one.
     if before + additional > QUERY_RECORDS:
         raise Malformed(f"{before + additional} records in a query", 6)
-    room = QUERY_NAMES - len(query.qname)
     for number in range(before + additional):
-        start, hops, owner = reader.at, reader.hops, reader.name()
-        room -= len(owner) + 16 * (reader.hops - hops)  # a pointer costs as much as some labels
-        if room < 0:
+        start, owner = reader.at, reader.name()
+        if reader.cost > QUERY_NAMES:
             raise Malformed(f"names of more than {QUERY_NAMES} octets in a query", start)
         rtype, rclass, ttl, size = _RECORD.unpack(reader.take(_RECORD.size))
         rdata = reader.take(size)
@@ -457,10 +454,8 @@ def _octets(text: str) -> Iterator[tuple[int, bool]]:
         kind = match.lastindex or 0
         octet = int(match.group(1)) if kind == 1 else match.group(kind)[0]
         if kind == 0 or octet > 255:
-            rule = r"after \ comes a character, or three digits up to 255"
-            if match.group() == b'"':
-                rule = r'a " inside a word is written as \"'
-            raise BadText(f"{text!r}: {rule}")
+            raise BadText(rf'{text!r}: a " inside a word is written as \", and after \ comes a '
+                          "character, or three digits up to 255")
         yield octet, kind < 3
 
 
@@ -801,15 +796,15 @@ def _take_svc(reader: Reader, end: int) -> bytes:
 
     Clients must reject all records of a name when one breaks these rules, so none is served.
     """
-    start, last = reader.at, -1
-    found: dict[int, bytes] = {}
-    while reader.at < end:
-        number, value = reader.u16(), reader.take(reader.u16())
-        if not last < number < 65535:  # the last number is reserved for mistakes: RFC 9460 14.3.2
-            raise Malformed("service parameters out of order, or one twice", reader.at)
+    start, octets = reader.at, _take_rest(reader, end, 0)
+    pairs = list(_svc_pairs(octets))
+    found = dict(pairs)
+    # The last number is reserved for mistakes: RFC 9460 14.3.2.
+    if [number for number, _ in pairs] != sorted(found) or 65535 in found:
+        raise Malformed("service parameters out of order, or one twice", start)
+    for number, value in pairs:
         if not re.fullmatch(_param(number).shape, value, re.S):
-            raise Malformed(f"a wrong value of {_param(number).name}", reader.at)
-        last, found[number] = number, value
+            raise Malformed(f"a wrong value of {_param(number).name}", start)
     if not all(_split_strings(found.get(1, b""))):
         raise Malformed("an alpn item of no octets", start)
     if 2 in found and 1 not in found:  # RFC 9460 7.1.1
@@ -818,16 +813,20 @@ def _take_svc(reader: Reader, end: int) -> bytes:
     needed = [number for (number,) in _U16.iter_unpack(found.get(0, b""))]
     if needed != sorted(set(needed) & set(found) - {0}):
         raise Malformed("mandatory names something twice, itself, or what is not there", start)
-    return b"".join(_U16.pack(n) + _U16.pack(len(value)) + value for n, value in found.items())
+    return octets
+
+
+def _svc_pairs(octets: bytes) -> Iterator[tuple[int, bytes]]:
+    """The number and the value of each service parameter."""
+    reader = Reader(octets)
+    while reader.at < len(octets):
+        yield reader.u16(), reader.take(reader.u16())
 
 
 def _show_svc(octets: bytes) -> str:
     """Service parameters as key=value words; key alone where the value is empty."""
-    reader, shown = Reader(octets), []
-    while reader.at < len(octets):
-        number, value = reader.u16(), reader.take(reader.u16())
-        shown.append(_param(number).name + ("=" + _param(number).show(value) if value else ""))
-    return " ".join(shown)
+    return " ".join(_param(number).name + ("=" + _param(number).show(value) if value else "")
+                    for number, value in _svc_pairs(octets))
 
 
 # The letters are those of _FORMATS: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
@@ -882,11 +881,11 @@ def rdata_key(rtype: int, rdata: bytes) -> bytes:
 
     RFC 4343: names are compared without case. RFC 2181 5: no record stands twice in an RRset.
     """
-    if rtype not in _FORMATS or rdata == rdata.lower():  # most rdata: nothing to be done
-        return rdata
-    reader, end = Reader(rdata), len(rdata)
-    taken = [(field, field.take(reader, end)) for field in _FORMATS[rtype]]
-    return b"".join(octets.lower() if field is _FIELDS["n"] else octets for field, octets in taken)
+    reader, key = Reader(rdata), b""
+    for field in _FORMATS.get(rtype, [_FIELDS["v"]]):
+        octets = field.take(reader, len(rdata))
+        key += octets.lower() if field is _FIELDS["n"] else octets
+    return key
 
 
 def address_rdata(address: str) -> tuple[int, bytes]:
