@@ -16,11 +16,12 @@ Left out on purpose: DNSSEC signing, dynamic update, TSIG, zone transfer, $INCLU
 """
 import binascii
 import contextlib
+import functools
 import ipaddress
 import re
 import struct
 from typing import NamedTuple
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # ---- 1. Numbers: limits, types, classes, rcodes --------------------------------------------------
 # Each limit is the protocol's own, or keeps a stranger's message from costing more than others.
@@ -497,19 +498,27 @@ def show_name(name: bytes) -> str:
     return ".".join("".join(map(_SHOWN.__getitem__, label)) for label in labels) + "."
 
 
-def _parse_number(text: str, most: int) -> int:
-    """A whole number from 0 to `most` in plain digits: no sign, blank, underscore or point.
+def _upper(text: str) -> str:
+    """Text in upper case; text with letters outside ASCII remains as it is."""
+    return text.upper() if text.isascii() else text
 
-    Ten digits hold every number of DNS; a text of thousands is refused before it is converted.
+
+def _parse_number(text: str, most: int, names: Mapping[str, int] = {}) -> int:
+    """A whole number from 0 to `most` in plain digits, or by its name in any case.
+
+    No sign, blank, underscore or point. Ten digits hold every number of DNS; a text of thousands
+    is refused before it is converted.
     """
+    if _upper(text) in names:
+        return names[_upper(text)]
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) > most:
-        raise BadText(f"{text!r} is no number from 0 to {most}")
+        raise BadText(" nor ".join((f"{text!r} is no number from 0 to {most}", *names)))
     return int(text)
 
 
 def parse_type(text: str) -> int:
     """A type's number from its mnemonic or TYPEn (RFC 3597 5); raises BadText."""
-    upper = text.upper() if text.isascii() else ""
+    upper = _upper(text)
     if upper not in TYPES and not re.fullmatch("TYPE[0-9]+", upper):
         raise BadText(f"{text!r} is no record type known here; for other data write TYPEn "
                       r"\# length hex")
@@ -573,28 +582,14 @@ class Field(NamedTuple):
     show: Callable[[bytes], str]
 
 
-def _mnemonics(**numbers: int) -> Callable[[str, int], int]:
-    """Make a reader of numbers that may be written as names, in any case."""
-    known = {name.replace("_", "-"): number for name, number in numbers.items()}
-
-    def parse(text: str, most: int) -> int:
-        """Read a name or digits."""
-        if text[:1].isdigit() or not text.isascii():
-            return _parse_number(text, most)
-        if text.upper() not in known:
-            raise BadText(f"{text!r} is no number and none of {', '.join(known)}")
-        return known[text.upper()]
-    return parse
-
-
 # Algorithms of DNSSEC as RFC 4034 A.1 and IANA's list name them, and as BIND does.
-_ALGORITHMS = _mnemonics(
-    RSAMD5=1, DH=2, DSA=3, RSASHA1=5, DSA_NSEC3_SHA1=6, NSEC3DSA=6, RSASHA1_NSEC3_SHA1=7,
-    NSEC3RSASHA1=7, RSASHA256=8, RSASHA512=10, ECC_GOST=12, ECCGOST=12, ECDSAP256SHA256=13,
-    ECDSAP384SHA384=14, ED25519=15, ED448=16, SM2SM3=17, ECC_GOST12=23, INDIRECT=252,
-    PRIVATEDNS=253, PRIVATEOID=254)
-_CERTIFICATES = _mnemonics(PKIX=1, SPKI=2, PGP=3, IPKIX=4, ISPKI=5, IPGP=6, ACPKIX=7, IACPKIX=8,
-                           URI=253, OID=254)  # RFC 4398 2.1
+_ALGORITHMS = {
+    "RSAMD5": 1, "DH": 2, "DSA": 3, "RSASHA1": 5, "DSA-NSEC3-SHA1": 6, "NSEC3DSA": 6,
+    "RSASHA1-NSEC3-SHA1": 7, "NSEC3RSASHA1": 7, "RSASHA256": 8, "RSASHA512": 10, "ECC-GOST": 12,
+    "ECCGOST": 12, "ECDSAP256SHA256": 13, "ECDSAP384SHA384": 14, "ED25519": 15, "ED448": 16,
+    "INDIRECT": 252, "PRIVATEDNS": 253, "PRIVATEOID": 254}
+_CERTIFICATES = {"PKIX": 1, "SPKI": 2, "PGP": 3, "IPKIX": 4, "ISPKI": 5, "IPGP": 6, "ACPKIX": 7,
+                 "IACPKIX": 8, "URI": 253, "OID": 254}  # RFC 4398 2.1
 
 
 def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Field:
@@ -838,7 +833,8 @@ _FIELDS: dict[str, Field] = {
     "a": _address(ipaddress.IPv4Address), "q": _address(ipaddress.IPv6Address),
     "n": Field(lambda reader, end: reader.name(),
                lambda words, origin: parse_name(_next(words, "a name"), origin), show_name),
-    "l": _number(1, _ALGORITHMS), "k": _number(2, _CERTIFICATES),
+    "l": _number(1, functools.partial(_parse_number, names=_ALGORITHMS)),
+    "k": _number(2, functools.partial(_parse_number, names=_CERTIFICATES)),
     "c": Field(_take_string, _parse_string, lambda octets: quote(octets[1:])),
     "s": Field(_take_strings, _parse_strings,
                lambda octets: " ".join(map(quote, _split_strings(octets)))),
@@ -1025,7 +1021,7 @@ class ZoneText:
 
     def _directive(self, words: list[str]) -> None:
         """$ORIGIN name or $TTL time (RFC 1035 5.1, RFC 2308 4)."""
-        name, whole = words[0].upper(), len(words) == 2
+        name, whole = _upper(words[0]), len(words) == 2
         if whole and name == "$ORIGIN":
             self.origin = parse_name(words[1], self.origin)
         elif whole and name == "$TTL":
@@ -1058,7 +1054,7 @@ class ZoneText:
 
 def _take_class(words: list[str]) -> bool:
     """Whether the next word was the class IN, which it takes off; raises BadText for others."""
-    word = words[0].upper() if words else ""
+    word = _upper(words[0]) if words else ""
     if word in ("IN", "CLASS1"):  # RFC 3597 5
         words.pop(0)
         return True
