@@ -209,26 +209,13 @@ def decode_query(packet: bytes) -> Query:
     """
     if len(packet) < HEADER:
         raise Malformed("less than a header", len(packet), SILENT)
-    ident, flags, questions, answers, authority, additional = _HEADER.unpack_from(packet)
+    ident, flags, *counts = _HEADER.unpack_from(packet)
     # An answer to an answer is how two servers start to talk to each other for ever.
     if flags & QR:
         raise Malformed("a reply, not a query", 2, SILENT)
     query = Query(ident, flags)
     try:
-        # RFC 9619: one question. RFC 7873 5.4 lets a client with a cookie ask none; that is
-        # not supported: such a client learns the cookie with its first answer instead.
-        if questions != 1 and (questions or not flags & OPCODE):
-            raise Malformed(f"{questions} questions", 4)
-        reader = Reader(packet, HEADER)
-        qclass = _read_question(reader, query) if questions else CLASS_IN
-        if answers or authority or additional:
-            _read_records(reader, query, answers + authority, additional)
-        # Only now, so that these refusals keep OPT: RFC 6891 7.
-        if qclass != CLASS_IN:
-            raise Malformed(f"class {qclass}", reader.at, REFUSED)
-        # OPT and TSIG live in the additional section only; a question for TKEY needs one there.
-        if query.qtype in (OPT, TKEY, TSIG):
-            raise Malformed(f"type {query.qtype} as a question", reader.at)
+        _read_sections(Reader(packet, HEADER), query, *counts)
     except Malformed as bad:
         query.rcode, query.why = bad.rcode, str(bad)
     # RFC 8906 3.1.4: what follows the header is up to the opcode. So nothing of it is wrong, or
@@ -241,13 +228,26 @@ def decode_query(packet: bytes) -> Query:
     return query  # octets behind the last record are ignored, and never repeated
 
 
-def _read_question(reader: Reader, query: Query) -> int:
-    """QNAME and QTYPE; returns QCLASS. No pointer can be right here: only the header is before."""
-    qname = reader.name()
-    qtype, qclass = _QUESTION.unpack(reader.take(4))
-    query.qname, query.key, query.qtype = qname, qname.lower(), qtype
-    query.question = reader.wire[HEADER:reader.at]
-    return int(qclass)
+def _read_sections(reader: Reader, query: Query, questions: int, answers: int, authority: int,
+                   additional: int) -> None:
+    """Read the question, and the records behind it as far as they matter."""
+    # RFC 9619: one question. RFC 7873 5.4 lets a client with a cookie ask none; that is
+    # not supported: such a client learns the cookie with its first answer instead.
+    if questions != 1 and (questions or not query.flags & OPCODE):
+        raise Malformed(f"{questions} questions", 4)
+    qclass = CLASS_IN
+    if questions:
+        qname = reader.name()  # no pointer can be right here: only the header is before
+        query.qtype, qclass = _QUESTION.unpack(reader.take(4))
+        query.qname, query.key = qname, qname.lower()
+        query.question = reader.wire[HEADER:reader.at]
+    _read_records(reader, query, answers + authority, additional)
+    # Only now, so that these refusals keep OPT: RFC 6891 7.
+    if qclass != CLASS_IN:
+        raise Malformed(f"class {qclass}", reader.at, REFUSED)
+    # OPT and TSIG live in the additional section only; a question for TKEY needs one there.
+    if query.qtype in (OPT, TKEY, TSIG):
+        raise Malformed(f"type {query.qtype} as a question", reader.at)
 
 
 def _read_records(reader: Reader, query: Query, before: int, additional: int) -> None:
@@ -1040,9 +1040,7 @@ class ZoneText:
             ttl = parse_ttl(words.pop(0))
         if not classed:
             _take_class(words)
-        if not words:
-            raise BadText("a type is missing")
-        rtype = parse_type(words.pop(0))
+        rtype = parse_type(_next(words, "a type"))
         if rtype in (0, OPT) or 128 <= rtype <= 255:  # RFC 6895 3.1: meta types
             raise BadText(f"{show_type(rtype)} cannot stand in a zone, for it is no data")
         if rtype == DNAME:  # it means more than its rdata
