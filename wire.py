@@ -129,12 +129,19 @@ class Reader:
                 raise Malformed("the data ends inside a name", at)
             length = wire[at]
             if length > LABEL_MAX:
+                # The other two label types: one was never assigned, RFC 6891 5 retired the other.
+                if length < 0xC0:
+                    raise Malformed(f"label type 0x{length & 0xC0:02x}", at)
                 pieces.append(wire[begin:at])
-                self.at, hops = at + 1, hops + 1
+                self.at, hops = at, hops + 1
                 if hops > NAME_HOPS:
                     raise Malformed("too many compression pointers", at)
-                # The next pointer must lead further back than this one.
-                at = begin = floor = self._pointer(length, floor, at)
+                target = self.u16() & 0x3FFF
+                # Strictly back ("a prior occurance"), so there is no loop: before the name, or
+                # before where its last pointer led. The header is no name.
+                if not HEADER <= target < floor:
+                    raise Malformed(f"a pointer to byte {target}, which is no earlier name", at)
+                at = begin = floor = target
                 resume = self.at if resume < 0 else resume  # the name ends behind its first pointer
                 continue
             at, size = at + 1 + length, size + 1 + length
@@ -145,19 +152,10 @@ class Reader:
                 self.cost += size + 16 * hops
                 return b"".join((*pieces, wire[begin:at]))
 
-    def _pointer(self, length: int, floor: int, start: int) -> int:
-        """Where a pointer leads: strictly back ("a prior occurance"), so there is no loop.
-
-        `floor` is where the name began, or where its last pointer led. The header is no name, so
-        nothing may point into it.
-        """
-        # The other two label types: one was never assigned, RFC 6891 5 retired the other.
-        if length < 0xC0:
-            raise Malformed(f"label type 0x{length & 0xC0:02x}", start)
-        target = (length & 0x3F) << 8 | self.u8()
-        if not HEADER <= target < floor:
-            raise Malformed(f"a pointer to byte {target}, which is no earlier name", start)
-        return target
+    def pairs(self) -> Iterator[tuple[int, bytes]]:
+        """Numbers of two octets and what belongs to each, its length in front, up to the end."""
+        while self.at < len(self.wire):
+            yield self.u16(), self.take(self.u16())
 
 
 # ---- 4. The way in: one query --------------------------------------------------------------------
@@ -184,16 +182,14 @@ class Query:
     options    the first option of each code
     subnet     the client subnet option, when it names a network
     """
-    __slots__ = ("id", "flags", "qname", "key", "qtype", "question", "rcode", "why", "has_opt",
-                 "payload", "opt_flags", "options", "subnet")
+    qname = key = question = b""
+    qtype, rcode, why = 0, NOERROR, ""
+    has_opt, payload, opt_flags = False, UDP_PLAIN, 0
+    subnet: Subnet | None = None
 
     def __init__(self, ident: int, flags: int) -> None:
         self.id, self.flags = ident, flags
-        self.qname = self.key = self.question = b""
-        self.qtype, self.rcode, self.why = 0, NOERROR, ""
-        self.has_opt, self.payload, self.opt_flags = False, UDP_PLAIN, 0
         self.options: dict[int, bytes] = {}
-        self.subnet: Subnet | None = None
 
     def limit(self, tcp: bool) -> int:
         """Octets the reply may have: RFC 1035 4.2, RFC 6891 6.2.3 (under 512 means 512)."""
@@ -283,13 +279,10 @@ def _read_options(reader: Reader, query: Query) -> None:
 
     Only what this server acts on is checked. Offsets in errors count from the first option.
     """
-    count = 0
-    while reader.at < len(reader.wire):
-        count += 1
+    for count, (code, octets) in enumerate(reader.pairs(), 1):
         if count > QUERY_OPTIONS:
             raise Malformed(f"more than {QUERY_OPTIONS} options", reader.at)
-        code, size = reader.u16(), reader.u16()
-        query.options.setdefault(code, reader.take(size))
+        query.options.setdefault(code, octets)
     cookie = query.options.get(COOKIE)
     # RFC 7873 5.2.2: eight octets of the client's, alone or with 8 to 32 of the server's.
     if cookie is not None and len(cookie) != 8 and not 16 <= len(cookie) <= 40:
@@ -345,8 +338,10 @@ class Writer:
 
     def add(self, section: int, owner: bytes, rrset: RRset) -> None:
         """Append an RRset, or mark the reply truncated and append nothing from here on."""
+        if self.truncated:
+            return
         start = len(self.out)  # where to cut back to; names noted behind it are never used again
-        for rdata in () if self.truncated else rrset.rdatas:
+        for rdata in rrset.rdatas:
             self._name(owner)
             self.out += _RECORD.pack(rrset.type, CLASS_IN, rrset.ttl, 0)
             mark = len(self.out)
@@ -356,7 +351,7 @@ class Writer:
                 self.truncated = True
                 del self.out[start:]
                 return
-        self.counts[section] += 0 if self.truncated else len(rrset.rdatas)
+        self.counts[section] += len(rrset.rdatas)
 
     def finish(self, rcode: int = NOERROR, authoritative: bool = False) -> bytes:
         """The message: RD copied for opcode 0, which gives it a meaning; RA, Z, AD and CD clear
@@ -662,8 +657,7 @@ def _counted(octets: bytes | bytearray) -> bytes:
 
 def _take_string(reader: Reader, end: int) -> bytes:
     """Take one <character-string>, its length included."""
-    size = reader.take(1)
-    return size + reader.take(size[0])
+    return _counted(reader.take(reader.u8()))
 
 
 def _parse_string(words: list[str], origin: bytes) -> bytes:
@@ -792,7 +786,7 @@ def _take_svc(reader: Reader, end: int) -> bytes:
     Clients must reject all records of a name when one breaks these rules, so none is served.
     """
     start, octets = reader.at, _take_rest(reader, end, 0)
-    pairs = list(_svc_pairs(octets))
+    pairs = list(Reader(octets).pairs())
     found = dict(pairs)
     # The last number is reserved for mistakes: RFC 9460 14.3.2.
     if [number for number, _ in pairs] != sorted(found) or 65535 in found:
@@ -811,17 +805,10 @@ def _take_svc(reader: Reader, end: int) -> bytes:
     return octets
 
 
-def _svc_pairs(octets: bytes) -> Iterator[tuple[int, bytes]]:
-    """The number and the value of each service parameter."""
-    reader = Reader(octets)
-    while reader.at < len(octets):
-        yield reader.u16(), reader.take(reader.u16())
-
-
 def _show_svc(octets: bytes) -> str:
     """Service parameters as key=value words; key alone where the value is empty."""
     return " ".join(_param(number).name + ("=" + _param(number).show(value) if value else "")
-                    for number, value in _svc_pairs(octets))
+                    for number, value in Reader(octets).pairs())
 
 
 # The letters are those of _FORMATS: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
