@@ -114,7 +114,7 @@ class Reader:
 
     def u16(self) -> int:
         """The next two octets, high first."""
-        return int.from_bytes(self.take(2), "big")
+        return int.from_bytes(self.take(2))
 
     def name(self) -> bytes:
         """The next name, decompressed, root byte included, case kept (RFC 1035 4.1.4).
@@ -300,7 +300,7 @@ def _read_subnet(reader: Reader) -> Subnet | None:
     family, prefix, scope = reader.u16(), reader.u8(), reader.u8()
     address = reader.take(len(reader.wire) - reader.at)
     if (scope or len(address) != (prefix + 7) // 8 or prefix > ECS_BITS.get(family, 0)
-            or int.from_bytes(address, "big") & (1 << len(address) * 8 - prefix) - 1):
+            or int.from_bytes(address) & (1 << len(address) * 8 - prefix) - 1):
         raise Malformed("a client subnet that contradicts itself", 0)
     return Subnet(family, prefix, address) if prefix else None
 
@@ -591,8 +591,8 @@ def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Fiel
     """A number of `size` octets."""
     most = 256**size - 1
     return Field(lambda reader, end: reader.take(size),
-                 lambda words, _: parse(_next(words, "a number"), most).to_bytes(size, "big"),
-                 lambda octets: str(int.from_bytes(octets, "big")))
+                 lambda words, _: parse(_next(words, "a number"), most).to_bytes(size),
+                 lambda octets: str(int.from_bytes(octets)))
 
 
 _Family = type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
@@ -681,12 +681,12 @@ def _take_tag(reader: Reader, end: int) -> bytes:
     return tag
 
 
-def _parse_hex(words: list[str]) -> bytes:
+def _parse_hex(words: list[str], origin: bytes) -> bytes:
     """Read all words that are left as hexadecimal digits, in any grouping."""
     return binascii.unhexlify(_joined(words))
 
 
-def _parse_base64(words: list[str]) -> bytes:
+def _parse_base64(words: list[str], origin: bytes) -> bytes:
     """Read all words that are left as base64, in any grouping (RFC 4648 4)."""
     return binascii.a2b_base64(_joined(words), strict_mode=True)
 
@@ -737,9 +737,9 @@ _PARAMS = (
                                          for item in _split_strings(octets)))),
     Param("no-default-alpn", b"", unquote, quote),
     Param("port", b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF)),
-          lambda octets: str(int.from_bytes(octets, "big"))),
+          lambda octets: str(int.from_bytes(octets))),
     _hint("ipv4hint", ipaddress.IPv4Address),
-    Param("ech", b".+", lambda text: _parse_base64([text]), _show_base64),
+    Param("ech", b".+", lambda text: _parse_base64([text], b""), _show_base64),
     _hint("ipv6hint", ipaddress.IPv6Address),
     # RFC 9461 5: a path, as a template with a variable "dns". RFC 9540 4: a flag.
     Param("dohpath", rb"/.*\{[^{}]*dns.*", unquote, quote),
@@ -789,7 +789,7 @@ def _take_svc(reader: Reader, end: int) -> bytes:
     pairs = list(Reader(octets).pairs())
     found = dict(pairs)
     # The last number is reserved for mistakes: RFC 9460 14.3.2.
-    if [number for number, _ in pairs] != sorted(found) or 65535 in found:
+    if pairs != sorted(found.items()) or 65535 in found:
         raise Malformed("service parameters out of order, or one twice", start)
     for number, value in pairs:
         if not re.fullmatch(_param(number).shape, value, re.S):
@@ -800,7 +800,7 @@ def _take_svc(reader: Reader, end: int) -> bytes:
         raise Malformed("no-default-alpn without alpn", start)
     # RFC 9460 8: in order, each once, itself not among them, and all of them present.
     needed = [number for (number,) in _U16.iter_unpack(found.get(0, b""))]
-    if needed != sorted(set(needed) & set(found) - {0}):
+    if needed != sorted(set(needed) & found.keys() - {0}):
         raise Malformed("mandatory names something twice, itself, or what is not there", start)
     return octets
 
@@ -829,8 +829,8 @@ _FIELDS: dict[str, Field] = {
     "v": Field(lambda reader, end: _take_rest(reader, end, 0),
                lambda words, _: unquote(_next(words, "a value")), quote),
     "u": Field(_take_rest, lambda words, _: unquote(_next(words, "a URI")), quote),
-    "x": Field(_take_rest, lambda words, _: _parse_hex(words), bytes.hex),
-    "b": Field(_take_rest, lambda words, _: _parse_base64(words), _show_base64),
+    "x": Field(_take_rest, _parse_hex, bytes.hex),
+    "b": Field(_take_rest, _parse_base64, _show_base64),
     "p": Field(_take_svc, _parse_svc, _show_svc)}
 
 _FORMATS: dict[int, list[Field]] = {
@@ -888,7 +888,7 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     try:
         if left[:1] == [r"\#"]:
             del left[0]
-            size, rdata = _parse_number(_next(left, "a length"), TCP_MAX), _parse_hex(left)
+            size, rdata = _parse_number(_next(left, "a length"), TCP_MAX), _parse_hex(left, origin)
             if size != len(rdata):
                 raise BadText(f"length {size} but {len(rdata)} octets")
         elif rtype in _FORMATS:
