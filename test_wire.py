@@ -89,8 +89,8 @@ class Names(unittest.TestCase):
         self.assertEqual(wire.parse_name("@", EXAMPLE), EXAMPLE)
         self.assertEqual(wire.parse_name(".", EXAMPLE), ROOT)
         self.assertEqual(wire.parse_name("www.example.com.", b"\1x\0"), WWW)
-        self.assertEqual(wire.parse_name("www.example.com", None), WWW)
-        self.assertEqual(wire.parse_name("@", None), ROOT)
+        self.assertEqual(wire.parse_name("www.example.com"), WWW)
+        self.assertEqual(wire.parse_name("@"), ROOT)
         self.assertEqual(wire.parse_name(r"\w\w\119\.", ROOT), b"\4www.\0")
 
     def test_what_is_no_name(self) -> None:

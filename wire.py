@@ -205,13 +205,13 @@ def decode_query(packet: bytes) -> Query:
     """
     if len(packet) < HEADER:
         raise Malformed("less than a header", len(packet), SILENT)
-    ident, flags, *counts = _HEADER.unpack_from(packet)
+    ident, flags, questions, *records = _HEADER.unpack_from(packet)
     # An answer to an answer is how two servers start to talk to each other for ever.
     if flags & QR:
         raise Malformed("a reply, not a query", 2, SILENT)
     query = Query(ident, flags)
     try:
-        _read_sections(Reader(packet, HEADER), query, *counts)
+        _read_sections(Reader(packet, HEADER), query, questions, records)
     except Malformed as bad:
         query.rcode, query.why = bad.rcode, str(bad)
     # RFC 8906 3.1.4: what follows the header is up to the opcode. So nothing of it is wrong, or
@@ -224,8 +224,7 @@ def decode_query(packet: bytes) -> Query:
     return query  # octets behind the last record are ignored, and never repeated
 
 
-def _read_sections(reader: Reader, query: Query, questions: int, answers: int, authority: int,
-                   additional: int) -> None:
+def _read_sections(reader: Reader, query: Query, questions: int, records: list[int]) -> None:
     """Read the question, and the records behind it as far as they matter."""
     # RFC 9619: one question. RFC 7873 5.4 lets a client with a cookie ask none; that is
     # not supported: such a client learns the cookie with its first answer instead.
@@ -237,7 +236,8 @@ def _read_sections(reader: Reader, query: Query, questions: int, answers: int, a
         query.qtype, qclass = _QUESTION.unpack(reader.take(4))
         query.qname, query.key = qname, qname.lower()
         query.question = reader.wire[HEADER:reader.at]
-    _read_records(reader, query, answers + authority, additional)
+    if any(records):
+        _read_records(reader, query, records)
     # Only now, so that these refusals keep OPT: RFC 6891 7.
     if qclass != CLASS_IN:
         raise Malformed(f"class {qclass}", reader.at, REFUSED)
@@ -246,16 +246,17 @@ def _read_sections(reader: Reader, query: Query, questions: int, answers: int, a
         raise Malformed(f"type {query.qtype} as a question", reader.at)
 
 
-def _read_records(reader: Reader, query: Query, before: int, additional: int) -> None:
+def _read_records(reader: Reader, query: Query, records: list[int]) -> None:
     """Step over what follows the question and read OPT (RFC 6891 6.1.1: at most one).
 
-    Other records are skipped unread, whatever their type; a query signed with TSIG is answered as
-    if it were not.
+    `records` are their numbers in answer, authority and additional. Others than OPT are skipped
+    unread, whatever their type; a query signed with TSIG is answered as if it were not.
     """
     # Caps instead of patience: 5,000 records of a 64 KB message cost as much as one.
-    if before + additional > QUERY_RECORDS:
-        raise Malformed(f"{before + additional} records in a query", 6)
-    for number in range(before + additional):
+    count = sum(records)
+    if count > QUERY_RECORDS:
+        raise Malformed(f"{count} records in a query", 6)
+    for number in range(count):
         start, owner = reader.at, reader.name()
         if reader.cost > QUERY_NAMES:
             raise Malformed(f"names of more than {QUERY_NAMES} octets in a query", start)
@@ -263,7 +264,7 @@ def _read_records(reader: Reader, query: Query, before: int, additional: int) ->
         rdata = reader.take(size)
         if rtype != OPT:
             continue
-        if query.has_opt or owner != b"\0" or number < before:
+        if query.has_opt or owner != b"\0" or number < count - records[ADDITIONAL]:
             raise Malformed("an OPT that is not alone, at the root, in additional", start)
         # OPT keeps the client's payload size in CLASS, and upper rcode, version, flags in TTL.
         query.has_opt, query.payload, query.opt_flags = True, rclass, ttl & 0xFFFF
@@ -455,16 +456,15 @@ def _octets(text: str) -> Iterator[tuple[int, bool]]:
         yield octet, kind < 3
 
 
-def parse_name(text: str, origin: bytes | None = b"\0") -> bytes:
+def parse_name(text: str, origin: bytes = b"\0") -> bytes:
     r"""A name from text, \DDD and \X understood; `origin` completes one without a final dot.
 
-    "@" is the origin itself; without an origin every name counts as complete. Raises BadText for
-    empty or long labels, long names, blanks, and letters outside ASCII (which DNS carries in their
-    xn-- form); what is escaped may be any octet (RFC 2181 11).
+    "@" is the origin itself, which is the root unless given. Raises BadText for empty or long
+    labels, long names, blanks, and letters outside ASCII (which DNS carries in their xn-- form);
+    what is escaped may be any octet (RFC 2181 11).
     """
-    tail = origin or b"\0"
     if text in ("@", "."):
-        return tail if text == "@" else b"\0"
+        return origin if text == "@" else b"\0"
     labels = [bytearray()]
     for octet, escaped in _octets(text):
         if octet == ord(".") and not escaped:
@@ -475,10 +475,10 @@ def parse_name(text: str, origin: bytes | None = b"\0") -> bytes:
             raise BadText(rf"{text!r}: write a blank as \032, letters outside ASCII as xn--")
     if not labels[-1] and len(labels) > 1:  # a dot ends it: complete as it is
         del labels[-1]
-        tail = b"\0"
+        origin = b"\0"
     if not all(0 < len(label) <= LABEL_MAX for label in labels):
         raise BadText(f"{text!r}: a label has 1 to {LABEL_MAX} octets")
-    name = b"".join(map(_counted, labels)) + tail
+    name = b"".join(map(_counted, labels)) + origin
     if len(name) > NAME_MAX:
         raise BadText(f"{text!r}: longer than {NAME_MAX} octets")
     return name
@@ -577,12 +577,12 @@ class Field(NamedTuple):
     show: Callable[[bytes], str]
 
 
-# Algorithms of DNSSEC as RFC 4034 A.1 and IANA's list name them, and as BIND does.
+# Algorithms that sign zones as RFC 4034 A.1 and IANA's list name them, and as BIND does.
 _ALGORITHMS = {
-    "RSAMD5": 1, "DH": 2, "DSA": 3, "RSASHA1": 5, "DSA-NSEC3-SHA1": 6, "NSEC3DSA": 6,
+    "RSAMD5": 1, "DSA": 3, "RSASHA1": 5, "DSA-NSEC3-SHA1": 6, "NSEC3DSA": 6,
     "RSASHA1-NSEC3-SHA1": 7, "NSEC3RSASHA1": 7, "RSASHA256": 8, "RSASHA512": 10, "ECC-GOST": 12,
     "ECCGOST": 12, "ECDSAP256SHA256": 13, "ECDSAP384SHA384": 14, "ED25519": 15, "ED448": 16,
-    "INDIRECT": 252, "PRIVATEDNS": 253, "PRIVATEOID": 254}
+    "PRIVATEDNS": 253, "PRIVATEOID": 254}
 _CERTIFICATES = {"PKIX": 1, "SPKI": 2, "PGP": 3, "IPKIX": 4, "ISPKI": 5, "IPGP": 6, "ACPKIX": 7,
                  "IACPKIX": 8, "URI": 253, "OID": 254}  # RFC 4398 2.1
 
@@ -598,9 +598,9 @@ def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Fiel
 _Family = type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
 
 
-def _address(family: _Family) -> Field:
-    """An address of IPv4 or IPv6."""
-    return Field(lambda reader, end: reader.take(family(0).max_prefixlen // 8),
+def _address(family: _Family, size: int) -> Field:
+    """An address of IPv4 or IPv6, which has `size` octets."""
+    return Field(lambda reader, end: reader.take(size),
                  lambda words, _: _parse_address(family, _next(words, "an address")),
                  lambda octets: str(family(octets)))
 
@@ -704,9 +704,8 @@ class Param(NamedTuple):
     show: Callable[[bytes], str]
 
 
-def _hint(name: str, family: _Family) -> Param:
-    """A parameter that holds addresses."""
-    size = family(0).max_prefixlen // 8
+def _hint(name: str, family: _Family, size: int) -> Param:
+    """A parameter that holds addresses of `size` octets."""
     return Param(name, b"(?:.{%d})+" % size,
                  lambda text: b"".join(_parse_address(family, each) for each in text.split(",")),
                  lambda octets: ",".join(str(family(octets[at:at + size]))
@@ -738,9 +737,9 @@ _PARAMS = (
     Param("no-default-alpn", b"", unquote, quote),
     Param("port", b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF)),
           lambda octets: str(int.from_bytes(octets))),
-    _hint("ipv4hint", ipaddress.IPv4Address),
+    _hint("ipv4hint", ipaddress.IPv4Address, 4),
     Param("ech", b".+", lambda text: _parse_base64([text], b""), _show_base64),
-    _hint("ipv6hint", ipaddress.IPv6Address),
+    _hint("ipv6hint", ipaddress.IPv6Address, 16),
     # RFC 9461 5: a path, as a template with a variable "dns". RFC 9540 4: a flag.
     Param("dohpath", rb"/.*\{[^{}]*dns.*", unquote, quote),
     Param("ohttp", b"", unquote, quote))
@@ -817,7 +816,7 @@ def _show_svc(octets: bytes) -> str:
 # parameters. Octets in hex or base64 are digests and keys, so one of no octets is a mistake.
 _FIELDS: dict[str, Field] = {
     "1": _number(1), "2": _number(2), "4": _number(4), "t": _number(4, parse_ttl),
-    "a": _address(ipaddress.IPv4Address), "q": _address(ipaddress.IPv6Address),
+    "a": _address(ipaddress.IPv4Address, 4), "q": _address(ipaddress.IPv6Address, 16),
     "n": Field(lambda reader, end: reader.name(),
                lambda words, origin: parse_name(_next(words, "a name"), origin), show_name),
     "l": _number(1, functools.partial(_parse_number, names=_ALGORITHMS)),
@@ -1020,7 +1019,7 @@ class ZoneText:
     def _record(self, words: list[str], line: int) -> Record:
         """[TTL] [class] type rdata; TTL and class in either order (RFC 1035 5.1).
 
-        No type begins with a digit, which is how a TTL is told from one.
+        No type begins with a digit, so a word that does is a TTL.
         """
         ttl, classed = self.ttl, _take_class(words)
         if words and words[0][0].isdigit():
