@@ -47,8 +47,8 @@ TYPES: dict[str, int] = {
     "KX": 36, "CERT": 37, "DNAME": 39, "OPT": 41, "DS": 43, "SSHFP": 44, "RRSIG": 46, "NSEC": 47,
     "DNSKEY": 48, "DHCID": 49, "NSEC3": 50, "NSEC3PARAM": 51, "TLSA": 52, "SMIMEA": 53, "CDS": 59,
     "CDNSKEY": 60, "OPENPGPKEY": 61, "SVCB": 64, "HTTPS": 65, "SPF": 99, "L32": 105, "LP": 107,
-    "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "MAILB": 253,
-    "MAILA": 254, "ANY": 255, "URI": 256, "CAA": 257}
+    "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "MAILB": 253, "MAILA": 254, "ANY": 255,
+    "URI": 256, "CAA": 257}
 TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPES.items()}
 A, NS, CNAME, SOA, PTR, MX, AAAA, OPT, DS = 1, 2, 5, 6, 12, 15, 28, 41, 43
 DNAME, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 39, 249, 250, 251, 252, 253, 254, 255
@@ -153,7 +153,10 @@ class Reader:
                 return b"".join((*pieces, wire[begin:at]))
 
     def pairs(self) -> Iterator[tuple[int, bytes]]:
-        """Numbers of two octets and what belongs to each, its length in front, up to the end."""
+        """What is left, as numbers and octets: a number, the octets' length, the octets, and so on.
+
+        The options of OPT and the service parameters of SVCB are written like this.
+        """
         while self.at < len(self.wire):
             yield self.u16(), self.take(self.u16())
 
@@ -770,7 +773,7 @@ def _parse_svc(words: list[str], origin: bytes) -> bytes:
     found = []
     while words:
         key, equals, value = words.pop(0).partition("=")
-        if equals and not value and words and words[0].startswith('"'):  # key="value"
+        if equals and not value and words and words[0].startswith('"'):  # key= and "value"
             value = words.pop(0)[1:-1]
         number = _svc_number(key)
         parse = _param(number).parse if key in _PARAM_NUMBERS else unquote
@@ -811,9 +814,9 @@ def _show_svc(octets: bytes) -> str:
 
 
 # The letters are those of _FORMATS: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
-# in quad-A), l an algorithm, k a kind of certificate, n a name, c a
-# string, s strings, g a CAA tag, v its value, u a URI, x octets in hex, b in base64, p service
-# parameters. Octets in hex or base64 are digests and keys, so one of no octets is a mistake.
+# in quad-A), l an algorithm, k a kind of certificate, n a name, c a string, s strings, g a CAA tag,
+# v its value, u a URI, x octets in hex, b in base64, p service parameters. Octets in hex or base64
+# are digests and keys, so one of no octets is a mistake.
 _FIELDS: dict[str, Field] = {
     "1": _number(1), "2": _number(2), "4": _number(4), "t": _number(4, parse_ttl),
     "a": _address(ipaddress.IPv4Address, 4), "q": _address(ipaddress.IPv6Address, 16),
@@ -825,7 +828,7 @@ _FIELDS: dict[str, Field] = {
     "s": Field(_take_strings, _parse_strings,
                lambda octets: " ".join(map(quote, _split_strings(octets)))),
     "g": Field(_take_tag, _parse_string, lambda octets: octets[1:].decode()),
-    "v": Field(lambda reader, end: _take_rest(reader, end, 0),
+    "v": Field(functools.partial(_take_rest, least=0),
                lambda words, _: unquote(_next(words, "a value")), quote),
     "u": Field(_take_rest, lambda words, _: unquote(_next(words, "a URI")), quote),
     "x": Field(_take_rest, _parse_hex, bytes.hex),
