@@ -108,7 +108,7 @@ TICK = 0.5                # seconds between two looks at timers and heartbeats
 WAKE = 0.1                # seconds in which an idle worker learns that it is to end
 HEARTBEAT = 3.0           # seconds without a sign of life before a child is killed and replaced
 START_LIMIT = 10.0        # seconds a child may take to get ready
-LOAD_LIMIT = 60           # seconds reading a config may take, or trying its policy files
+LOAD_LIMIT = 60           # seconds reading a config and trying its policy files may take
 STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
@@ -2972,7 +2972,8 @@ def make_snapshot(watches: Sequence[Watch], now: float) -> str:
 # ---- 11. Processes: generation, life, sockets, supervisor --------------------------------------
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
 FILES_MAX = 1 << 20        # more descriptors than a process may have
-GOOD = "good"              # what is said of a policy file that loads
+GOOD = "good"              # what is said of a policy file that loads,
+TOO_SLOW = "loading it timed out"  # and of one that does not end
 STOPS = {signal.SIGTERM, signal.SIGINT}
 RETIRE, STOP = 1, 2                             # how a child is told to end,
 ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
@@ -3018,15 +3019,6 @@ class Generation:
         self.lost = False          # whether a monitor has died
         self.told = 0              # number that systemd has heard of
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
-
-    def close(self) -> None:
-        """Let go of the memory and the files, in this process alone."""
-        for view in (self.shared, self.commands):
-            memory = cast(mmap.mmap, view.obj)
-            view.release()
-            memory.close()
-        for file in self.files:
-            file.close()
 
     def publish(self, octets: bytes) -> None:
         """Make this the newest. Only one process may do it."""
@@ -3257,51 +3249,40 @@ def drop_privileges(user: str) -> None:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
 
-def try_policies(config: Config, life: Life) -> None:
-    """Load each policy file once, in a process of its own, and publish what is wrong with them."""
+def try_policies(config: Config, life: Life, generations: Sequence[Generation]) -> None:
+    """Load each policy file once, each in a process of its own; raises ConfigError."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    problems, limit = [], time.monotonic() + LOAD_LIMIT - START_LIMIT
-    for pool in {(each.policy, each.code): each for each in config.pools.values()}.values():
-        if pool.policy not in POLICIES:
-            seconds = max(WAKE, min(START_LIMIT, limit - time.monotonic()))  # as a worker has
-            said = try_policy(pool, config.user, seconds, life)
-            if said != GOOD:
-                where = f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}'
-                problems.append(f"{where}: {said}")
-    life.generation.publish("\n".join(problems)[:OUTPUT_MAX].encode() or GOOD.encode())
+    problems: list[str] = []
+    for pool in {each.policy: each for each in config.pools.values()
+                 if each.policy not in POLICIES}.values():
+        said = try_policy(pool, config.user, life, generations)
+        if said != GOOD:
+            problems.append(f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}: {said}')
+        if said.startswith(TOO_SLOW):  # more of them might not fit into LOAD_LIMIT
+            break
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
-def try_policy(pool: PoolConfig, user: str, seconds: float, life: Life) -> str:
+def try_policy(pool: PoolConfig, user: str, life: Life, generations: Sequence[Generation]) -> str:
     """Load a policy file in a new process, which ends with all that it starts; returns GOOD or what
     is wrong. Of that process, which may be hostile, comes one line of text and nothing else."""
     reading, writing = os.pipe()
-    pid = os.fork() or run_policy(pool, user, writing, life)
+    pid = os.fork() or run_policy(pool, user, writing, generations)
     os.close(writing)
-    said, codes = bytearray(), list[int]()
-
-    def ended() -> int | None:
-        """Its exit code, -N: signal N ended it; None = it runs."""
-        if life.ended():
-            raise Problem("not tried to the end")
-        found, status = (0, 0) if codes else os.waitpid(pid, os.WNOHANG)
-        if found:
-            codes.append(os.waitstatus_to_exitcode(status))
-        return codes[0] if codes else None
-
-    try:
-        with selectors.DefaultSelector() as selector:
-            selector.register(reading, READ, said)
-            read_outputs(ended, selector, seconds)
-    except Problem as bad:
-        return f"loading it {bad}"
-    finally:
-        os.close(reading)
-        kill_family(pid)
-    text = printable(said[:LOG_LINE].decode("utf-8", "replace"))
-    return text or f"loading it ends the process (code {codes[0]})"
+    limit, ready = time.monotonic() + START_LIMIT, False  # as long as a worker has
+    with open(reading, "rb", buffering=0) as pipe, selectors.DefaultSelector() as selector:
+        selector.register(pipe, READ)
+        while not ready and time.monotonic() < limit and not life.ended():
+            ready = bool(selector.select(WAKE))
+        said = pipe.read(LOG_LINE) if ready else f"{TOO_SLOW} after {START_LIMIT:g} s".encode()
+        code = kill_family(pid)
+    text = printable(said.decode("utf-8", "replace"))
+    return text or f"loading it ends the process (code {code})"
 
 
-def run_policy(pool: PoolConfig, user: str, pipe: int, life: Life) -> NoReturn:
+def run_policy(pool: PoolConfig, user: str, pipe: int,
+               generations: Sequence[Generation]) -> NoReturn:
     """What that process does: give up all that a policy could harm, then load it and say GOOD or
     what is wrong. Whatever the policy replaces, nobody trusts this process with more than text."""
     try:
@@ -3312,8 +3293,10 @@ def run_policy(pool: PoolConfig, user: str, pipe: int, life: Life) -> NoReturn:
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.dup2(pipe, 3)
-        life.generation.close()
         os.closerange(4, FILES_MAX)
+        for generation in generations:  # unmaps the memory that others share
+            generation.shared.release()
+            generation.commands.release()
         said = GOOD
         try:
             drop_privileges(user)
@@ -3321,14 +3304,16 @@ def run_policy(pool: PoolConfig, user: str, pipe: int, life: Life) -> NoReturn:
             load_function(pool)
         except BaseException as bad:
             said = blame(bad, pool)
-        os.write(3, said[:LOG_LINE].encode("utf-8", "replace"))
+        os.write(3, said.encode("utf-8", "replace")[:LOG_LINE])
     finally:
         os._exit(0)
 
 
-def kill_family(pid: int) -> None:
+def kill_family(pid: int) -> int:
     """End a child's process group, then all children of this process until none is left: those of
-    children that end become its own, where prctl works."""
+    children that end become its own, where prctl works. Returns the child's exit code; -N = it
+    was ended by signal N."""
+    code = 0
     with contextlib.suppress(ChildProcessError):
         while True:
             kill_group(pid)
@@ -3336,7 +3321,10 @@ def kill_family(pid: int) -> None:
                 children = pathlib.Path("/proc/thread-self/children").read_text()
                 for child in children.split():
                     os.kill(int(child), signal.SIGKILL)
-            os.waitpid(-1, 0)
+            ended, status = os.waitpid(-1, 0)
+            if ended == pid:
+                code = os.waitstatus_to_exitcode(status)
+    return code
 
 
 def set_name(name: str) -> None:
@@ -3412,7 +3400,6 @@ class Supervisor:
                     importlib.import_module(module)
         self.give_sockets(config.user)
         drop_privileges(config.user)
-        self.try_policies(config)
         names = [show_socket(udp) for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
@@ -3572,12 +3559,21 @@ class Supervisor:
         return new
 
     def load(self) -> Config:
-        """Have a child read and check the config; raises ConfigError, OSError. It runs no code of a
-        user, so what it publishes can be trusted; policies are tried later, without root."""
-        octets = self.ask(self.read_and_publish)
+        """Have a child read and check the config, with its policies; raises ConfigError, OSError.
+        The child runs no code of a user, so what it publishes can be trusted."""
+        new = Generation([0], self.read_and_publish, b"")
+        self.generations.append(new)
+        with new.files[0], new.files[1]:
+            self.tend(0)  # starts it,
+            new.until = time.monotonic() + LOAD_LIMIT  # and only once
+            while new.children[0].pid:
+                self.tend(TICK / 2)
+                if self.signals & STOPS and not new.shared[-1]:
+                    new.end(STOP)
+            _, octets = new.read()
         if not octets:
-            raise ChildProcessError("the process that reads the config did not start, was killed, "
-                                    f"or took over {LOAD_LIMIT} s")
+            raise ChildProcessError("the process that reads the config and tries its policies did "
+                                    f"not start, failed, was killed, or took over {LOAD_LIMIT} s")
         result: Config | ConfigError = pickle.loads(octets)  # of our own child, this very program
         if isinstance(result, ConfigError):
             raise result
@@ -3589,37 +3585,11 @@ class Supervisor:
         result: Config | ConfigError
         try:
             result = self.read()
+            try_policies(result, life, self.generations)
             drop_privileges(result.user)  # to see that it can be done
         except ConfigError as bad:
             result = bad
-        except BaseException as bug:
-            result = ConfigError(f"internal error while reading the config: {bug!r}")
         life.generation.publish(pickle.dumps(result))
-
-    def try_policies(self, config: Config) -> None:
-        """Find out whether the policy files load; raises ConfigError, OSError. All that comes back
-        from processes that ran them is text."""
-        if all(pool.policy in POLICIES for pool in config.pools.values()):
-            return
-        text = self.ask(functools.partial(try_policies, config)).decode("utf-8", "replace")
-        if not text:
-            raise ChildProcessError("the process that tries policy files did not start, was "
-                                    f"killed, or took over {LOAD_LIMIT} s")
-        if text != GOOD:
-            raise ConfigError(text)
-
-    def ask(self, run: Callable[[Life], None]) -> bytes:
-        """Have a child do something, once; returns what it publishes, b"" = nothing."""
-        new = Generation([0], run, b"")
-        self.generations.append(new)
-        with new.files[0], new.files[1]:
-            self.tend(0)  # starts it,
-            new.until = time.monotonic() + LOAD_LIMIT  # and only once
-            while new.children[0].pid:
-                self.tend(TICK / 2)
-                if self.signals & STOPS and not new.shared[-1]:
-                    new.end(STOP)
-            return new.read()[1]
 
     def reload(self) -> None:
         """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
@@ -3630,7 +3600,6 @@ class Supervisor:
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = self.load()
-            self.try_policies(config)
             self.bind(config)
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
             if not new.complete():
@@ -4358,9 +4327,7 @@ def complain(bad: BaseException, before: str = "") -> None:
 def check(file: str) -> int:
     """The command `check`: 0 and what is served, or 1 and what is wrong."""
     try:
-        supervisor = Supervisor(lambda: read_config(file), False)
-        config = supervisor.load()  # just as a start does it
-        supervisor.try_policies(config)
+        config = Supervisor(lambda: read_config(file), False).load()  # just as a start does it
     except (ConfigError, OSError) as bad:
         complain(bad)
         return 1
