@@ -1698,7 +1698,7 @@ class Worker:
     No threads, no file access, no blocking call once `run` has begun. The selector keeps beside
     every descriptor what to call when it is ready, with the events and the time.
     """
-    def __init__(self, state: State, sockets: "Sockets", life: "Life", log: Log) -> None:
+    def __init__(self, state: State, sockets: "Sockets", life: "Child", log: Log) -> None:
         self.state, self.life, self.log = state, life, log
         self.tcp = [tcp for _, tcp in sockets.values()]
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
@@ -1719,7 +1719,7 @@ class Worker:
         self.doors: dict[socket.socket, Callable[..., bool]] = {
             **{udp.sock: udp.serve for udp in self.udp},
             **{tcp: functools.partial(self.on_accept, tcp) for tcp in self.tcp}}
-        if life.slot == 2:  # the first worker speaks for all
+        if life.slot == FIRST_WORKER:  # the first worker speaks for all
             log.change(told)
             log.flush()
 
@@ -2890,7 +2890,7 @@ def read_line(line: str) -> tuple[str, bool, float, Iterator[Row]]:
                              for addresses, *rest in json.loads(piece))
 
 
-def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list[Watch]:
+def make_watches(config: Config, before: Config, life: "Child", log: Log) -> list[Watch]:
     """What the monitor watches, as far as it is known from an earlier one: a reload or a crash
     forgets neither load nor health."""
     _, memo, *lines = life.generation.read()[1].decode().split("\n")
@@ -2916,7 +2916,7 @@ def make_watches(config: Config, before: Config, life: "Life", log: Log) -> list
     return watches
 
 
-def monitor(config: Config, before: Config, life: "Life", log: Log) -> None:
+def monitor(config: Config, before: Config, life: "Child", log: Log) -> None:
     """What the monitor does: publish a snapshot when the first round of polls and checks is
     complete, then every change, until told to stop.
 
@@ -2975,26 +2975,10 @@ FILES_MAX = 1 << 20        # more descriptors than a process may have
 GOOD = "good"              # what is said of a policy file that loads,
 TOO_SLOW = "loading it timed out"  # and of one that does not end
 STOPS = {signal.SIGTERM, signal.SIGINT}
-RETIRE, STOP = 1, 2                             # how a child is told to end,
+LOADER, MONITOR, FIRST_WORKER = 0, 1, 2         # slots of children
+NEWEST, ALONE, ENDING = 0, -2, -1               # other places in the memory of a generation
+RETIRE, STOP = 1, 2                             # how a child is to end,
 ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
-
-
-class Child:
-    """A process of a generation: slot 0 reads a config, 1 is the monitor, others are workers."""
-    def __init__(self, slot: int) -> None:
-        self.slot, self.pid = slot, 0
-        self.name = ("loader", "monitor")[slot] if slot < 2 else f"worker {slot - 1}"
-        self.born = -math.inf  # monotonic seconds: when it was last started
-        self.ends: dict[str, float] = {}  # how it ended, monotonic seconds when that was logged
-
-    def is_news(self, how: str) -> bool:
-        """Whether an end like this is to be logged: in the first of them, and once in LOG_REPEAT.
-        A child that fails asks its copy of what the supervisor knows."""
-        now = time.monotonic()
-        if now - self.ends.get(how, -math.inf) < LOG_REPEAT:
-            return False
-        self.ends[how] = now
-        return True
 
 
 class Generation:
@@ -3004,12 +2988,12 @@ class Generation:
     says which is newest. Workers look at the number before they answer: nobody needs waking, no
     pipe can fill, and late starters find it here.
     """
-    def __init__(self, slots: Sequence[int], run: Callable[["Life"], None], seed: bytes) -> None:
+    def __init__(self, slots: Sequence[int], run: Callable[["Child"], None], seed: bytes) -> None:
         self.children, self.run = [Child(slot) for slot in slots], run
-        self.watched = 1 in slots  # whether there is a monitor
-        # [0]: the number, 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
-        # [-2]: whether workers serve without a snapshot; [-1]: how it ends, 0 = it serves
+        # [NEWEST]: 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
+        # [ALONE]: whether workers serve without a snapshot; [ENDING]: how it ends, 0 = it serves
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 3))).cast("Q")
+        self.shared[ALONE] = int(MONITOR not in slots)
         self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")  # of its monitor
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
@@ -3017,56 +3001,62 @@ class Generation:
             self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
         self.files[0].write(seed)
         self.lost = False          # whether a monitor has died
-        self.told = 0              # number that systemd has heard of
+        self.announced = 0         # number that systemd has heard of
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
 
     def publish(self, octets: bytes) -> None:
         """Make this the newest. Only one process may do it."""
-        number = self.shared[0] + 1
+        number = self.shared[NEWEST] + 1
         fd = self.files[number % 2].fileno()
         os.ftruncate(fd, 0)
         os.pwrite(fd, octets, 0)
-        self.shared[0] = number
+        self.shared[NEWEST] = number
 
     def read(self) -> tuple[int, bytes]:
         """The newest and its number; tried again if it was overtaken while reading."""
         while True:
-            number = self.shared[0]
+            number = self.shared[NEWEST]
             fd = self.files[number % 2].fileno()
             octets = os.pread(fd, os.fstat(fd).st_size, 0)
-            if self.shared[0] == number:
+            if self.shared[NEWEST] == number:
                 return number, octets
 
     def ready(self, since: float = 0.0) -> bool:
         """Whether every worker serves, and showed it later than `since` (monotonic seconds)."""
         return all(child.pid and self.shared[child.slot] > since * 1000
-                   for child in self.children if child.slot > 1)
-
-    def awaited(self) -> bool:
-        """Whether workers wait for the first snapshot."""
-        return self.watched and not self.shared[0] and not self.shared[-2]
-
-    def complete(self) -> bool:
-        """Whether the monitor, too, has begun to do its work."""
-        return self.ready() and (not self.watched or self.shared[0] > 0)
+                   for child in self.children if child.slot >= FIRST_WORKER)
 
     def end(self, how: int) -> None:
         """Tell all of them to end; each looks at least once in WAKE."""
-        self.shared[-1], self.until = how, time.monotonic() + ENDINGS[how] + 2 * TICK
+        self.shared[ENDING], self.until = how, time.monotonic() + ENDINGS[how] + 2 * TICK
 
 
-class Life:
-    """A child's ties to the supervisor: heartbeat, snapshots, and how it learns of its end. Signals
-    are for the supervisor: a child has its handlers, which only note them."""
-    def __init__(self, generation: Generation, slot: int, parent: int) -> None:
-        self.generation, self.slot, self.parent = generation, slot, parent
-        self.number = 0  # of the snapshot last read
+class Child:
+    """A process of a generation: what the supervisor knows of it, and, inside the process, its ties
+    to the supervisor: heartbeat, snapshots, and how it learns of its end. Signals are for the
+    supervisor: a child has its handlers, which only note them."""
+    def __init__(self, slot: int) -> None:
+        self.slot, self.pid, self.parent = slot, 0, os.getpid()
+        self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
+        self.born = -math.inf    # monotonic seconds: when it was last started,
+        self.failed = -math.inf  # and when a failure of it was last logged
+        self.generation: Generation  # inside the child alone
+        self.number = 0          # of the snapshot last read
+
+    def is_news(self) -> bool:
+        """Whether a failure is to be logged: once in LOG_REPEAT. A child that fails asks its copy
+        of what the supervisor knows."""
+        now = time.monotonic()
+        if now - self.failed < LOG_REPEAT:
+            return False
+        self.failed = now
+        return True
 
     def ended(self) -> int:
         """How to end, 0 = not yet; at once where the supervisor is gone."""
         if os.getppid() != self.parent:
             leave(0)
-        return self.generation.shared[-1]
+        return self.generation.shared[ENDING]
 
     def beat(self) -> float:
         """Show a sign of life; returns monotonic seconds."""
@@ -3076,7 +3066,7 @@ class Life:
 
     def news(self) -> str | None:
         """The newest snapshot, when it was not read before."""
-        if self.generation.shared[0] == self.number:
+        if self.generation.shared[NEWEST] == self.number:
             return None
         self.number, snapshot = self.generation.read()
         return snapshot.decode()
@@ -3249,7 +3239,7 @@ def drop_privileges(user: str) -> None:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
 
-def try_policies(config: Config, life: Life, generations: Sequence[Generation]) -> None:
+def try_policies(config: Config, life: Child, generations: Sequence[Generation]) -> None:
     """Load each policy file once, each in a process of its own; raises ConfigError."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     problems: list[str] = []
@@ -3264,7 +3254,7 @@ def try_policies(config: Config, life: Life, generations: Sequence[Generation]) 
         raise ConfigError("\n".join(problems))
 
 
-def try_policy(pool: PoolConfig, user: str, life: Life, generations: Sequence[Generation]) -> str:
+def try_policy(pool: PoolConfig, user: str, life: Child, generations: Sequence[Generation]) -> str:
     """Load a policy file in a new process, which ends with all that it starts; returns GOOD or what
     is wrong. Of that process, which may be hostile, comes one line of text and nothing else."""
     reading, writing = os.pipe()
@@ -3371,7 +3361,6 @@ class Supervisor:
         # after a pause, from when on others are silent; when systemd's watchdog was fed, inf =
         # never before all is ready.
         self.tended, self.woken, self.fed = math.inf, 0.0, math.inf
-        self.pid = os.getpid()
         self.wake, signalled = os.pipe()         # readable with every signal: select() returns
         os.set_blocking(signalled, False)
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
@@ -3414,8 +3403,8 @@ class Supervisor:
                     self.reload()
                 else:
                     self.log.change(f"{signal.Signals(each).name}: means nothing to lbdns")
-            if self.current.shared[0] != self.current.told:
-                self.current.told, snapshot = self.current.read()
+            if self.current.shared[NEWEST] != self.current.announced:
+                self.current.announced, snapshot = self.current.read()
                 notify("STATUS=" + snapshot.partition(b"\n")[0].decode("utf-8", "replace"))
         return self.stop()
 
@@ -3455,7 +3444,7 @@ class Supervisor:
         for warning in self.config.warnings:
             self.log.warning(warning)
         self.log.change(what)
-        self.current.told, self.fed = 0, 0.0
+        self.current.announced, self.fed = 0, 0.0
         notify("READY=1", f"STATUS={what}")
 
     def tend(self, seconds: float) -> None:
@@ -3503,29 +3492,30 @@ class Supervisor:
         code = 1
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
         try:
-            generation.run(Life(generation, child.slot, self.pid))
+            child.generation = generation
+            generation.run(child)
             code = 0
         except BaseException as bug:
-            if child.is_news("code 1"):
+            if child.is_news():
                 self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
         finally:
             self.log.flush()
             leave(code)
 
-    def serve(self, config: Config, life: Life) -> None:
+    def serve(self, config: Config, life: Child) -> None:
         """What the monitor and the workers do."""
         self.unbind(config)
         self.log.configure(config)
-        if life.slot == 1:
+        if life.slot == MONITOR:
             for sock in itertools.chain(*self.sockets.values()):
                 sock.close()  # a listener that only a monitor holds would answer nobody
             monitor(config, self.config, life, self.log)  # the second is still the one before
             return
         state = State(config, self.secret, self.log, random.random)
         # The first answer waits for the first round of polls and checks.
-        while life.generation.awaited():
-            if life.wait(PUBLISH / 10):
-                break
+        shared = life.generation.shared
+        while not (shared[NEWEST] or shared[ALONE] or life.wait(PUBLISH / 10)):
+            pass
         Worker(state, self.sockets, life, self.log).run()
 
     def on_death(self, pid: int, status: int) -> None:
@@ -3534,41 +3524,41 @@ class Supervisor:
         for generation in self.generations:
             for child in (each for each in generation.children if each.pid == pid):
                 child.pid, lived = 0, time.monotonic() - child.born
-                if child.slot == 1:
+                if child.slot == MONITOR:
                     kill_groups(generation.commands)
                     generation.lost = True
                 if generation.until == math.inf:
                     how = signal.Signals(-code).name if code < 0 else f"code {code}"
-                    if code < 0 or child.is_news(how):
+                    if code < 0 or child.is_news():
                         self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
     def start(self, config: Config, seed: bytes, limit: float) -> Generation:
         """Start the processes of a config; returns when they serve, or at `limit` (monotonic).
-        Where others serve until then (limit < inf), that is when its monitor works, too; else
-        workers serve what needs none as soon as it has died, or at WAIT_LIMIT."""
-        first = 1 if any(map(is_watched, config.pools.values())) else 2
+        Workers wait for the first snapshot. Where no others serve until then (limit = inf), they
+        wait only until the monitor has died once, or until WAIT_LIMIT."""
+        first = MONITOR if any(map(is_watched, config.pools.values())) else FIRST_WORKER
         run = functools.partial(self.serve, config)
-        new = Generation(range(first, config.workers + 2), run, seed if first == 1 else NO_SNAPSHOT)
+        new = Generation(range(first, config.workers + FIRST_WORKER), run,
+                         seed if first == MONITOR else NO_SNAPSHOT)
         self.generations.append(new)
         alone, patience = limit == math.inf, time.monotonic() + WAIT_LIMIT
-        done = new.ready if alone else new.complete
-        while not done() and time.monotonic() < limit and not self.signals & STOPS:
+        while not new.ready() and time.monotonic() < limit and not self.signals & STOPS:
             self.tend(TICK / 50)
             if alone and (new.lost or time.monotonic() > patience):
-                new.shared[-2] = 1
+                new.shared[ALONE] = 1
         return new
 
     def load(self) -> Config:
         """Have a child read and check the config, with its policies; raises ConfigError, OSError.
         The child runs no code of a user, so what it publishes can be trusted."""
-        new = Generation([0], self.read_and_publish, b"")
+        new = Generation([LOADER], self.read_and_publish, b"")
         self.generations.append(new)
         with new.files[0], new.files[1]:
             self.tend(0)  # starts it,
             new.until = time.monotonic() + LOAD_LIMIT  # and only once
             while new.children[0].pid:
                 self.tend(TICK / 2)
-                if self.signals & STOPS and not new.shared[-1]:
+                if self.signals & STOPS and not new.shared[ENDING]:
                     new.end(STOP)
             _, octets = new.read()
         if not octets:
@@ -3579,7 +3569,7 @@ class Supervisor:
             raise result
         return result
 
-    def read_and_publish(self, life: Life) -> None:
+    def read_and_publish(self, life: Child) -> None:
         """What the loader does: publish the config, or what is wrong with it."""
         signal.alarm(LOAD_LIMIT)  # ends a file that never does, even with nobody to see it
         result: Config | ConfigError
@@ -3602,7 +3592,7 @@ class Supervisor:
             config = self.load()
             self.bind(config)
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
-            if not new.complete():
+            if not new.ready():
                 new.until = 0.0
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
