@@ -3100,14 +3100,6 @@ def show_endpoint(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def show_socket(sock: socket.socket) -> str:
-    """The address that a socket is bound to, as `listen` has it."""
-    host, port, *more = sock.getsockname()
-    if more and more[1]:
-        host += "%" + socket.if_indextoname(more[1])
-    return show_endpoint(host, port)
-
-
 def endpoints(config: Config) -> list[Endpoint]:
     """What `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it with the
     same port; without any, it takes IPv4, too."""
@@ -3122,16 +3114,12 @@ def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair
     nobody's query (measured beside SO_REUSEPORT: README)."""
     host, port, both = endpoint
     ip, _, interface = host.partition("%")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     overlapping = [sock for (other, *_), pair in own.items() for sock in pair
                    if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
     try:
         with contextlib.ExitStack() as undo:
-            udp, tcp = pair = [undo.enter_context(socket.socket(family, kind))
+            udp, tcp = pair = [undo.enter_context(make_socket(kind, host, both))
                                for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
-            for sock in pair:
-                prepare(sock, endpoint)
-            prepare_udp(udp, host, log)
             # The kernel lets addresses overlap that all say so and belong to one user. Only now:
             # a second server is not to get in unnoticed.
             undo.callback(share, overlapping, False)
@@ -3144,12 +3132,16 @@ def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair
             tcp.listen(TCP_BACKLOG)
             share([*overlapping, *pair], False)
             undo.pop_all()
-            return udp, tcp
     except OSError as bad:
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             log.warning("no IPv6 on this host: listening on IPv4 only")
             return bind_pair(("0.0.0.0", port, False), own, parting, log) if both else None
         raise ConfigError(explain_bind(host, port, bad)) from None
+    size = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    if size < UDP_BUFFER_LOW:
+        log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
+                    f"net.core.rmem_max to {UDP_BUFFER}")
+    return udp, tcp
 
 
 def share(socks: Sequence[socket.socket], on: bool) -> None:
@@ -3158,34 +3150,29 @@ def share(socks: Sequence[socket.socket], on: bool) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(on))
 
 
-def prepare(sock: socket.socket, endpoint: Endpoint) -> None:
-    """Set the options before bind that UDP and TCP have in common."""
-    host, _, both = endpoint
+def make_socket(kind: socket.SocketKind, host: str, both: bool) -> socket.socket:
+    """A socket with all options that are to be set before bind."""
+    v6, linux = ":" in host, sys.platform == "linux"
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, kind)
     sock.setblocking(False)
-    if sock.family == socket.AF_INET6:
+    if v6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
-    if sock.type == socket.SOCK_STREAM:  # connections of before, in TIME_WAIT, are no obstacle
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sys.platform == "linux" and host not in ("::", "0.0.0.0"):  # it may come later
+    if linux and host not in ("::", "0.0.0.0"):  # it may come later
         sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-
-
-def prepare_udp(sock: socket.socket, host: str, log: Log) -> None:
-    """Set the options of a UDP socket before bind."""
-    v6, linux = sock.family == socket.AF_INET6, sys.platform == "linux"
-    for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE)[:1 + linux]:
-        with contextlib.suppress(OSError):  # the second needs root and goes beyond rmem_max
+    if kind == socket.SOCK_STREAM:  # connections of before, in TIME_WAIT, are no obstacle
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return sock
+    for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE):
+        with contextlib.suppress(OSError):  # Linux has the second, for root, beyond rmem_max
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
-    size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    if size < UDP_BUFFER_LOW:
-        log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
-                  f"net.core.rmem_max to {UDP_BUFFER}")
     if host == "::":  # a reply must leave from the address that was asked
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     elif host == "0.0.0.0" and linux:
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    for level, option in PMTUDISC[:1 + v6] if linux else ():
-        sock.setsockopt(level, option, IP_PMTUDISC_OMIT)
+    if linux:
+        for level, option in PMTUDISC[:1 + v6]:
+            sock.setsockopt(level, option, IP_PMTUDISC_OMIT)
+    return sock
 
 
 def explain_bind(host: str, port: int, bad: OSError) -> str:
@@ -3226,12 +3213,16 @@ def holders(port: int) -> str:
     return " by " + ", ".join(dict.fromkeys(found.values())) if found else ""
 
 
-def drop_privileges(user: str) -> None:
-    """Become `user` for good, when started as root; raises ConfigError."""
+def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
+    """Become `user` for good, when started as root; raises ConfigError. The sockets become the
+    user's, too: those of one user may overlap while a reload binds others."""
     if os.geteuid() != 0 or user == "root":
         return
     try:
         entry = pwd.getpwnam(user)
+        for sock in sockets:
+            with contextlib.suppress(OSError):  # a sandbox forbids it
+                os.fchown(sock.fileno(), entry.pw_uid, -1)
         os.initgroups(user, entry.pw_gid)
         os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
         os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
@@ -3382,14 +3373,14 @@ class Supervisor:
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
-        checks = self.reloads or any(pool.check for pool in config.pools.values())
-        if checks and os.geteuid() == 0:  # later, `user` may have no right to Python's files
+        if self.reloads and os.geteuid() == 0:  # later, `user` may have no right to Python's files
             for module in LATER:
                 with contextlib.suppress(ImportError):  # told where it is missed
                     importlib.import_module(module)
-        self.give_sockets(config.user)
-        drop_privileges(config.user)
-        names = [show_socket(udp) for udp, _ in self.sockets.values()]
+        drop_privileges(config.user, itertools.chain(*self.sockets.values()))
+        names = [show_endpoint(host if "%" in host else udp.getsockname()[0],
+                               udp.getsockname()[1])
+                 for (host, *_), (udp, _) in self.sockets.items()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
         self.current = self.start(config, NO_SNAPSHOT, math.inf)
@@ -3416,28 +3407,18 @@ class Supervisor:
                 if pair:
                     self.sockets[endpoint] = pair
 
-    def give_sockets(self, user: str) -> None:
-        """Make them the user's: those of one user may overlap while a reload binds others."""
-        if os.geteuid() == 0:
-            for sock in itertools.chain(*self.sockets.values()):
-                with contextlib.suppress(KeyError, OSError):  # a sandbox forbids it
-                    os.fchown(sock.fileno(), pwd.getpwnam(user).pw_uid, -1)
-
-    def part(self, config: Config) -> None:
-        """Have what this config does not name take no more: a UDP socket that is connected to
-        itself keeps what waits, for the processes that end, and hears nobody else. Until those
-        close it, it is in nobody's way."""
-        for endpoint in self.sockets.keys() - set(endpoints(config)):
-            udp, _ = self.sockets[endpoint]
-            share(self.sockets[endpoint], True)
-            with contextlib.suppress(OSError):  # an address that this host has not
-                udp.connect(udp.getsockname())
-
-    def unbind(self, config: Config) -> None:
-        """Let go of what this config does not name."""
-        for endpoint in self.sockets.keys() - set(endpoints(config)):
-            for sock in self.sockets.pop(endpoint):
-                sock.close()
+    def unbind(self, kept: Collection[Endpoint], parting: bool) -> None:
+        """Let go of all endpoints but these, in this process; where they are `parting`, they also
+        take no more in others, and are in nobody's way: a UDP socket that is connected to itself
+        keeps what waits, for the processes that end, and hears nobody else."""
+        for endpoint in self.sockets.keys() - set(kept):
+            udp, tcp = pair = self.sockets.pop(endpoint)
+            if parting:
+                share(pair, True)
+                with contextlib.suppress(OSError):  # an address that this host has not
+                    udp.connect(udp.getsockname())
+            udp.close()
+            tcp.close()
 
     def announce(self, what: str) -> None:
         """Tell people and systemd that the current config is served."""
@@ -3504,11 +3485,10 @@ class Supervisor:
 
     def serve(self, config: Config, life: Child) -> None:
         """What the monitor and the workers do."""
-        self.unbind(config)
         self.log.configure(config)
+        # A listener that only a monitor holds would answer nobody.
+        self.unbind([] if life.slot == MONITOR else endpoints(config), False)
         if life.slot == MONITOR:
-            for sock in itertools.chain(*self.sockets.values()):
-                sock.close()  # a listener that only a monitor holds would answer nobody
             monitor(config, self.config, life, self.log)  # the second is still the one before
             return
         state = State(config, self.secret, self.log, random.random)
@@ -3598,16 +3578,16 @@ class Supervisor:
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
+            self.unbind(endpoints(self.config), True)
             what = "reload: refused; the old config stays in force"
         else:
             self.log.configure(config)
             if config.user != self.config.user:
                 self.log.warning("a new `user` needs a restart")
-            self.part(config)
-            self.current.end(RETIRE)
-            self.config, self.current = config, new
+            before, self.config, self.current = self.current, config, new
+            self.unbind(endpoints(config), True)
+            before.end(RETIRE)
             what = f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones"
-        self.unbind(self.config)
         self.announce(what)
 
     def stop(self) -> int:
