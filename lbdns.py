@@ -103,6 +103,7 @@ TCP_QUEUE = 65536         # octets of unread replies after which a client's quer
 TCP_GROUP = 8             # queries answered before a look at how much is unread
 TCP_TURNS = 8             # such groups answered per connection and wake-up
 ACCEPT_TURN = 32          # connections accepted per wake-up
+FAILURES_MAX = 8          # errors of a UDP socket or a listener in a TICK, after which it rests
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 TICK = 0.5                # seconds between two looks at timers and heartbeats
 WAKE = 0.1                # seconds in which an idle worker learns that it is to end
@@ -1452,18 +1453,12 @@ class Datagrams:
 
     def serve(self, *ready: float) -> bool:
         """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came.
-        Raises OSError when nothing but errors came."""
-        failed = 0
+        Raises OSError, also one of an earlier reply (ICMP: RFC 1122 4.1.3.3)."""
         for _ in range(UDP_BATCH):
             try:
                 packet, control, flags, peer = self.sock.recvmsg(UDP_QUERY_MAX, CONTROL_SPACE)
             except BlockingIOError:
                 return False
-            except OSError:  # an ICMP error of an earlier reply (RFC 1122 4.1.3.3): never mind
-                failed += 1
-                if failed == UDP_BATCH:
-                    raise
-                continue
             if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
                 continue
             [reply] = self.respond([packet], [peer[0]].copy, False)
@@ -1561,16 +1556,13 @@ class Batch(Datagrams):
 
     def serve(self, *ready: float) -> bool:
         """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came.
-        Raises OSError when nothing but errors came."""
-        failed = 0
+        Raises OSError, also one of an earlier reply."""
         for _ in range(UDP_BATCH // BATCH):
             came = self.turn()
             if came < 0 and self.errno() not in (errno.EAGAIN, errno.EINTR):
-                failed += 1
-            elif came < BATCH:
+                raise OSError(self.errno(), os.strerror(self.errno()))
+            if came < BATCH:
                 return False
-        if failed == UDP_BATCH // BATCH:
-            raise OSError(self.errno(), os.strerror(self.errno()))
         return True
 
     def turn(self) -> int:
@@ -1700,7 +1692,6 @@ class Worker:
     """
     def __init__(self, state: State, sockets: "Sockets", life: "Child", log: Log) -> None:
         self.state, self.life, self.log = state, life, log
-        self.tcp = [tcp for _, tcp in sockets.values()]
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.room = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
@@ -1713,14 +1704,16 @@ class Worker:
         if log.level >= 2:  # each query is logged, so each must be read
             self.respond = lambda packets, peers, tcp: [
                 self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
-        transport, told = choose_transport()
-        self.udp = [transport(udp, self.respond) for udp, _ in sockets.values()]
-        # What takes queries or connections -> what serves it, and returns whether more may wait.
-        self.doors: dict[socket.socket, Callable[..., bool]] = {
-            **{udp.sock: udp.serve for udp in self.udp},
-            **{tcp: functools.partial(self.on_accept, tcp) for tcp in self.tcp}}
+        transport, description = choose_transport()
+        # What takes queries or connections -> what serves it, and returns whether more may wait;
+        # and how often that failed in this TICK.
+        self.doors: dict[socket.socket, Callable[..., bool]] = {}
+        self.failed: dict[socket.socket, int] = {}
+        for udp, tcp in sockets.values():
+            self.doors[udp] = transport(udp, self.respond).serve
+            self.doors[tcp] = functools.partial(self.on_accept, tcp)
         if life.slot == FIRST_WORKER:  # the first worker speaks for all
-            log.change(told)
+            log.change(description)
             log.flush()
 
     def run(self) -> None:
@@ -1737,21 +1730,28 @@ class Worker:
             for key, events in ready:
                 try:
                     key.data(events, now)
-                except OSError as bad:  # rests until the next tick instead of spinning
-                    is_tcp = key.fileobj in self.tcp
-                    self.log.trouble("accepting TCP connections" if is_tcp else
-                                     "receiving UDP queries", str(bad.strerror))
-                    self.selector.unregister(key.fileobj)
+                except OSError as bad:
+                    self.on_failure(cast(socket.socket, key.fileobj), bad)
             if now - looked > WAKE / 2:
                 looked = now
                 self.hang_up(now)
             if now - checked > TICK:
                 checked = now
+                self.failed.clear()
                 self.listen(not self.ended)
             if self.ended and until == math.inf:
                 until = now + ENDINGS[self.ended]
                 self.stop_listening(now)
             self.log.flush()
+
+    def on_failure(self, door: socket.socket, bad: OSError) -> None:
+        """What fails again and again rests until the next tick, instead of spinning; a few errors
+        in a tick mean nothing."""
+        self.failed[door] = self.failed.get(door, 0) + 1
+        if self.failed[door] > FAILURES_MAX:
+            self.selector.unregister(door)
+            self.log.trouble("receiving UDP queries" if door.type == socket.SOCK_DGRAM else
+                             "accepting TCP connections", str(bad.strerror))
 
     def load(self, now: float) -> None:
         """Take over a slice of the newest snapshot, if there is one that was not taken over yet;
@@ -1778,22 +1778,14 @@ class Worker:
         """Take no more. At a stop, first answer what has arrived; so at a reload, if it came to an
         address that the next generation has not. Connections may then go on until they are idle."""
         self.listen(False)
-        self.doors.clear()
-        for udp, tcp in zip(self.udp, self.tcp, strict=True):
-            is_gone = False  # as Supervisor.part leaves it
-            with contextlib.suppress(OSError):
-                is_gone = bool(udp.sock.getpeername())
-            takers: list[Callable[..., bool]] = []
-            if is_gone or self.ended == STOP:
-                takers.append(udp.serve)
-            if is_gone:
-                takers.append(functools.partial(self.on_accept, tcp))
-            for take in takers:
+        for door, serve in self.doors.items():
+            is_parted = door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)  # see unbind
+            if is_parted or self.ended == STOP:
                 with contextlib.suppress(OSError):
-                    while take(READ, now) and self.life.beat() < now + STOP_LIMIT:  # may not end
+                    while serve(READ, now) and self.life.beat() < now + STOP_LIMIT:
                         pass
-            udp.sock.close()
-            tcp.close()
+            door.close()
+        self.doors.clear()
         if self.ended == STOP:
             for client in list(self.clients.values()):
                 client.closing = True
@@ -1821,8 +1813,7 @@ class Worker:
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> bool:
         """Take new connections; when there is no room, the longest idle one makes some. Returns
-        whether more may wait; raises OSError when there is no room at all, or only errors came."""
-        failed = 0
+        whether more may wait. Raises OSError, also when a client went away (ECONNABORTED)."""
         for _ in range(ACCEPT_TURN):
             try:
                 sock, peer = listener.accept()
@@ -1830,14 +1821,10 @@ class Worker:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except BlockingIOError:
                 return False
-            except OSError as bad:  # this client went away (ECONNABORTED), or a filter said no
-                failed += 1
-                is_full = bad.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-                if is_full:
+            except OSError as bad:
+                if bad.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self.evict(0, now)
-                if is_full or failed == ACCEPT_TURN:
-                    raise
-                continue
+                raise
             self.evict(self.room - 1, now)
             client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
             self.selector.register(sock, READ, functools.partial(self.on_client, client))
