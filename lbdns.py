@@ -3164,11 +3164,8 @@ def make_socket(kind: socket.SocketKind, host: str, both: bool) -> socket.socket
 
 def explain_bind(host: str, port: int, bad: OSError) -> str:
     """Why an address cannot be had, and what to do about it."""
-    by = holders(port)
-    free = "stop that, or listen on single addresses of this host"
-    if f"pid {os.getpid()})" in by:
-        free = "a restart frees it"
-    why = {errno.EADDRINUSE: f"in use{by}; {free}",
+    why = {errno.EADDRINUSE: f"in use{holders(port)}; stop that (if it is lbdns itself: restart "
+                             "it), or listen on single addresses of this host",
            errno.EACCES: "ports below 1024 need root (at a reload: a restart) or "
                          "CAP_NET_BIND_SERVICE, which lbdns.service has; or listen on 9000 and "
                          "redirect 53 to it",
@@ -3179,25 +3176,25 @@ def explain_bind(host: str, port: int, bad: OSError) -> str:
 
 def holders(port: int) -> str:
     """Who holds a port, as far as /proc tells: " by 127.0.0.53:53 (systemd-resolve, pid 601)"."""
-    lines: list[str] = []
     found: dict[str, str] = {}  # socket:[inode] -> what it is
-    for table in ("udp", "udp6", "tcp", "tcp6"):
-        with contextlib.suppress(OSError):  # no IPv6, or no /proc at all
-            lines += pathlib.Path("/proc/net", table).read_text().splitlines()[1:]
-    for line in lines:
-        fields = line.split()
-        address, _, hexport = fields[1].partition(":")
-        if int(hexport, 16) == port and fields[3] in ("07", "0A"):  # UDP bound, TCP listening
-            words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
-            host = ipaddress.ip_address(struct.pack(f"!{len(words)}I", *words))
-            found[f"socket:[{fields[9]}]"] = show_endpoint(str(host), port)
-    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*") if found else ():
+    with contextlib.suppress(OSError):  # no IPv6, or no /proc at all
+        for table in ("udp", "tcp", "udp6", "tcp6"):
+            for line in pathlib.Path("/proc/net", table).read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                address, hexport = local.split(":")
+                if int(hexport, 16) == port and state in ("07", "0A"):  # UDP bound, TCP listening
+                    words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
+                    host = ipaddress.ip_address(struct.pack(f"!{len(words)}I", *words))
+                    found[f"socket:[{inode}]"] = show_endpoint(str(host), port)
+    if not found:
+        return ""
+    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
             inode, process = os.readlink(link), link.parent.parent
             if inode in found and "(" not in found[inode]:
                 name = (process / "comm").read_text(errors="replace").strip()
                 found[inode] += f" ({name}, pid {process.name})"
-    return " by " + ", ".join(dict.fromkeys(found.values())) if found else ""
+    return " by " + ", ".join(dict.fromkeys(found.values()))
 
 
 def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
@@ -4275,10 +4272,10 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
     return Checker("command line").config(document)._replace(warnings=())
 
 
-def complain(bad: BaseException, before: str = "") -> None:
+def complain(level: str, lines: Iterable[str], before: str = "") -> None:
     """Print what is wrong, in lines that hold no control characters of a stranger."""
-    for line in str(bad).splitlines():
-        print(priority("error") + before + printable(line), file=sys.stderr)
+    for line in lines:
+        print(priority(level) + before + printable(line), file=sys.stderr)
 
 
 def check(file: str) -> int:
@@ -4286,10 +4283,9 @@ def check(file: str) -> int:
     try:
         config = Supervisor(lambda: read_config(file), False).load()  # just as a start does it
     except (ConfigError, OSError) as bad:
-        complain(bad)
+        complain("error", str(bad).splitlines())
         return 1
-    for warning in config.warnings:
-        print(f"{priority('warning')}warning: {warning}", file=sys.stderr)
+    complain("warning", config.warnings, "warning: ")
     for pool in config.pools.values():
         rows = ["+".join(row.addresses) for row in pool.backends]
         rows += [f"rows of {pool.source.name}"] if pool.source else []
@@ -4309,14 +4305,15 @@ def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
     parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}",
                         help="show the version and exit")
     found = parser.parse_args(argv)
-    inline = all("=" in word for word in found.words)
-    if found.port is not None and (not inline or not 0 <= found.port <= 65535):
+    words, port = found.words or DEMO, found.port
+    inline, is_check = all("=" in word for word in words), words[0] == "check"
+    if port is not None and not (inline and 0 <= port <= 65535):
         parser.error("-p takes 0 to 65535 and goes with NAME=ADDR,ADDR; a config has `listen`")
-    if found.words[:1] == ["check"] and len(found.words) != 2:
+    if is_check and len(words) != 2:
         parser.error("check takes one config file, such as: lbdns.py check lbdns.toml")
-    if not inline and len(found.words) != (2 if found.words[0] == "check" else 1):
-        parser.error(f"{' '.join(found.words)!r} is none of the forms above")
-    return found.words or DEMO, 9000 if found.port is None else found.port
+    if not inline and len(words) != 1 + is_check:
+        parser.error(f"{' '.join(words)!r} is none of the forms above")
+    return words, 9000 if port is None else port
 
 
 def main(argv: Sequence[str]) -> int:
@@ -4343,7 +4340,7 @@ def main(argv: Sequence[str]) -> int:
         supervisor.log.flush()
         if supervisor.signals & STOPS:
             return 0
-        complain(bad, "lbdns: ")
+        complain("error", str(bad).splitlines(), "lbdns: ")
         return 2 if isinstance(bad, ConfigError) else 1  # what may go well the next time
 
 
