@@ -66,6 +66,7 @@ try:
     import threading
     import time
     import tomllib
+    import traceback
     import types
     import urllib.parse
     from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
@@ -103,7 +104,7 @@ TCP_QUEUE = 65536         # octets of unread replies after which a client's quer
 TCP_GROUP = 8             # queries answered before a look at how much is unread
 TCP_TURNS = 8             # such groups answered per connection and wake-up
 ACCEPT_TURN = 32          # connections accepted per wake-up
-FAILURES_MAX = 8          # errors of a UDP socket or a listener in a TICK, after which it rests
+FAILURES_MAX = 8          # errors of a UDP socket or a listener in WAKE, after which it rests
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 TICK = 0.5                # seconds between two looks at timers and heartbeats
 WAKE = 0.1                # seconds in which an idle worker learns that it is to end
@@ -1697,7 +1698,6 @@ class Worker:
         self.room = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
         self.dice = random.random        # seeded anew in every process by the module itself
         self.ended = 0                   # how it is to end; 0 = it serves
-        self.loading: Iterator[None] | None = None  # what is left of a snapshot to take over
         self.selector = selectors.DefaultSelector()
         self.cache = Cache(state, self.dice, self.ask)
         self.respond: Respond = self.cache.replies
@@ -1706,7 +1706,7 @@ class Worker:
                 self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
         transport, description = choose_transport()
         # What takes queries or connections -> what serves it, and returns whether more may wait;
-        # and how often that failed in this TICK.
+        # and how often that failed lately.
         self.doors: dict[socket.socket, Callable[..., bool]] = {}
         self.failed: dict[socket.socket, int] = {}
         for udp, tcp in sockets.values():
@@ -1717,68 +1717,61 @@ class Worker:
             log.flush()
 
     def run(self) -> None:
-        """Serve until told to STOP, which ends soon, or to RETIRE, which lets clients finish."""
-        self.listen(True)
+        """Serve until it is to STOP, which ends soon, or to RETIRE, which lets clients finish."""
         gc.freeze()  # the config is here to stay: the collector need not walk it again
-        checked = looked = now = self.life.beat()
-        until = math.inf
+        looked, until, loading = 0.0, math.inf, self.load()
+        now, is_loading = self.life.beat(), False
         while now < until and (until == math.inf or self.clients):
-            ready = self.selector.select(WAKE if self.loading is None else 0)
+            if now - looked > WAKE / 2:
+                looked = now
+                self.failed.clear()
+                self.listen()
+                self.hang_up(now)
+            ready = self.selector.select(0 if is_loading else WAKE)
             now, self.ended = self.life.beat(), self.life.ended()
-            self.load(now)
+            is_loading = next(loading)
             self.cache.tick(time.time())
             for key, events in ready:
                 try:
                     key.data(events, now)
                 except OSError as bad:
                     self.on_failure(cast(socket.socket, key.fileobj), bad)
-            if now - looked > WAKE / 2:
-                looked = now
-                self.hang_up(now)
-            if now - checked > TICK:
-                checked = now
-                self.failed.clear()
-                self.listen(not self.ended)
             if self.ended and until == math.inf:
                 until = now + ENDINGS[self.ended]
                 self.stop_listening(now)
             self.log.flush()
 
     def on_failure(self, door: socket.socket, bad: OSError) -> None:
-        """What fails again and again rests until the next tick, instead of spinning; a few errors
-        in a tick mean nothing."""
+        """What fails again and again rests for WAKE instead of spinning; a few errors mean
+        nothing."""
         self.failed[door] = self.failed.get(door, 0) + 1
         if self.failed[door] > FAILURES_MAX:
             self.selector.unregister(door)
             self.log.trouble("receiving UDP queries" if door.type == socket.SOCK_DGRAM else
                              "accepting TCP connections", str(bad.strerror))
 
-    def load(self, now: float) -> None:
-        """Take over a slice of the newest snapshot, if there is one that was not taken over yet;
-        queries have their turn between two slices."""
-        if self.loading is None:
+    def load(self) -> Iterator[bool]:
+        """Take over each new snapshot in slices, between which queries have their turn; yields
+        whether there are more slices."""
+        while True:
             snapshot = self.life.news()
-            if snapshot is None:
-                return
-            self.loading = self.state.load(snapshot, now)
-        for _ in self.loading:
-            return  # after one slice
-        self.loading = None
+            if snapshot is not None:
+                for _ in self.state.load(snapshot, time.monotonic()):
+                    yield True
+            yield False
 
-    def listen(self, on: bool) -> None:
-        """Begin or cease to take queries and connections, also what rests from errors."""
+    def listen(self) -> None:
+        """Take queries and connections, also those of a socket that rested from errors."""
         for door, serve in self.doors.items():
-            if on != (door in self.selector.get_map()):
-                if on:
-                    self.selector.register(door, READ, serve)
-                else:
-                    self.selector.unregister(door)
+            if door not in self.selector.get_map():
+                self.selector.register(door, READ, serve)
 
     def stop_listening(self, now: float) -> None:
         """Take no more. At a stop, first answer what has arrived; so at a reload, if it came to an
         address that the next generation has not. Connections may then go on until they are idle."""
-        self.listen(False)
         for door, serve in self.doors.items():
+            with contextlib.suppress(KeyError):  # it rests
+                self.selector.unregister(door)
             is_parted = door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)  # see unbind
             if is_parted or self.ended == STOP:
                 with contextlib.suppress(OSError):
@@ -1822,7 +1815,7 @@ class Worker:
             except BlockingIOError:
                 return False
             except OSError as bad:
-                if bad.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if bad.errno == errno.EMFILE:
                     self.evict(0, now)
                 raise
             self.evict(self.room - 1, now)
@@ -3066,10 +3059,8 @@ class Child:
 
 def show_traceback(bug: BaseException) -> str:
     """Where it was raised: the innermost functions and their lines, on one line."""
-    at, steps = bug.__traceback__, []
-    while at is not None:
-        steps.append(f"{at.tb_frame.f_code.co_name} line {at.tb_lineno}")
-        at = at.tb_next
+    steps = [f"{frame.f_code.co_name} line {line}"
+             for frame, line in traceback.walk_tb(bug.__traceback__)]
     return "; ".join(steps[-4:])
 
 
@@ -3235,13 +3226,14 @@ def try_policy(pool: PoolConfig, user: str, life: Child, generations: Sequence[G
     reading, writing = os.pipe()
     pid = os.fork() or run_policy(pool, user, writing, generations)
     os.close(writing)
-    limit, ready = time.monotonic() + START_LIMIT, False  # as long as a worker has
-    with open(reading, "rb", buffering=0) as pipe, selectors.DefaultSelector() as selector:
-        selector.register(pipe, READ)
-        while not ready and time.monotonic() < limit and not life.ended():
-            ready = bool(selector.select(WAKE))
-        said = pipe.read(LOG_LINE) if ready else f"{TOO_SLOW} after {START_LIMIT:g} s".encode()
+    os.set_blocking(reading, False)
+    said, limit = None, time.monotonic() + START_LIMIT  # as long as a worker has
+    with open(reading, "rb", buffering=0) as pipe:
+        while said is None and time.monotonic() < limit and not life.wait(WAKE / 10):
+            said = pipe.read(LOG_LINE)
         code = kill_family(pid)
+    if said is None:
+        return f"{TOO_SLOW} after {START_LIMIT:g} s"
     text = printable(said.decode("utf-8", "replace"))
     return text or f"loading it ends the process (code {code})"
 
@@ -3301,8 +3293,7 @@ def prctl(option: int, value: int | bytes) -> None:
     """Call Linux's prctl(2), where it can be called."""
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import ctypes
-        argument = ctypes.c_ulong(value) if isinstance(value, int) else value
-        ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def notify(*lines: str) -> None:
@@ -3582,8 +3573,9 @@ class Supervisor:
             generation.end(STOP)
         while self.generations:
             self.tend(TICK / 5)
-            for generation in self.generations if self.signals else ():
-                generation.until = 0.0  # told twice: at once
+            if self.signals:  # a second one: at once
+                for generation in self.generations:
+                    generation.until = 0.0
         self.log.change("stopped")
         self.log.flush()
         return 0
@@ -4280,6 +4272,7 @@ def complain(level: str, lines: Iterable[str], before: str = "") -> None:
 
 def check(file: str) -> int:
     """The command `check`: 0 and what is served, or 1 and what is wrong."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which end it
     try:
         config = Supervisor(lambda: read_config(file), False).load()  # just as a start does it
     except (ConfigError, OSError) as bad:
@@ -4298,12 +4291,10 @@ def check(file: str) -> int:
 
 def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
     """What the command line asks for: words and a port."""
-    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE, add_help=False)
+    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
-    parser.add_argument("-h", "--help", action="help", help="show this and exit")
-    parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}",
-                        help="show the version and exit")
+    parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}")
     found = parser.parse_args(argv)
     words, port = found.words or DEMO, found.port
     inline, is_check = all("=" in word for word in words), words[0] == "check"
@@ -4322,8 +4313,6 @@ def main(argv: Sequence[str]) -> int:
     while os.open(os.devnull, os.O_RDWR) < 2:  # no socket may become what the log writes to
         pass
     words, port = parse_arguments(argv)
-    if words[0] in ("check", "example", "bundle"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if words[0] == "check":
         return check(words[1])
     if words[0] in ("example", "bundle"):
