@@ -1457,10 +1457,11 @@ class Datagrams:
         Raises OSError, also one of an earlier reply (ICMP: RFC 1122 4.1.3.3)."""
         for _ in range(UDP_BATCH):
             try:
-                packet, control, flags, peer = self.sock.recvmsg(UDP_QUERY_MAX, CONTROL_SPACE)
+                # One octet more than is allowed: `ask` drops what is too long.
+                packet, control, _, peer = self.sock.recvmsg(UDP_QUERY_MAX + 1, CONTROL_SPACE)
             except BlockingIOError:
                 return False
-            if flags & socket.MSG_TRUNC or not peer[1]:  # too long; or port 0, where nobody listens
+            if not peer[1]:  # port 0, where nobody listens
                 continue
             [reply] = self.respond([packet], [peer[0]].copy, False)
             if reply:
@@ -1832,9 +1833,9 @@ class Worker:
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
         """Read, answer and write as far as this client goes along without waiting."""
-        before, alive = client.active, client.sock.fileno() >= 0
-        if not alive:  # evicted in this very turn
+        if client.sock.fileno() < 0:  # evicted in this very turn
             return
+        before, alive = client.active, True
         try:
             if events & READ and not client.closing:
                 octets = client.sock.recv(TCP_READ)
@@ -3091,7 +3092,6 @@ def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair
     them: whoever is free takes the next datagram, so that a worker that stalls or dies loses
     nobody's query (measured beside SO_REUSEPORT: README)."""
     host, port, both = endpoint
-    ip, _, interface = host.partition("%")
     overlapping = [sock for (other, *_), pair in own.items() for sock in pair
                    if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
     try:
@@ -3103,9 +3103,9 @@ def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair
             undo.callback(share, overlapping, False)
             if overlapping or parting:
                 share([*overlapping, *pair], True)
-            scope = (0, socket.if_nametoindex(interface)) if interface else ()
             for sock in pair:
-                sock.bind((ip, port, *scope))
+                # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
+                sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
                 port = sock.getsockname()[1]  # 0 lets the kernel pick one
             tcp.listen(TCP_BACKLOG)
             share([*overlapping, *pair], False)
@@ -3305,19 +3305,14 @@ def notify(*lines: str) -> None:
             sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
 
 
-def watchdog_interval() -> float:
-    """Seconds between two signs of life that systemd may ask for: a quarter of its patience."""
-    usec = os.environ.get("WATCHDOG_USEC", "")
-    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    return int(usec) / 4e6 if usec.isdecimal() and mine else math.inf
-
-
 class Supervisor:
     """Binds, drops privileges, forks, waits. It parses nothing and serves nobody: configs are read
     by a child that sends them back checked, so there is nothing here for bad input to break."""
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
         self.read, self.reloads, self.log = read, reloads, Log()
-        self.watchdog, self.secret = watchdog_interval(), os.urandom(16)
+        usec = os.environ.get("WATCHDOG_USEC", "")  # a quarter of systemd's patience, in seconds:
+        self.watchdog = int(usec) / 4e6 if usec.isdecimal() else math.inf
+        self.secret = os.urandom(16)
         self.config: Config                      # what is served,
         self.current: Generation                 # and by whom
         self.generations: list[Generation] = []  # also one that gets ready, and those that end
@@ -3477,7 +3472,9 @@ class Supervisor:
         """A child has ended; the next pass starts it again."""
         code = os.waitstatus_to_exitcode(status)
         for generation in self.generations:
-            for child in (each for each in generation.children if each.pid == pid):
+            for child in generation.children:
+                if child.pid != pid:
+                    continue
                 child.pid, lived = 0, time.monotonic() - child.born
                 if child.slot == MONITOR:
                     kill_groups(generation.commands)
