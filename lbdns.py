@@ -56,6 +56,7 @@ try:
     import random
     import re
     import resource
+    import select
     import selectors
     import socket
     import sqlite3
@@ -177,7 +178,7 @@ class Log:
                 self.write = lambda line: journal.send(line, socket.MSG_DONTWAIT)
             elif stat.S_ISREG(mode):  # never blocks; at its end, also for others that have it
                 fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
-            else:  # opened once more, lest the shell's own copy stops blocking too
+            else:  # opened once more, so that the shell's own copy goes on blocking
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
                 try:
                     self.write = functools.partial(os.write, os.open("/dev/fd/2", flags))
@@ -217,17 +218,17 @@ class Log:
     def query(self, query: wire.Query, client: str, reply: "Reply", micros: int) -> None:
         """One query and what was answered; strangers' names come escaped."""
         name = wire.show_name(query.qname) if query.qname else "-"
-        told = {"client": plain_address(client), "name": name[:-1] or name,
-                "type": wire.show_type(query.qtype) if query.qname else "-",
-                "rcode": wire.RCODES[reply.rcode], "chosen": ",".join(reply.chosen) or "-"}
-        self._put(f"{' '.join(told.values())} {micros}us {query.why}".rstrip(),
-                  **{**told, "chosen": reply.chosen, "us": micros, "why": query.why})
+        fields = {"client": plain_address(client), "name": name[:-1] or name,
+                  "type": wire.show_type(query.qtype) if query.qname else "-",
+                  "rcode": wire.RCODES[reply.rcode], "chosen": ",".join(reply.chosen) or "-"}
+        self._put(f"{' '.join(fields.values())} {micros}us {query.why}".rstrip(),
+                  **{**fields, "chosen": reply.chosen, "us": micros, "why": query.why})
 
-    def _put(self, line: str, **told: Any) -> None:
-        now, before = time.time(), priority(str(told.get("level")))
+    def _put(self, line: str, **fields: Any) -> None:
+        now, before = time.time(), priority(str(fields.get("level")))
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now)) + f"{int(now % 1 * 1000):03}Z"
         if self.json:
-            line = json.dumps({"time": stamp, **told})
+            line = json.dumps({"time": stamp, **fields})
         elif not before:  # the journal has the time
             line = f"{stamp} {line}"
         self.lines.append((before + printable(line)).encode("utf-8", "replace")[:LOG_LINE] + b"\n")
@@ -1500,7 +1501,7 @@ class Batch(Datagrams):
     vectors come first, so that one assignment makes them new for the next call.
     """
     NAME = 28                   # octets of a sockaddr_in6, the longest that comes
-    SLOT = UDP_QUERY_MAX + 192  # of a buffer; no power of two, lest all share few cache lines
+    SLOT = UDP_QUERY_MAX + 192  # of a buffer; powers of two would share few cache lines
 
     def __init__(self, sock: socket.socket, respond: Respond) -> None:
         super().__init__(sock, respond)
@@ -1736,13 +1737,13 @@ class Worker:
                 try:
                     key.data(events, now)
                 except OSError as bad:
-                    self.on_failure(cast(socket.socket, key.fileobj), bad)
+                    self.on_failure(key.fileobj, bad)
             if self.ended and until == math.inf:
                 until = now + ENDINGS[self.ended]
                 self.stop_listening(now)
             self.log.flush()
 
-    def on_failure(self, door: socket.socket, bad: OSError) -> None:
+    def on_failure(self, door: Any, bad: OSError) -> None:
         """What fails again and again rests for WAKE instead of spinning; a few errors mean
         nothing."""
         self.failed[door] = self.failed.get(door, 0) + 1
@@ -3325,8 +3326,6 @@ class Supervisor:
         self.wake, signalled = os.pipe()         # readable with every signal: select() returns
         os.set_blocking(signalled, False)
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.wake, READ)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the loop, which asks who ended
 
     def run(self, banner: str) -> int:
@@ -3402,7 +3401,7 @@ class Supervisor:
         """One pass, also while something is awaited: wait for a signal, write the log, see to
         children that ended, should start, or show no sign of life; feed systemd's watchdog."""
         self.log.flush()
-        if self.selector.select(seconds):
+        if select.select([self.wake], [], [], seconds)[0]:
             os.read(self.wake, 512)
         with contextlib.suppress(ChildProcessError):
             for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
@@ -3432,7 +3431,7 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL)
         elif serving and now >= child.born + CRASH_PAUSE:
             generation.shared[child.slot], child.born = 0, now
-            self.log.flush()  # lest the child prints it once more
+            self.log.flush()  # or the child would print it once more
             try:
                 child.pid = os.fork() or self.be_child(generation, child)
             except OSError as bad:  # no more processes or memory; tried again after the pause
