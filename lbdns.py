@@ -3115,6 +3115,8 @@ def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             log.warning("no IPv6 on this host: listening on IPv4 only")
             return bind_pair(("0.0.0.0", port, False), own, parting, log) if both else None
+        if endpoint[1] == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
+            return bind_pair(endpoint, own, parting, log)
         raise ConfigError(explain_bind(host, port, bad)) from None
     size = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     if size < UDP_BUFFER_LOW:
@@ -3156,8 +3158,8 @@ def make_socket(kind: socket.SocketKind, host: str, both: bool) -> socket.socket
 
 def explain_bind(host: str, port: int, bad: OSError) -> str:
     """Why an address cannot be had, and what to do about it."""
-    why = {errno.EADDRINUSE: f"in use{holders(port)}; stop that (if it is lbdns itself: restart "
-                             "it), or listen on single addresses of this host",
+    why = {errno.EADDRINUSE: f"in use{holders(port)}; stop that, or listen on single addresses of "
+                             "this host",
            errno.EACCES: "ports below 1024 need root (at a reload: a restart) or "
                          "CAP_NET_BIND_SERVICE, which lbdns.service has; or listen on 9000 and "
                          "redirect 53 to it",
