@@ -3481,7 +3481,10 @@ class Supervisor:
                     kill_groups(generation.commands)
                     generation.lost = True
                 if generation.until == math.inf:
-                    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+                    how = f"code {code}"
+                    if code < 0:  # those of real time have no name
+                        how = {each.value: each.name for each in signal.Signals}.get(
+                            -code, f"signal {-code}")
                     if code < 0 or child.is_news():
                         self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 

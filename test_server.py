@@ -5567,6 +5567,12 @@ class Neighbours(unittest.TestCase):
             self.assertEqual([status_of(pid, "Name") for pid in pids],
                              ["lbdns", "lbdns-monitor", "lbdns-worker-1", "lbdns-worker-2"])
 
+    def test_a_worker_may_end_by_a_signal_that_has_no_name(self):
+        with Server(ZONE + POOL, constants=QUICK) as server:
+            os.kill(server.pids()[0], 40)
+            server.wait_for("error: worker 1 ended by signal 40 after")
+            until(lambda: server.exchange(query("api.example.com"), timeout=0.5))
+
     def test_nobody_is_killed_after_all_were_stopped(self):
         with Server(LIVE, workers=2, start_new_session=True,
                     constants={"HEARTBEAT": 0.6, "TICK": 0.1}) as server:
