@@ -5,8 +5,8 @@
     python3 lbdns.py CONFIG             serve what a TOML file says; `lbdns.py example` prints one
 
 How a query travels: Datagrams.serve or Worker.on_client (bytes in) -> Cache.replies, and what that
-does not know -> answer -> wire.decode_query -> find -> Pool.pick -> wire.Writer.finish (bytes out).
-`answer` is a pure function of the packet, the client, the transport, the state, the clock and the
+does not know -> decide -> wire.decode_query -> find -> Pool.pick -> wire.Writer.finish (bytes out).
+`decide` is a pure function of the packet, the client, the transport, the state, the clock and the
 dice; nothing on its way blocks.
 
 Where to change what: policies are section 5, what a name means is section 4 (`find`), transports
