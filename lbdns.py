@@ -80,8 +80,8 @@ except ImportError as missing:
 try:
     import wire
 except ImportError:
-    print("lbdns.py needs wire.py beside it; where both are, 'python3 lbdns.py bundle > "
-          "DIR/lbdns.py' writes the one file to copy", file=sys.stderr)
+    print("lbdns.py needs wire.py beside it, where -P and -I keep Python from looking; 'python3 "
+          "lbdns.py bundle > DIR/lbdns.py' writes the one file to copy", file=sys.stderr)
     sys.exit(2)
 
 VERSION = "0.4.0"
@@ -104,6 +104,7 @@ TCP_READ = 16384          # octets taken from a connection per wake-up
 TCP_QUEUE = 65536         # octets of unread replies after which a client's queries must wait
 TCP_GROUP = 8             # queries answered before a look at how much is unread
 TCP_TURNS = 8             # such groups answered per connection and wake-up
+TCP_TIME = 0.005          # seconds of that, of all connections, until UDP has its turn
 ACCEPT_TURN = 32          # connections accepted per wake-up
 FAILURES_MAX = 8          # errors of a UDP socket or a listener in WAKE, after which it rests
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
@@ -396,8 +397,8 @@ class Zone:
         a label that holds the octets of a dot or a length byte cannot pass for two.
         """
         for at, parent in enumerate(names[1:]):
-            label = names[at][1:1 + names[at][0]]
             for length in self.lengths.get(parent, ()):
+                label = names[at][1:1 + names[at][0]]
                 if label[-length:] in self.endings[parent]:
                     return self.endings[parent][label[-length:]]
             if names[at] == self.apex:
@@ -548,8 +549,9 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
         echo, used = options[wire.ECS], query.subnet if reply.scoped else None
         scope = HASH_BITS[used.family] if used is not None else 0
         reply.options.append((wire.ECS, echo[:3] + bytes([scope]) + echo[4:]))
-    if wire.KEEPALIVE in options and tcp:  # RFC 7828 3.2.2: in units of 100 ms
-        reply.options.append((wire.KEEPALIVE, struct.pack("!H", int(TCP_IDLE * 10))))
+    if wire.KEEPALIVE in options and tcp:  # RFC 7828 3.2.2: in units of 100 ms; see `expired`
+        idle = round((TCP_IDLE - 3 * WAKE) * 10)
+        reply.options.append((wire.KEEPALIVE, struct.pack("!H", idle)))
     if wire.COOKIE in options and reply.rcode != wire.FORMERR:
         # RFC 7873 5.2 in the layout of RFC 9018 4. No cookie is ever demanded, so none is checked:
         # what this gives a client is proof that the reply comes from whom it asked.
@@ -637,7 +639,7 @@ def refer(zone: Zone, cut: bytes, ask: Ask, state: State, reply: Reply) -> None:
             glue = node.get(rtype)
             if pool is not None and glue is None:
                 glue = pool.pick(rtype, ask, Reply(wire.NOERROR))  # no error of this reply
-                reply.pool, reply.plan = pool, pool.current
+                reply.pool, reply.plan = pool, {}  # not to be kept: other pools may have a say
             if glue is not None and glue.type == rtype:
                 reply.records.append((wire.ADDITIONAL, server, glue))
 
@@ -993,7 +995,7 @@ def own_address(text: str) -> Backend:
     """An address that is no backend's, as a backend; raises TypeError for any other text."""
     if not is_address(text):
         raise TypeError(f"it returned {text[:40]!r}, which is neither a backend nor an address")
-    return Backend((text,))
+    return Backend(read_addresses(text))
 
 
 class Custom(Random):
@@ -1006,8 +1008,9 @@ class Custom(Random):
             super().plan(backends, limited)
         else:
             Policy.plan(self, backends, limited)
-        self.views = {View(each.addresses[0], each.addresses, each.weight, each.connections,
-                           each.max_connections, each.state): each for each in backends}
+        self.views = [View(each.addresses[0], each.addresses, each.weight, each.connections,
+                           each.max_connections, each.state) for each in backends]
+        self.named = {each.addresses[0]: each for each in backends}
 
     def pick(self, ask: Ask, count: int) -> list[Backend] | None:
         """What pick(query, backends) returns: a backend, an address as text, several of them, or
@@ -1028,17 +1031,19 @@ class Custom(Random):
         if self.pool.function is None:
             raise TypeError("it cannot be loaded any more")
         below = self.below_limit
-        views = [view for view, each in self.views.items() if below is None or each in below]
+        views = [view for view in self.views if below is None or self.named[view.name] in below]
         result = self.pool.function(ask.question(), views)
         if result is None:
             return None
         several = isinstance(result, (list, tuple)) and not isinstance(result, View)
         found: list[Backend] = []
         for each in (result[:ROWS_MAX] if several else [result]):
-            backend = own_address(each) if isinstance(each, str) else self.views.get(each)
-            if backend is None:
+            if isinstance(each, View) and each.name in self.named:  # also one of an earlier call
+                found.append(self.named[each.name])
+            elif isinstance(each, str):
+                found.append(own_address(each))
+            else:
                 raise TypeError("it returned something that is neither a backend nor an address")
-            found.append(backend)
         if not found:
             raise TypeError("it returned no backend; None is for SERVFAIL")
         return found
@@ -1272,7 +1277,15 @@ def blame(bad: BaseException, config: PoolConfig) -> str:
             lines.append(at.tb_lineno)
         at = at.tb_next
     place = f" ({path}:{lines[-1]})" if lines else ""
-    return f"{type(bad).__name__}: {bad}{place}"
+    return show_error(bad) + place
+
+
+def show_error(bad: BaseException) -> str:
+    """What was raised, which may be of a user's class and fail to say so."""
+    try:
+        return f"{type(bad).__name__}: {bad}"
+    except BaseException:
+        return "an error that cannot be shown"
 
 
 # ---- 6. The fast path: a cache of `answer` -----------------------------------------------------
@@ -1673,7 +1686,7 @@ class Connection:
             if not all(replies):
                 return False
             self.active, self.partial = now, 0.0
-        if self.inbox and not self.partial:
+        if self.inbox and not self.partial and not self.has_query():
             self.partial = now
         return True
 
@@ -1733,7 +1746,10 @@ class Worker:
             now, self.ended = self.life.beat(), self.life.ended()
             is_loading = next(loading)
             self.cache.tick(time.time())
+            begun = now
             for key, events in ready:
+                if self.life.beat() > begun + TCP_TIME:  # thousands of clients may be ready
+                    begun = self.serve_udp()
                 try:
                     key.data(events, now)
                 except OSError as bad:
@@ -1742,6 +1758,14 @@ class Worker:
                 until = now + ENDINGS[self.ended]
                 self.stop_listening(now)
             self.log.flush()
+
+    def serve_udp(self) -> float:
+        """Answer what has come in over UDP meanwhile; returns monotonic seconds."""
+        for door, serve in self.doors.items():
+            if door.type == socket.SOCK_DGRAM:
+                with contextlib.suppress(OSError):  # it comes again in the loop
+                    serve()
+        return self.life.beat()
 
     def on_failure(self, door: Any, bad: OSError) -> None:
         """What fails again and again rests for WAKE instead of spinning; a few errors mean
@@ -1803,7 +1827,7 @@ class Worker:
         except Exception as bug:
             where = show_traceback(bug).rpartition(" ")[2]
             self.log.trouble(f"internal error, please report: line {where}",
-                             f"{type(bug).__name__}: {bug} for {packet[:512].hex()}")
+                             f"{show_error(bug)} for {packet[:512].hex()}")
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> bool:
@@ -2591,10 +2615,10 @@ class Checks:
     def health(self, key: tuple[str, Probe | None]) -> str:
         """What is known of a target: up | down | unknown, "" = nothing yet."""
         address, probe = key
-        if probe is None or self.lacking:
+        if probe is None:
             return "unknown"
         target = self.targets.get((address, probe))
-        return target.health if target else ""
+        return target and target.health or ("unknown" if self.lacking else "")
 
     def remember(self) -> dict[str, tuple[str, int, str, float]]:
         """What the next monitor may have to know."""
@@ -2958,7 +2982,7 @@ GOOD = "good"              # what is said of a policy file that loads,
 TOO_SLOW = "loading it timed out"  # and of one that does not end
 STOPS = {signal.SIGTERM, signal.SIGINT}
 LOADER, MONITOR, FIRST_WORKER = 0, 1, 2         # slots of children
-NEWEST, ALONE, ENDING = 0, -2, -1               # other places in the memory of a generation
+NEWEST, SERVING, ENDING = 0, -2, -1             # other places in the memory of a generation
 RETIRE, STOP = 1, 2                             # how a child is to end,
 ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
 
@@ -2973,9 +2997,8 @@ class Generation:
     def __init__(self, slots: Sequence[int], run: Callable[["Child"], None], seed: bytes) -> None:
         self.children, self.run = [Child(slot) for slot in slots], run
         # [NEWEST]: 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
-        # [ALONE]: whether workers serve without a snapshot; [ENDING]: how it ends, 0 = it serves
+        # [SERVING]: whether workers may answer; [ENDING]: how it ends, 0 = it goes on
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 3))).cast("Q")
-        self.shared[ALONE] = int(MONITOR not in slots)
         self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")  # of its monitor
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
@@ -2991,7 +3014,8 @@ class Generation:
         number = self.shared[NEWEST] + 1
         fd = self.files[number % 2].fileno()
         os.ftruncate(fd, 0)
-        os.pwrite(fd, octets, 0)
+        if os.pwrite(fd, octets, 0) < len(octets):  # a limit of the size of files
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         self.shared[NEWEST] = number
 
     def read(self) -> tuple[int, bytes]:
@@ -3070,7 +3094,8 @@ class ConfigError(Exception):
     """A config cannot be used, or not on this host; each line of the text is a problem."""
 
 
-Endpoint = tuple[str, int, bool]                 # host, port, and whether "::" takes IPv4, too
+# Host, port, whether "::" takes IPv4, too, and the number of the interface that it names.
+Endpoint = tuple[str, int, bool, int]
 Pair = tuple[socket.socket, socket.socket]       # UDP and listening TCP socket of an endpoint
 Sockets = dict[Endpoint, Pair]
 
@@ -3084,7 +3109,13 @@ def endpoints(config: Config) -> list[Endpoint]:
     """What `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it with the
     same port; without any, it takes IPv4, too."""
     ipv4 = {port for host, port in config.listen if ":" not in host}
-    return [(host, port, host == "::" and port not in ipv4) for host, port in config.listen]
+    found: list[Endpoint] = []
+    for host, port in config.listen:
+        index = 0
+        with contextlib.suppress(OSError):  # none is named, or it has gone
+            index = socket.if_nametoindex(host.partition("%")[2])
+        found.append((host, port, host == "::" and port not in ipv4, index))
+    return found
 
 
 def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair | None:
@@ -3092,7 +3123,7 @@ def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair
     parting; None = a system without IPv6 can do without it. Raises ConfigError. All workers share
     them: whoever is free takes the next datagram, so that a worker that stalls or dies loses
     nobody's query (measured beside SO_REUSEPORT: README)."""
-    host, port, both = endpoint
+    host, port, both, _ = endpoint
     overlapping = [sock for (other, *_), pair in own.items() for sock in pair
                    if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
     try:
@@ -3114,7 +3145,7 @@ def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair
     except OSError as bad:
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             log.warning("no IPv6 on this host: listening on IPv4 only")
-            return bind_pair(("0.0.0.0", port, False), own, parting, log) if both else None
+            return bind_pair(("0.0.0.0", port, False, 0), own, parting, log) if both else None
         if endpoint[1] == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
             return bind_pair(endpoint, own, parting, log)
         raise ConfigError(explain_bind(host, port, bad)) from None
@@ -3463,11 +3494,10 @@ class Supervisor:
             monitor(config, self.config, life, self.log)  # the second is still the one before
             return
         state = State(config, self.secret, self.log, random.random)
-        # The first answer waits for the first round of polls and checks.
-        shared = life.generation.shared
-        while not (shared[NEWEST] or shared[ALONE] or life.wait(PUBLISH / 10)):
-            pass
-        Worker(state, self.sockets, life, self.log).run()
+        worker = Worker(state, self.sockets, life, self.log)
+        while not life.generation.shared[SERVING] and not life.wait(PUBLISH / 10):
+            life.beat()
+        worker.run()
 
     def on_death(self, pid: int, status: int) -> None:
         """A child has ended; the next pass starts it again."""
@@ -3490,18 +3520,22 @@ class Supervisor:
 
     def start(self, config: Config, seed: bytes, limit: float) -> Generation:
         """Start the processes of a config; returns when they serve, or at `limit` (monotonic).
-        Workers wait for the first snapshot. Where no others serve until then (limit = inf), they
-        wait only until the monitor has died once, or until WAIT_LIMIT."""
+        All workers of a reload begin together, after the first snapshot. Where no others serve
+        until then (limit = inf), each begins when it can, at the latest when the monitor has died
+        once, or at WAIT_LIMIT."""
         first = MONITOR if any(map(is_watched, config.pools.values())) else FIRST_WORKER
         run = functools.partial(self.serve, config)
         new = Generation(range(first, config.workers + FIRST_WORKER), run,
                          seed if first == MONITOR else NO_SNAPSHOT)
         self.generations.append(new)
         alone, patience = limit == math.inf, time.monotonic() + WAIT_LIMIT
-        while not new.ready() and time.monotonic() < limit and not self.signals & STOPS:
+        while not self.signals & STOPS and time.monotonic() < limit and not (
+                new.shared[SERVING] and new.ready()):
             self.tend(TICK / 50)
-            if alone and (new.lost or time.monotonic() > patience):
-                new.shared[ALONE] = 1
+            informed = first != MONITOR or new.shared[NEWEST] > 0
+            impatient = alone and (new.lost or time.monotonic() > patience)
+            if (informed and (alone or new.ready())) or impatient:
+                new.shared[SERVING] = 1
         return new
 
     def load(self) -> Config:
@@ -3548,7 +3582,7 @@ class Supervisor:
             config = self.load()
             self.bind(config)
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
-            if not new.ready():
+            if not new.shared[SERVING]:
                 new.until = 0.0
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
@@ -4268,7 +4302,20 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
 def complain(level: str, lines: Iterable[str], before: str = "") -> None:
     """Print what is wrong, in lines that hold no control characters of a stranger."""
     for line in lines:
-        print(priority(level) + before + printable(line), file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody takes it
+            print(priority(level) + before + printable(line), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> int:
+    """Print what a command has found; returns its exit code."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as bad:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if bad.errno != errno.EPIPE:  # else its reader has seen enough
+            complain("error", [f"cannot print: {bad.strerror}"])
+        return 1
+    return 0
 
 
 def check(file: str) -> int:
@@ -4280,14 +4327,14 @@ def check(file: str) -> int:
         complain("error", str(bad).splitlines())
         return 1
     complain("warning", config.warnings, "warning: ")
+    text = ""
     for pool in config.pools.values():
         rows = ["+".join(row.addresses) for row in pool.backends]
         rows += [f"rows of {pool.source.name}"] if pool.source else []
         rows += [f"check {show_check(pool.check, '')}"] if pool.check else []
-        print(f"{pool.name}: {pool.policy}, TTL {pool.ttl}, {', '.join(rows)}"
-              + ", anti-cache" * pool.anticache)
-    print(f"{file}: good; {len(config.zones)} zones, {len(config.pools)} pools")
-    return 0
+        rows += ["anti-cache"] if pool.anticache else []
+        text += f"{pool.name}: {', '.join([pool.policy, f'TTL {pool.ttl}', *rows])}\n"
+    return show(f"{text}{file}: good; {len(config.zones)} zones, {len(config.pools)} pools\n")
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
@@ -4317,8 +4364,7 @@ def main(argv: Sequence[str]) -> int:
     if words[0] == "check":
         return check(words[1])
     if words[0] in ("example", "bundle"):
-        sys.stdout.write(example() if words[0] == "example" else bundle())
-        return 0
+        return show(example() if words[0] == "example" else bundle())
     if "=" in words[0]:
         supervisor = Supervisor(lambda: inline_config(words, port), False)
         banner = "; try: dig @127.0.0.1 -p {port} " + words[0].partition("=")[0]
