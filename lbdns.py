@@ -85,8 +85,8 @@ except ImportError:
     sys.exit(2)
 
 VERSION = "0.4.0"
-# What only the monitor's checks import, since it costs every process memory.
-LATER = ("asyncio", "concurrent.futures.thread", "encodings.idna", "ssl")
+# What only workers (of Python 3.14) and the monitor's checks import, since it costs memory.
+LATER = ("ctypes._layout", "asyncio", "concurrent.futures.thread", "encodings.idna", "ssl")
 
 # ---- 1. Limits ---------------------------------------------------------------------------------
 UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
@@ -3375,8 +3375,8 @@ class Supervisor:
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
-        if self.reloads and os.geteuid() == 0:  # later, `user` may have no right to Python's files
-            for module in LATER:
+        if os.geteuid() == 0:  # later, `user` may have no right to Python's files
+            for module in LATER if self.reloads else LATER[:1]:
                 with contextlib.suppress(ImportError):  # told where it is missed
                     importlib.import_module(module)
         drop_privileges(config.user, itertools.chain(*self.sockets.values()))
