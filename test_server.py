@@ -2661,6 +2661,29 @@ class Commands(unittest.TestCase):
         plain = re.sub(r"(?m)^file = .*", "", plain)
         self.assertIn("good;", self.call("check", self.file(plain), code=0)[0])
 
+    def test_output_that_nobody_takes_is_no_traceback(self):
+        bad, good = self.file("x = 1", "bad.toml"), self.file(ZONE + POOL, "good.toml")
+        for words, redirect, code, says in (
+                ((bad,), "2>/dev/full", 2, ""), ((bad,), "2>&-", 2, ""),
+                (("check", good), ">/dev/full", 1, "cannot print: No space left on device\n"),
+                (("example",), ">/dev/full", 1, "cannot print: No space left on device\n"),
+                (("bundle",), ">&-", 0, "")):
+            with self.subTest((words, redirect)):
+                command = shlex.join([*PYTHON, str(SCRIPT), *map(str, words)])
+                done = subprocess.run(["sh", "-c", f"{command} {redirect}"], text=True,
+                                      stdin=subprocess.DEVNULL, capture_output=True)
+                self.assertEqual((done.returncode, done.stderr), (code, says))
+
+    def test_a_limit_of_the_size_of_files_is_one_sentence(self):
+        good = self.file(ZONE + POOL, "good.toml")
+        script = (f"import resource, sys; sys.path.insert(0, {str(FOLDER)!r}); import lbdns; "
+                  "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+                  f"sys.exit(lbdns.main([{str(good)!r}]))")
+        done = subprocess.run([*PYTHON, "-c", script], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("File too large", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+
     def test_wrong_command_lines_exit_2_without_a_traceback(self):
         for words in (["check"], ["check", "a", "b"], ["a.toml", "b.toml"], ["-p"], ["-p", "x"],
                       ["-p", "65536"], ["-p", "-1"], ["a.toml", "-p", "9"], ["--wat"],
@@ -6586,6 +6609,15 @@ lbdns.find = find
         client.active = lbdns.TCP_LIFE
         self.assertFalse(client.expired(lbdns.TCP_LIFE - 1, False))
         self.assertTrue(client.expired(lbdns.TCP_LIFE, False))
+
+    def test_whole_queries_that_wait_are_not_one_that_comes_slowly(self):
+        client = lbdns.Connection(None, "192.0.2.1", 0.0)
+        number = lbdns.TCP_TURNS * lbdns.TCP_GROUP
+        for more, since in ((b"", 0.0), (frame(b"x" * 12), 0.0), (b"\0", 7.0)):
+            client.inbox, client.partial = bytearray(frame(b"x" * 12) * number + more), 0.0
+            self.assertTrue(client.serve(lambda packets, peers, tcp: [b"y"] * len(packets), 7.0))
+            self.assertEqual((bytes(client.inbox), client.partial), (more, since))
+            client.outbox.clear()
 
     def test_case_31_what_would_pass_a_limit_before_the_next_look_is_closed_now(self):
         for field, limit in (("active", lbdns.TCP_IDLE), ("partial", lbdns.TCP_MESSAGE)):
