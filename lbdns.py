@@ -3460,6 +3460,7 @@ class Supervisor:
             silent = serving and now - max(beat, self.woken) > HEARTBEAT
             if silent:
                 self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
+                generation.shared[child.slot] = int(now * 1000)  # it may take a while to end
             if silent or now > generation.until:
                 os.kill(child.pid, signal.SIGKILL)
         elif serving and now >= child.born + CRASH_PAUSE:
@@ -3663,6 +3664,13 @@ def count(low: int, high: int) -> Check:
     return lambda value: round(test(value))
 
 
+def weight(value: Any) -> Any:
+    """A check for a weight, which others are divided by."""
+    if 0 < number(0, 10**6)(value) < 1e-6:
+        raise Problem("must be 0, or at least 0.000001")
+    return value
+
+
 def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Check:
     """A check for one of a few words, or for text that `other` accepts."""
     return rule(lambda value: isinstance(value, str) and (value in words or other(value)),
@@ -3829,7 +3837,7 @@ POOL = {
     "min_up": Key(whole(0, ROWS_MAX), 0, "# min_up = 1", "with fewer up, the checks are ignored")}
 
 BACKEND = {
-    "address": Key(backend_address, ()), "weight": Key(number(0, 10**6), 1.0),
+    "address": Key(backend_address, ()), "weight": Key(weight, 1.0),
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
 RECORD = BACKEND | {
     "connections": Key(count(0, 10**9), 0), "max_connections": Key(count(1, 10**9), None),
@@ -3883,6 +3891,14 @@ def record_key(zone: Zone, owner: bytes, rtype: int, rdata: bytes) -> tuple[Any,
     return zone.apex, owner, rtype, wire.rdata_key(rtype, rdata)
 
 
+def show_value(value: Any) -> str:
+    """A value of the config, for messages."""
+    try:
+        return f"{value!r:.80}"
+    except (ValueError, RecursionError):  # thousands of digits, or of tables
+        return "..."
+
+
 class Checker:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
     def __init__(self, file: str) -> None:
@@ -3895,7 +3911,8 @@ class Checker:
 
     def problem(self, path: str, says: str) -> None:
         """Note a problem: file, path of the key, rule."""
-        self.problems.append(f"{self.file}: {path}{says}" if self.file else f"{path}{says}")
+        self.problems.append(printable(
+            f"{self.file}: {path}{says}" if self.file else f"{path}{says}"))
 
     def warn(self, path: str, says: str) -> None:
         """Note what can be served, though hardly as it is meant: path of the key, rule, remedy."""
@@ -3919,8 +3936,8 @@ class Checker:
                     self.problem(where, ": unknown key; " + suggest(name, keys))
                 else:
                     found[name] = keys[name].check(each)
-            except Problem as bad:
-                self.problem(where, f" = {each!r:.80}: {bad}")
+            except (ValueError, RecursionError) as bad:  # Problem, and what cannot be shown
+                self.problem(where, f" = {show_value(each)}: {bad}")
         return found
 
     def full(self, path: str, value: dict[str, Any], keys: dict[str, Key]) -> dict[str, Any]:
@@ -3998,11 +4015,12 @@ class Checker:
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
         own = wire.Record(apex, wire.NS, wire.CLASS_IN, keys["ttl"], b"")
         if wire.NS not in node:
-            for server in keys["ns"] or [b"\x03ns1" + apex]:
+            for server in keys["ns"] or [self.below("ns1", where, "ns", apex)]:
                 self.add(f"{where}.ns", zone, own._replace(rdata=server))
         if wire.SOA not in node:
-            rdata = (node[wire.NS].rdatas[0] + (keys["contact"] or b"\x0ahostmaster" + apex)
-                     + struct.pack("!5I", *(keys[each] for each in timers)))
+            contact = keys["contact"] or self.below("hostmaster", where, "contact", apex)
+            rdata = node[wire.NS].rdatas[0] + contact + struct.pack(
+                "!5I", *(keys[each] for each in timers))
             self.add(f"{where}.contact", zone, own._replace(type=wire.SOA, rdata=rdata))
         soa = node[wire.SOA]  # its TTL or its minimum is that of negative answers: RFC 2308 3
         zone.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big")))
@@ -4011,6 +4029,14 @@ class Checker:
         for owner in list(zone.nodes):
             add_node(zone, owner)
         return zone
+
+    def below(self, label: str, where: str, word: str, apex: bytes) -> bytes:
+        """The name that a key has unless it is given, below an apex."""
+        try:
+            return wire.parse_name(label, apex)
+        except Problem as bad:
+            self.problem(where, f".{word}: is to be given, for its default, {bad}")
+            return apex
 
     def add(self, where: str, zone: Zone, record: wire.Record) -> None:
         """Put a record into its zone; the smallest TTL of an RRset counts (RFC 2181 5.2)."""
@@ -4068,6 +4094,10 @@ class Checker:
         known: Any = self  # `find` asks a State for its pools only
         for server in rrset.rdatas:
             names = wire.suffixes(server.lower())
+            if is_address(wire.show_name(server)[:-1]):
+                self.warn(self.places[record_key(zone, owner, wire.NS, server)],
+                          f": name server {wire.show_name(server)} looks like an address; give it "
+                          "a name, and that name the address")
             home = find_zone(names, wire.A, self.zones)
             cut = find_cut(home, names, wire.A) if home else None
             if home is None or cut not in (None, owner):
@@ -4088,6 +4118,10 @@ class Checker:
         self.place(where, owner, keys, bool(hosts))
         if is_address(keys["all_down"]):
             (keys["all_down"],) = backend_address(keys["all_down"])
+            kinds = {":" in each for row in keys["backends"] for each in row.addresses}
+            if kinds == {":" not in keys["all_down"]}:
+                self.warn(where, f".all_down = {keys['all_down']!r}: is never answered, since no "
+                          "backend has an address of its family; name one of the other")
         if keys["policy"] not in POLICIES:
             keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
         elif "backends" not in value and keys["source"] is None:
@@ -4242,7 +4276,10 @@ def read_config(file: str) -> Config:
         raise ConfigError(f"{file}: {explain_toml(text, str(bad))}") from None
     except (ValueError, RecursionError) as bad:  # ValueError: Problem, and what int() refuses
         raise ConfigError(f"{file}: {bad}") from None
-    return Checker(file).config(document)
+    try:
+        return Checker(file).config(document)
+    except RecursionError:
+        raise ConfigError(f"{file}: tables stand in tables, too deep to be read") from None
 
 
 def explain_toml(text: str, says: str) -> str:
@@ -4301,21 +4338,30 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
 
 def complain(level: str, lines: Iterable[str], before: str = "") -> None:
     """Print what is wrong, in lines that hold no control characters of a stranger."""
-    for line in lines:
-        with contextlib.suppress(OSError):  # nobody takes it
-            print(priority(level) + before + printable(line), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody takes it
+        emit("".join(f"{priority(level)}{before}{printable(line)}\n" for line in lines),
+             sys.stderr, 2)
 
 
 def show(text: str) -> int:
     """Print what a command has found; returns its exit code."""
     try:
-        print(text, end="", flush=True)
+        emit(text, sys.stdout, 1)
     except OSError as bad:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if bad.errno != errno.EPIPE:  # else its reader has seen enough
             complain("error", [f"cannot print: {bad.strerror}"])
         return 1
     return 0
+
+
+def emit(text: str, file: Any, fd: int) -> None:
+    """Print to a file with this descriptor; raises OSError once, and not again when it is closed at
+    the end."""
+    try:
+        print(text, end="", file=file, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        raise
 
 
 def check(file: str) -> int:

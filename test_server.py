@@ -2503,6 +2503,55 @@ class ConfigCheck(unittest.TestCase):
         self.assertTrue(line.startswith(f"{path}: ") and "\n" not in line, line)
         return line.removeprefix(f"{path}: ")
 
+    def test_what_is_too_large_to_be_shown_is_refused_with_its_place(self):
+        for text, says in (
+                (f"workers = 0x{'f' * 4000}", "workers = ...: must be a whole number from 0 to 256"),
+                (f"log = 0x{'f' * 4000}", "log = ...: "),
+                (f"listen.{'a.' * 900}a = 1", "listen = ~: must be a list"),
+                (f"[pools.{'a.' * 3000}a]", "tables stand in tables, too deep to be read"),
+                (f'[zones."example.com"]\n"a\\nb\\u001b[2J" = 1',
+                 'zones."example.com".a\\x0ab\\x1b[2J: unknown key')):
+            with tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder, "t.toml")
+                path.write_text(f"{text}\n[{ZED}]\n" if ZED not in text else text)
+                with self.assertRaises(lbdns.ConfigError) as caught:
+                    lbdns.read_config(str(path))
+            line = str(caught.exception)
+            self.assertNotIn("\n", line)
+            for piece in says.split("~"):
+                self.assertIn(piece, line)
+
+    def test_an_apex_too_long_for_names_below_it_needs_them_given(self):
+        apex = ".".join(["a" * 61] * 4) + ".aaaa"  # of 254 octets in DNS
+        self.assertEqual([line.partition(f'{apex}".')[2] for line in self.problems(
+            f"[zones.'{apex}']")], [
+            f"{word}: is to be given, for its default, '{label}': longer than 255 octets"
+            for word, label in (("ns", "ns1"), ("contact", "hostmaster"))])
+        self.assertEqual(self.problems(f"[zones.'{apex}']\nns = ['n.']\ncontact = 'h.'"), [])
+
+    def test_addresses_that_are_never_answered_or_are_names_are_warned_of(self):
+        down = "[{ address = '192.0.2.1', state = 'down' }]"
+        for text, says in (
+                (f"[{API}]\nbackends = {down}\nall_down = '2001:db8::9'",
+                 f"{API}.all_down = '2001:db8::9': is never answered"),
+                (f"[{API}]\nbackends = ['2001:db8::1']\nall_down = '192.0.2.9'",
+                 f"{API}.all_down = '192.0.2.9': is never answered"),
+                (f"[{API}]\nbackends = {down}\nall_down = '192.0.2.9'", ""),
+                (f"[{API}]\nsource = {{ sqlite = 'x' }}\nall_down = '192.0.2.9'", "")):
+            warnings = lbdns.Checker("t").config(tomllib.loads(
+                f"[{ZED}]\nns = ['ns1.example.net.']\n{text}")).warnings
+            self.assertEqual([line[3:3 + len(says)] for line in warnings], [says] if says else [])
+        for zone in ("ns = ['192.0.2.1']", "ns = ['n.test.']\nrecords = 'sub NS 192.0.2.1.'"):
+            [line] = lbdns.Checker("t").config(tomllib.loads(f"[{ZED}]\n{zone}")).warnings
+            self.assertIn("name server 192.0.2.1. looks like an address", line)
+
+    def test_weights_too_small_to_divide_by_are_refused(self):
+        for weight, says in (("5e-324", "must be 0, or at least 0.000001"), ("0", ""),
+                             ("1e-6", ""), ("-1", "must be a number from"), ("nan", "must be a")):
+            found = self.problems(f"[{ZED}]\n[{API}]\nbackends = [{{ address = '192.0.2.1', "
+                                  f"weight = {weight} }}]")
+            self.assertEqual([says in line for line in found], [True] if says else [])
+
     def test_lines_that_are_no_toml_are_shown(self):
         for text, says in (
                 ("a = 1\nttl = ?\n", "Invalid value (at line 2, column 7): ttl = ?; ~in quotes"),
