@@ -2290,7 +2290,7 @@ class Feed:
             try:
                 row, at = self.check(record, now)
             except Problem as bad:
-                wrong.append(f"{record.get('address')!s:.40}: {bad}")
+                wrong.append(f"{record.get('address')!s:.40}: {bad!s:.400}")
                 blamed.add(self.whose(record.get("address")))
                 continue
             if row.addresses in found:
@@ -3619,7 +3619,7 @@ class Supervisor:
 
 # ---- 12. Config: one table of keys, one checker for start, reload and `check` ------------------
 Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
-HOST_NAME = r"[a-z0-9_.-]*[a-z_-][a-z0-9_-]*\.?"
+HOST_NAME = r"([a-z0-9_-]*\.)*[0-9]*[a-z_-][a-z0-9_-]*\.?"
 URL_PORTS = {"tcp": 0, "http": 80, "https": 443}  # 0 = none that goes without saying
 
 
@@ -3633,7 +3633,7 @@ class Key(NamedTuple):
 
 def suggest(word: Any, known: Collection[str]) -> str:
     """The nearest right word, or all of them."""
-    near = difflib.get_close_matches(str(word), known, 1)
+    near = difflib.get_close_matches(str(word)[:wire.NAME_MAX], known, 1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
 
@@ -3685,7 +3685,7 @@ def some(check: Check) -> Check:
 def endpoint(value: Any) -> tuple[str, int]:
     """A check for "127.0.0.1:53", "[::]:53" and "[fe80::1%eth0]:53", the interface by name or
     number; port 0 lets the kernel pick one."""
-    match = re.fullmatch(r"(?:\[(.+?)(?:%(.+))?\]|([0-9.]+)):([0-9]{1,5})", str(value))
+    match = re.fullmatch(r"(?:\[([^%]+)(?:%(.+))?\]|([0-9.]+)):([0-9]{1,5})", str(value))
     if not match or not is_address(match[1] or match[3]) or int(match[4]) > 65535:
         raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
     (host,), interface, port = backend_address(match[1] or match[3]), match[2], int(match[4])
@@ -3744,6 +3744,8 @@ def backend_address(value: Any) -> tuple[str, ...]:
 def read_addresses(value: str) -> tuple[str, ...]:
     """The same for text."""
     found = set()
+    if len(value) > wire.NAME_MAX:
+        raise Problem(f"must have at most {wire.NAME_MAX} octets")
     for each in value.split(","):
         text = TEXT(each).strip().lower()
         if is_address(text):
@@ -3862,7 +3864,8 @@ BESIDE_CNAME = {wire.RRSIG, wire.NSEC}  # types that may stand there: RFC 4035 2
 
 
 # Text, names and comments of SQL; else, as the group, a parameter.
-SQL = r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^]]*\]|--[^\n]*|/\*.*?\*/|(\?[0-9]*|(?<![\w$])[:@$]\w+)"""
+SQL = r"""'[^']*'?|"[^"]*"?|`[^`]*`?|\[[^]]*]?|--[^\n]*|/\*.*?(?:\*/|\Z)|""" \
+      r"(\?[0-9]*|(?<![\w$])[:@$]\w+)"
 
 
 def quote_names(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -4210,7 +4213,7 @@ class Checker:
                 database.execute("EXPLAIN " + query, {"pool": ""})
         except (sqlite3.Error, sqlite3.Warning, ValueError) as bad:
             if not str(bad).startswith("no such"):  # table, since this is another database
-                self.problem(where, f".query = {query!r:.80}: {bad}")
+                self.problem(where, f".query = {query!r:.80}: {bad!s:.200}")
 
     def probe(self, where: str, value: Any, name: str) -> Probe:
         """How to check the backends of the pool of this name."""

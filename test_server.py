@@ -2318,6 +2318,18 @@ class ConfigCheck(unittest.TestCase):
         for text, says in BACKENDS:
             self.check(f"[{ZED}]\n[{API}]\nbackends = {text}", f"{API}.backends{says}")
 
+    def test_long_values_are_refused_in_no_time(self):
+        begun, many = time.process_time(), 20_000
+        for key, text in (("backends", "['" + "a" * many + "/']"), ("backends", f"['{'1' * many}']"),
+                          ("check", f"'http://{'a.' * many}.1'"), ("check", f"'{'a' * many}'"),
+                          ("source", f"{{ sqlite = 'x', query = '{'/*' * many}' }}"),
+                          ("source", f"{{ sqlite = 'x', query = '{'[' * many}' }}")):
+            backends = "" if key == "backends" else "backends = ['10.0.0.1']\n"
+            (line,) = self.problems(f"[{ZED}]\n[{API}]\n{backends}{key} = {text}")
+            self.assertLess(len(line), 500)
+        self.problems(f"listen = ['[{'%' * many}']\n[{ZED}]\n")
+        self.assertLess(time.process_time() - begun, 1)
+
     def test_row_31_pools_at_a_wrong_place(self):
         for records, name, address, says in WHERE:
             self.check(f"[{ZED}]\nrecords = '''\n{records}'''\n[pools.\"{name}\"]\n"
@@ -3785,6 +3797,19 @@ class Tables(unittest.TestCase):
             self.run_sql("DELETE FROM backends WHERE pool LIKE 'api.example.com%'")
             self.assertRegex(self.trouble(), "^no rows for api.example.com; the table has rows for "
                                              "xapi.example.com, ")
+
+    def test_long_text_costs_its_row_and_no_time(self):
+        self.run_sql(lbdns.SCHEMA)
+        for number, text in enumerate(("1" * 30_000, "a" * 30_000, "a" * 30_000 + "/")):
+            self.run_sql("INSERT INTO backends (pool, address, state) VALUES "
+                         f"('api.example.com', '10.0.0.{number}', 'up'), "
+                         f"('api.example.com', '{text}', 'up')")
+            feed = self.feed()
+            begun = time.process_time()
+            feed.poll(time.monotonic())
+            self.assertLess(time.process_time() - begun, 1)
+            self.assertEqual(len(feed.rows), 1 + number)
+            self.assertLess(len(feed.skipped), 500)
 
     def test_rows_stay_in_the_order_in_which_they_were_made(self):
         self.run_sql(lbdns.SCHEMA, "INSERT INTO backends (pool, address) VALUES "
