@@ -135,6 +135,8 @@ FROZEN_ANSWERS = 8        # that many own answers, after which a report is not b
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
 COMMANDS_MAX = 4096       # commands that run at the same time, of checks and sources
 OUTPUT_MAX = 1 << 20      # octets a command may print, to each of stdout and stderr
+VALUE_MAX = 1 << 16       # octets of a value of a table,
+TABLE_MAX = 16 << 20      # and of all that a poll finds in it
 ROWS_MAX = 10_000         # rows a source may have
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
 FIRST_LIMIT = START_LIMIT - 2  # seconds that the first polls and checks may take, all in all
@@ -1924,8 +1926,10 @@ Records = tuple[list[dict[str, Any]], list[str]]
 
 def read_sqlite(source: Source, pool: str, makes: bool) -> Records:
     """Poll a file, and make its table first where that is wanted; raises Problem."""
-    path = source.name
+    path = os.path.realpath(source.name)  # beside that is what SQLite makes
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe could take for ever
+            raise OSError
         if makes:
             make_table(path)
         if locks_out(path) and is_in_wal_mode(path):
@@ -1935,6 +1939,7 @@ def read_sqlite(source: Source, pool: str, makes: bool) -> Records:
         database = sqlite3.connect(file_uri(path) + "?mode=ro", uri=True,
                                    timeout=source.timeout / 4)
         with contextlib.closing(database):
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
             database.text_factory = lambda octets: octets.decode("utf-8", "replace")
             limit = time.monotonic() + source.timeout
             database.set_progress_handler(lambda: time.monotonic() > limit, 10_000)
@@ -1942,7 +1947,7 @@ def read_sqlite(source: Source, pool: str, makes: bool) -> Records:
                 columns, records = read_table(database, pool)
             else:
                 columns, records = fetch(database.execute(source.query, {"pool": pool}))
-    except (OSError, sqlite3.Error, sqlite3.Warning) as bad:
+    except (OSError, sqlite3.Error, sqlite3.Warning, ValueError) as bad:
         raise Problem(explain(bad, path)) from None
     if "address" not in columns:
         raise Problem(f"no column 'address' among {', '.join(columns) or 'none'}: write the query "
@@ -1952,7 +1957,13 @@ def read_sqlite(source: Source, pool: str, makes: bool) -> Records:
 
 def fetch(cursor: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Take all that a query finds: names of columns, which have no case in SQL, and rows."""
-    return [each[0].lower() for each in cursor.description or ()], cursor.fetchmany(ROWS_MAX + 1)
+    rows, size = list[tuple[Any, ...]](), 0
+    for row in itertools.islice(cursor, ROWS_MAX + 1):
+        size += len(str(row))
+        if size > TABLE_MAX:
+            raise Problem(f"its rows have more than {TABLE_MAX} octets")
+        rows.append(row)
+    return [each[0].lower() for each in cursor.description or ()], rows
 
 
 def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -1976,7 +1987,7 @@ def no_rows(pool: str, others: Sequence[str]) -> str:
 
 def file_uri(path: str) -> str:
     """A file as SQLite's options need it."""
-    return f"file:{urllib.parse.quote(path)}"
+    return f"file:{urllib.parse.quote(os.fsencode(path))}"
 
 
 def make_table(path: str) -> None:
@@ -2023,6 +2034,8 @@ def user_name(number: int) -> str:
 
 def explain(bad: Exception, path: str) -> str:
     """Say why a table cannot be read, or made."""
+    if "too big" in str(bad):
+        return f"a value in it, or the query, has more than {VALUE_MAX} octets"
     reason = ""
     if isinstance(bad, OSError) or re.search("unable to open|readonly|disk I/O", str(bad)):
         reason = explain_file(path)
@@ -2047,8 +2060,8 @@ def explain_file(path: str) -> str:
         return f", since {user} may not enter a folder above {bad.filename}: chmod or chgrp it"
     except OSError as bad:
         return f", since {bad.filename}: {bad.strerror}"
-    if os.path.isdir(path):
-        return ", since it is a folder: name the file in it"
+    if not os.path.isfile(path):
+        return ", since it is a folder, pipe or device: name a file"
     if not os.access(path, os.R_OK):
         return f", since {user} may not read it: chmod or chgrp it"
     if not os.path.getsize(path):
@@ -3785,7 +3798,8 @@ def check_url(value: Any) -> tuple[str, str, int, str]:
     return kind, host, port, path if kind == "tcp" else path or "/"
 
 
-TEXT = rule(lambda value: isinstance(value, str) and value != "", "must be text")
+TEXT = rule(lambda value: isinstance(value, str) and value != "" and "\0" not in value,
+            "must be text, without NUL")
 SHORT = rule(lambda value: isinstance(value, str) and 0 < len(value.encode()) <= NSID_MAX,
              f"must be text of 1 to {NSID_MAX} octets")
 TRUTH = rule(lambda value: isinstance(value, bool), "must be true or false")

@@ -2223,6 +2223,9 @@ IN_POOL = (
         ("SELECT ip FROM t WHERE (", "incomplete input"),
         ("SELECT 1; SELECT 2", "You can only execute one statement at a time"))),
     ("source = { command = 'x -y' }", "source.command = 'x -y': must be a list"),
+    (r'source = { sqlite = "a\u0000b" }', r"source.sqlite = 'a\x00b': must be text, without NUL"),
+    (r"""source = { sqlite = "a", query = "SELECT 'a\u0000' AS address" }""", "source.query = "),
+    (r'source = { command = ["x", "\u0000"] }', r"source.command = ['x', '\x00']: must be text"),
     ("source = { command = ['x', 7] }", "source.command = ['x', 7]: must be text"),
     ("source = { command = ['x'], timeout = 61 }", "source.timeout = 61~from 0.1 to 60"),
     ('source = { sqlite = "x", evry = 1 }', "source.evry: unknown key; did you mean every?"),
@@ -2320,7 +2323,7 @@ class ConfigCheck(unittest.TestCase):
 
     def test_long_values_are_refused_in_no_time(self):
         begun, many = time.process_time(), 20_000
-        for key, text in (("backends", "['" + "a" * many + "/']"), ("backends", f"['{'1' * many}']"),
+        for key, text in (("backends", f"['{'a' * many}/']"), ("backends", f"['{'1' * many}']"),
                           ("check", f"'http://{'a.' * many}.1'"), ("check", f"'{'a' * many}'"),
                           ("source", f"{{ sqlite = 'x', query = '{'/*' * many}' }}"),
                           ("source", f"{{ sqlite = 'x', query = '{'[' * many}' }}")):
@@ -3811,6 +3814,63 @@ class Tables(unittest.TestCase):
             self.assertEqual(len(feed.rows), 1 + number)
             self.assertLess(len(feed.skipped), 500)
 
+    def test_a_table_has_bounds(self):
+        self.run_sql(lbdns.SCHEMA)
+        self.insert()
+        feed = self.feed()
+        feed.poll(time.monotonic())
+        big = "a value in it, or the query, has more than 65536 octets"
+        for value, rows, says in (("CAST(zeroblob(5000000) AS TEXT)", 1, big),
+                                  ("zeroblob(65537)", 1, big), ("printf('%60000s', 'x')", 300,
+                                   "its rows have more than 16777216 octets")):
+            self.run_sql("DELETE FROM backends", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+                         f"SELECT i + 1 FROM n LIMIT {rows}) "
+                         "INSERT INTO backends (pool, address) SELECT "
+                         f"'{self.API}', {value} || i FROM n")
+            with self.assertRaisesRegex(lbdns.Problem, f"^{says}"):
+                feed.poll(time.monotonic())
+            self.assertEqual(list(feed.rows), [("10.0.0.1",)], "the last good rows stay")
+
+    def test_broken_names_are_a_trouble_like_others(self):
+        self.run_sql("CREATE TABLE t (address, zzzz)")
+        self.path.write_bytes(self.path.read_bytes().replace(b"zzzz", b"\xff\xfez\xfc"))
+        self.assertRegex(self.trouble("SELECT * FROM t"), "can't decode byte 0xff")
+
+    def test_a_pipe_in_the_place_of_a_table_does_not_stop_the_polls(self):
+        for query in ((), ("SELECT address FROM backends",)):
+            os.mkfifo(self.path)
+            feed = self.feed(*query)
+            for _ in range(2):
+                with self.assertRaisesRegex(lbdns.Problem, "a folder, pipe or device: name a "):
+                    feed.poll(time.monotonic())
+            self.path.unlink()
+            self.run_sql(lbdns.SCHEMA)
+            self.insert()
+            feed.poll(time.monotonic())
+            self.assertEqual(list(feed.rows), [("10.0.0.1",)])
+            self.path.unlink()
+
+    def test_a_table_may_have_a_strange_path(self):
+        folder = pathlib.Path(os.fsdecode(os.fsencode(self.path.parent) + b"/d\xff?#%"))
+        folder.mkdir()
+        self.path = folder / "b.db"
+        self.assertRegex(self.trouble(), "^no rows for")
+        self.insert()
+        self.assertEqual(self.poll(), {"10.0.0.1": None})
+        self.assertEqual(self.poll(None, f"/{self.path}"), {"10.0.0.1": None})
+
+    def test_a_link_stands_for_its_target(self):
+        link, self.path = self.path, self.path.parent / "data" / "real.db"
+        link.symlink_to("data/real.db")
+        self.assertRegex(self.trouble(path=link), f"since its folder {self.path.parent} does not")
+        self.path.parent.mkdir()
+        self.assertRegex(self.trouble(path=link), "^no rows for")
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o664)
+        self.insert()
+        self.assertEqual(self.poll(None, link), {"10.0.0.1": None})
+        self.path.with_name("real.db-journal").mkdir()  # which nobody can open
+        self.assertRegex(self.trouble(path=link), "its writer was stopped while it wrote")
+
     def test_rows_stay_in_the_order_in_which_they_were_made(self):
         self.run_sql(lbdns.SCHEMA, "INSERT INTO backends (pool, address) VALUES "
                      "('api.example.com', '10.0.0.9'), ('API.example.com', '10.0.0.1')")
@@ -3873,7 +3933,8 @@ class Tables(unittest.TestCase):
     def test_a_file_that_cannot_be_opened_is_explained(self):
         folder = self.path.parent
         for path, says in ((folder / "no/b.db", f"its folder {folder}/no does not exist: make it"),
-                           (folder, "it is a folder: name the file in it"),
+                           (folder, "it is a folder, pipe or device: name a file"),
+                           ("/dev/null", "it is a folder, pipe or device: name a file"),
                            (self.path / "x.db", "b.db.*: Not a directory")):
             self.path.touch()
             self.assertRegex(self.trouble("SELECT 1 AS address", path=path),
