@@ -1980,7 +1980,8 @@ def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...
 
 def no_rows(pool: str, others: Sequence[str]) -> str:
     """Say that a pool has no rows, and which others have."""
-    near = difflib.get_close_matches(pool, list(dict.fromkeys(others))[:100], 3, 0)
+    near = difflib.get_close_matches(
+        pool, [each[:wire.NAME_MAX] for each in list(dict.fromkeys(others))[:100]], 3, 0)
     return f"no rows for {pool}" + (f"; the table has rows for {', '.join(near):.200}"
                                     if near else "")
 
@@ -2007,13 +2008,13 @@ def make_table(path: str) -> None:
 def locks_out(path: str) -> bool:
     """Whether files that SQLite makes here beside a table could not be written by its writers:
     they get its mode, but our user and group. Raises OSError."""
-    folder, status = os.stat(os.path.dirname(path)), os.stat(path)
-    group = folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid()
-    by_group = status.st_mode & stat.S_IWGRP
-    if status.st_mode & stat.S_IWOTH or (by_group and group == status.st_gid):
+    folder, status, user = os.stat(os.path.dirname(path)), os.stat(path), os.geteuid()
+    if user == 0 or status.st_mode & stat.S_IWOTH:  # SQLite gives what root makes to the owner
         return False
-    user = os.geteuid()  # SQLite gives what root makes to the owner
-    return user != 0 and (by_group != 0 or status.st_uid not in (0, user))
+    if status.st_uid not in (0, user):  # who need not be in the group
+        return True
+    group = folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid()
+    return bool(status.st_mode & stat.S_IWGRP) and group != status.st_gid
 
 
 def is_in_wal_mode(path: str) -> bool:
@@ -2084,10 +2085,12 @@ def read_command(source: Source) -> Records:
     lines, records, wrong = octets.split(b"\n"), list[dict[str, Any]](), list[str]()
     if octets.lstrip()[:1] == b"[":
         try:
-            lines = [json.dumps(each).encode() for each in json.loads(octets)]
+            lines = [json.dumps(each).encode() for each in json.loads(octets)[:ROWS_MAX + 1]]
         except (ValueError, RecursionError) as bad:
             raise Problem(f"no JSON array: {bad}") from None
     for number, line in enumerate(map(bytes.strip, lines), 1):
+        if len(records) + len(wrong) > ROWS_MAX:
+            break
         try:
             if line and line[:1] != b"#":
                 records.append(parse_row(line.decode()))
@@ -2116,7 +2119,7 @@ def parse_row(line: str) -> dict[str, Any]:
 
 def tidy(record: dict[str, Any]) -> dict[str, Any]:
     """A record as it is meant: names of columns and states have no case, numbers may be text, and
-    what stands for NULL is left out. What cannot be read stays, for its check to refuse."""
+    what stands for NULL is left out, but for a pool. What cannot be read stays, for its check to refuse."""
     found = {}
     for name, value in record.items():
         column, word = name.lower(), value
@@ -2129,7 +2132,9 @@ def tidy(record: dict[str, Any]) -> dict[str, Any]:
                 word = int(number) if number.is_integer() else number
             elif column == "state":
                 word = word.lower()
-        if str(word).upper() not in ("", "NONE", "NULL", r"\N"):
+        if str(word).upper() in ("", "NONE", "NULL", r"\N"):
+            word = None
+        if word is not None or column == "pool":
             found[column] = word
     return found
 
@@ -2290,17 +2295,20 @@ class Feed:
         else:
             records, wrong = read_sqlite(source, pool, self.makes and source.query is None)
             self.makes = False
-        if len(records) > ROWS_MAX:
+        if len(records) + len(wrong) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
         found, others = dict[tuple[str, ...], tuple[Row, float]](), list[str]()
         blamed: set[tuple[str, ...] | None] = {None} if wrong else set()
         doubled = ""
         for record in map(tidy, records):
-            name = str(record.pop("pool", pool))
+            given = record.pop("pool", pool)
+            name = pool if given is None else str(given)
             if name.lower().removesuffix(".") != pool:
                 others.append(name)
                 continue
             try:
+                if given is None:
+                    raise Problem("its pool is NULL or empty")
                 row, at = self.check(record, now)
             except Problem as bad:
                 wrong.append(f"{record.get('address')!s:.40}: {bad!s:.400}")
@@ -2344,7 +2352,10 @@ class Feed:
         """Addresses of the backend that a bad record is about; None where it does not tell."""
         with contextlib.suppress(Problem):
             addresses = backend_address(address)
-            return self.inline.get(addresses[0], Row(addresses)).addresses
+            if addresses[0] in self.inline:
+                return self.inline[addresses[0]].addresses
+            if is_address(addresses[0]):  # else it could be a mistyped one
+                return addresses
         return None
 
     def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
@@ -3750,7 +3761,7 @@ def domain(value: Any) -> bytes:
 def backend_address(value: Any) -> tuple[str, ...]:
     """A check for a backend: an address, one of each family (list or comma-separated), or a host
     name; canonical, so that the same server is the same key everywhere."""
-    return read_addresses(value if isinstance(value, str) else ",".join(map(TEXT, LIST(value))))
+    return read_addresses(",".join(map(TEXT, value)) if isinstance(value, list) else TEXT(value))
 
 
 @functools.lru_cache(2 * ROWS_MAX)  # tables have the same addresses at each poll

@@ -4046,10 +4046,15 @@ class Tables(unittest.TestCase):
         self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
         # Where the writer can use what the reader leaves, both go on.
         self.as_user(65532, lambda: self.run_sql("PRAGMA journal_mode = WAL"))
-        self.path.chmod(0o664)
-        for _ in range(2):
-            self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
-            self.assertEqual(self.as_user(65532, self.insert), "[]")
+        self.path.chmod(0o664)  # its group may write, and the owner need not be in it
+        os.chown(self.path, 65530, 65533)
+        self.assertRegex(self.as_user(65531, self.poll), "^it is in WAL mode.* as user 65530$")
+        for owner, mode in ((65530, 0o666), (65531, 0o664), (0, 0o664)):
+            os.chown(self.path, owner, 65533)
+            self.path.chmod(mode)
+            for _ in range(2):
+                self.assertEqual(self.as_user(65531, self.poll), "{'10.0.0.1': None}")
+                self.assertEqual(self.as_user(65532, self.insert), "[]")
 
     @ROOT_ONLY
     def test_what_another_user_may_not_do_is_explained(self):
@@ -4289,7 +4294,11 @@ class Printed(unittest.TestCase):
                 ("nonsense/1 7", "address = 'nonsense/1': is no IPv4 or IPv6 address", 2),
                 ("10.0.0.1,10.0.0.2|7", "must be at most one IPv4 and one IPv6", 2),
                 ('{"connections": 7}', "None: ", 2),
-                ("www.example.com 7", "host names are possible only as inline", 0)):
+                ("192.0.2.l -7", "must be a number", 2),  # a mistyped address
+                ('{"pool": null, "address": "10.0.0.1"}', "its pool is NULL or empty", 1),
+                ('{"pool": " nUll ", "address": "10.0.0.1"}', "its pool is NULL or empty", 1),
+                ('{"pool": "", "address": "x/"}', "its pool is NULL or empty", 2),
+                ("www.example.com 7", "host names are possible only as inline", 2)):
             with self.subTest(line):
                 feed = self.feed()
                 self.poll(feed, *good)
@@ -4337,6 +4346,13 @@ class Printed(unittest.TestCase):
                             (["10.0.0.1"] * 10_001, "^more than 10000 rows")):
             with self.assertRaisesRegex(lbdns.Problem, says):
                 self.poll(self.feed(), *lines)
+
+    def test_too_many_bad_lines_fail_the_poll_soon(self):
+        for text in ("x\n" * 500_000, "[" + "0," * 500_000 + "0]"):
+            begun = time.process_time()
+            with self.assertRaisesRegex(lbdns.Problem, "^more than 10000 rows"):
+                self.poll(self.feed(), text)
+            self.assertLess(time.process_time() - begun, 1)
 
     def test_row_21_exit_codes_are_told_with_the_first_words(self):
         for script, says in (("echo oops >&2; echo more >&2; exit 3", "exit code 3: oops"),
