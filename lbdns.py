@@ -1910,9 +1910,11 @@ SCHEMA = """CREATE TABLE backends (
   state TEXT NOT NULL DEFAULT 'up' CHECK (state IN ('up', 'drain', 'down')),
   updated_at REAL,                             -- unix time of the report; NULL = as of the poll
   PRIMARY KEY (pool, address))"""
-# The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned.
+# The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned. A name may
+# have blanks around it, or be a BLOB; the first condition lets the index find those that could fit.
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
-  FROM backends WHERE pool COLLATE NOCASE IN (?, ? || '.')"""
+  FROM backends WHERE (pool COLLATE NOCASE BETWEEN ?1 AND ?1 || '/' OR pool < '!' OR pool >= x'')
+  AND trim(CAST(pool AS TEXT), '. ' || char(9, 10, 13)) = ?1 COLLATE NOCASE"""
 OTHERS_QUERY = "SELECT DISTINCT pool, NULL AS address FROM backends WHERE pool > ''"
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # that is written as text
@@ -1970,11 +1972,11 @@ def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...
     """Read a pool's rows, oldest first, from a table like SCHEMA's. Where there are none, the names
     of the pools that have some stand for them. Raises sqlite3.Error."""
     try:
-        columns, records = fetch(database.execute(TABLE_QUERY + " ORDER BY rowid", [pool, pool]))
+        columns, records = fetch(database.execute(TABLE_QUERY + " ORDER BY +rowid", [pool]))
     except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
         if "rowid" not in str(bad):
             raise
-        columns, records = fetch(database.execute(TABLE_QUERY, [pool, pool]))
+        columns, records = fetch(database.execute(TABLE_QUERY, [pool]))
     return (columns, records) if records else fetch(database.execute(OTHERS_QUERY))
 
 
@@ -2119,7 +2121,7 @@ def parse_row(line: str) -> dict[str, Any]:
 
 def tidy(record: dict[str, Any]) -> dict[str, Any]:
     """A record as it is meant: names of columns and states have no case, numbers may be text, and
-    what stands for NULL is left out, but for a pool. What cannot be read stays, for its check to refuse."""
+    what stands for NULL is left out, but for a pool. What cannot be read stays, for its check."""
     found = {}
     for name, value in record.items():
         column, word = name.lower(), value
