@@ -1930,11 +1930,12 @@ def read_sqlite(source: Source, pool: str, makes: bool) -> Records:
     """Poll a file, and make its table first where that is wanted; raises Problem."""
     path = os.path.realpath(source.name)  # beside that is what SQLite makes
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe could take for ever
-            raise OSError
+        for each in path, path + "-journal":  # to open a pipe could take for ever
+            if os.path.exists(each) and not os.path.isfile(each):
+                raise Problem(f"{each} is a folder, pipe or device: name a file")
         if makes:
             make_table(path)
-        if locks_out(path) and is_in_wal_mode(path):
+        if locks_out(path) and is_in_wal_mode(source.name):
             raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
                           "without locking out its writers: run PRAGMA journal_mode = DELETE on it "
                           f"as user {user_name(os.stat(path).st_uid)}")
@@ -2063,8 +2064,6 @@ def explain_file(path: str) -> str:
         return f", since {user} may not enter a folder above {bad.filename}: chmod or chgrp it"
     except OSError as bad:
         return f", since {bad.filename}: {bad.strerror}"
-    if not os.path.isfile(path):
-        return ", since it is a folder, pipe or device: name a file"
     if not os.access(path, os.R_OK):
         return f", since {user} may not read it: chmod or chgrp it"
     if not os.path.getsize(path):
