@@ -2322,7 +2322,7 @@ class ConfigCheck(unittest.TestCase):
             self.check(f"[{ZED}]\n[{API}]\nbackends = {text}", f"{API}.backends{says}")
 
     def test_long_values_are_refused_in_no_time(self):
-        begun, many = time.process_time(), 20_000
+        begun, many = time.thread_time(), 20_000
         for key, text in (("backends", f"['{'a' * many}/']"), ("backends", f"['{'1' * many}']"),
                           ("check", f"'http://{'a.' * many}.1'"), ("check", f"'{'a' * many}'"),
                           ("source", f"{{ sqlite = 'x', query = '{'/*' * many}' }}"),
@@ -2331,7 +2331,7 @@ class ConfigCheck(unittest.TestCase):
             (line,) = self.problems(f"[{ZED}]\n[{API}]\n{backends}{key} = {text}")
             self.assertLess(len(line), 500)
         self.problems(f"listen = ['[{'%' * many}']\n[{ZED}]\n")
-        self.assertLess(time.process_time() - begun, 1)
+        self.assertLess(time.thread_time() - begun, 1)
 
     def test_row_31_pools_at_a_wrong_place(self):
         for records, name, address, says in WHERE:
@@ -3808,9 +3808,9 @@ class Tables(unittest.TestCase):
                          f"('api.example.com', '10.0.0.{number}', 'up'), "
                          f"('api.example.com', '{text}', 'up')")
             feed = self.feed()
-            begun = time.process_time()
+            begun = time.thread_time()
             feed.poll(time.monotonic())
-            self.assertLess(time.process_time() - begun, 1)
+            self.assertLess(time.thread_time() - begun, 1)
             self.assertEqual(len(feed.rows), 1 + number)
             self.assertLess(len(feed.skipped), 500)
 
@@ -4371,10 +4371,10 @@ class Printed(unittest.TestCase):
 
     def test_too_many_bad_lines_fail_the_poll_soon(self):
         for text in ("x\n" * 500_000, "[" + "0," * 500_000 + "0]"):
-            begun = time.process_time()
+            begun = time.thread_time()
             with self.assertRaisesRegex(lbdns.Problem, "^more than 10000 rows"):
                 self.poll(self.feed(), text)
-            self.assertLess(time.process_time() - begun, 1)
+            self.assertLess(time.thread_time() - begun, 1)
 
     def test_row_21_exit_codes_are_told_with_the_first_words(self):
         for script, says in (("echo oops >&2; echo more >&2; exit 3", "exit code 3: oops"),
