@@ -775,7 +775,7 @@ class Random(Policy):
     def plan(self, backends: list[Backend], limited: bool) -> None:
         """Lay the weights end to end, so that a pick is one draw and one bisection."""
         super().plan(backends, limited)
-        *self.edges, self.total = itertools.accumulate(self.weights)
+        *self.edges, self.total = itertools.accumulate(self.weights or [0.0])
         self.left = self.total  # weight of those that can still be picked
 
     def leave(self, backend: Backend) -> int | None:
@@ -1006,10 +1006,7 @@ class Custom(Random):
 
     def plan(self, backends: list[Backend], limited: bool) -> None:
         """Make the views that the function gets."""
-        if backends:
-            super().plan(backends, limited)
-        else:
-            Policy.plan(self, backends, limited)
+        super().plan(backends, limited)
         self.views = [View(each.addresses[0], each.addresses, each.weight, each.connections,
                            each.max_connections, each.state) for each in backends]
         self.named = {each.addresses[0]: each for each in backends}
@@ -3788,6 +3785,16 @@ def read_addresses(value: str) -> tuple[str, ...]:
     return tuple(wire.show_rdata(*each) for each in sorted(found))
 
 
+def server_address(value: Any) -> tuple[str, ...]:
+    """The same for what clients are sent to: "0.0.0.0" is what servers call themselves."""
+    addresses = backend_address(value)
+    for each in filter(is_address, addresses):
+        ip = ipaddress.ip_address(each)
+        if ip.is_unspecified or ip.is_multicast or each == "255.255.255.255":
+            raise Problem("is no address that a client can connect to")
+    return addresses
+
+
 def check_url(value: Any) -> tuple[str, str, int, str]:
     """A check for a URL that says how to check: scheme, host, port, path; any may be left out that
     is known without."""
@@ -3865,7 +3872,7 @@ POOL = {
     "min_up": Key(whole(0, ROWS_MAX), 0, "# min_up = 1", "with fewer up, the checks are ignored")}
 
 BACKEND = {
-    "address": Key(backend_address, ()), "weight": Key(weight, 1.0),
+    "address": Key(server_address, ()), "weight": Key(weight, 1.0),
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
 RECORD = BACKEND | {
     "connections": Key(count(0, 10**9), 0), "max_connections": Key(count(1, 10**9), None),

@@ -2377,6 +2377,12 @@ class ConfigCheck(unittest.TestCase):
         desk.load(("192.0.2.1", {"state": "down"}))
         self.assertEqual(desk.ask().rdatas, ["192.0.2.9"])
 
+    def test_addresses_that_nobody_can_connect_to_are_refused(self):
+        for address in ("0.0.0.0", "::", "::ffff:0.0.0.0", "255.255.255.255", "224.0.0.1",
+                        "ff02::1"):
+            [line] = self.problems(f"[{ZED}]\n[{API}]\nbackends = ['{address}']")
+            self.assertIn("is no address that a client can connect to", line)
+
     def test_contact_may_be_a_mail_address(self):
         for contact, rname in (("dns.admin@example.com", r"dns\.admin.example.com."),
                                ("hostmaster.example.com.", "hostmaster.example.com.")):
