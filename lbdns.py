@@ -42,7 +42,6 @@ try:
     import gc
     import hashlib
     import heapq
-    import importlib
     import io
     import ipaddress
     import itertools
@@ -3136,7 +3135,7 @@ def endpoints(config: Config) -> list[Endpoint]:
         index = 0
         with contextlib.suppress(OSError):  # none is named, or it has gone
             index = socket.if_nametoindex(host.partition("%")[2])
-        found.append((host, port, host == "::" and port not in ipv4, index))
+        found += [(host, port, host == "::" and port not in ipv4, index)]
     return found
 
 
@@ -3400,7 +3399,7 @@ class Supervisor:
         if os.geteuid() == 0:  # later, `user` may have no right to Python's files
             for module in LATER if self.reloads else LATER[:1]:
                 with contextlib.suppress(ImportError):  # told where it is missed
-                    importlib.import_module(module)
+                    __import__(module)
         drop_privileges(config.user, itertools.chain(*self.sockets.values()))
         names = [show_endpoint(host if "%" in host else udp.getsockname()[0],
                                udp.getsockname()[1])
@@ -4412,9 +4411,12 @@ def check(file: str) -> int:
     text = ""
     for pool in config.pools.values():
         rows = ["+".join(row.addresses) for row in pool.backends]
-        rows += [f"rows of {pool.source.name}"] if pool.source else []
-        rows += [f"check {show_check(pool.check, '')}"] if pool.check else []
-        rows += ["anti-cache"] if pool.anticache else []
+        if pool.source:
+            rows.append(f"rows of {pool.source.name}")
+        if pool.check:
+            rows.append(f"check {show_check(pool.check, '')}")
+        if pool.anticache:
+            rows.append("anti-cache")
         text += f"{pool.name}: {', '.join([pool.policy, f'TTL {pool.ttl}', *rows])}\n"
     return show(f"{text}{file}: good; {len(config.zones)} zones, {len(config.pools)} pools\n")
 
