@@ -15,7 +15,8 @@ words the tables of 12.
 
 Processes: a supervisor binds the sockets, drops privileges, forks and then only waits; workers
 answer; a monitor reads the sources, checks the backends' health, and publishes what it learns in
-memory that workers read.
+memory that workers read. Root, if started so, are the supervisor until the sockets are bound, and
+the loader that reads the first config and runs no code of a user; never the others.
 """
 import sys
 
@@ -105,7 +106,7 @@ TCP_GROUP = 8             # queries answered before a look at how much is unread
 TCP_TURNS = 8             # such groups answered per connection and wake-up
 TCP_TIME = 0.005          # seconds of that, of all connections, until UDP has its turn
 ACCEPT_TURN = 32          # connections accepted per wake-up
-FAILURES_MAX = 8          # errors of a UDP socket or a listener in WAKE, after which it rests
+FAILURES_MAX = 8          # errors of a UDP socket or a listener in about WAKE, then it rests
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 TICK = 0.5                # seconds between two looks at timers and heartbeats
 WAKE = 0.1                # seconds in which an idle worker learns that it is to end
@@ -118,7 +119,7 @@ CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ende
 NSID_MAX = 64             # octets; it rides in every reply that is asked for it
 CHAIN_MAX = 8             # CNAMEs followed in one answer; a ninth is shown and not followed
 COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
-LEARNED_MAX = 10_000      # replies the fast path remembers, of about 700 octets each
+LEARNED_MAX = 10_000      # replies the fast path remembers, of 900 to 1,800 octets each
 LEARNED_SIZE = 512        # octets of the longest query and of the longest reply that it remembers
 TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
 LOAD_LIFE = 600.0         # seconds that a connection is taken to live: serves 60 s to 2 hours
@@ -388,7 +389,7 @@ class Zone:
         self.nodes: dict[bytes, dict[int, wire.RRset]] = {}
         self.negative = wire.RRset(wire.SOA, 0, ())  # the SOA with the TTL of negative answers
         self.cuts: set[bytes] = set()   # delegated names: NS below the apex
-        self.endings: dict[bytes, dict[bytes, bytes]] = {}  # parent -> last label text -> pool
+        self.endings: dict[bytes, dict[bytes, bytes]] = {}  # parent -> pool's first label -> pool
         self.lengths: dict[bytes, list[int]] = {}           # parent -> lengths of those, falling
 
     def anticache(self, names: Sequence[bytes]) -> bytes | None:
@@ -514,7 +515,7 @@ def answer(packet: bytes, client: str, tcp: bool, state: State, now: float,
            dice: Dice) -> bytes | None:
     """Return the reply to one query as octets, or None to stay silent: see `decide`."""
     answered = decide(packet, client, tcp, state, now, dice)
-    return answered.octets if answered is not None else None
+    return answered.octets if answered else None
 
 
 def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
@@ -1016,9 +1017,12 @@ class Custom(Random):
         try:
             chosen = self.call(ask)
         except BaseException as bad:  # SystemExit and MemoryError of theirs are not ours
-            self.pool.log.trouble(f"pool {self.pool.config.name}: {self.pool.config.policy}",
-                                  f"{blame(bad, self.pool.config)}; answering at random")
-            return super().pick(ask, count) if self.backends else None
+            chosen = super().pick(ask, count) if self.backends else None
+            self.pool.log.trouble(
+                f"pool {self.pool.config.name}: {self.pool.config.policy}",
+                f"{blame(bad, self.pool.config)}; answering "
+                f"{'at random' if chosen else 'SERVFAIL'}")
+            return chosen
         if chosen is None:
             return None
         return [each for each in chosen if self.rtype in each.rdata][:count]
@@ -1177,7 +1181,7 @@ class Pool:
         full; up with weight 0; draining; the last resort. Only in the last is who fails its
         check."""
         if not have:
-            return self.kind, have, False, ""
+            return self.kind, [], False, ""
         kind = Random if self.stale and self.kind is LeastConnections else self.kind
         well, unusual = self.healthy(rtype, have)
         up = [each for each in well if each.state == "up"]
@@ -1190,7 +1194,7 @@ class Pool:
             return LowestRatio, weighty, False, unusual
         found = up or [each for each in well if each.state == "drain"]
         if found:
-            return kind, found, False, unusual
+            return kind, [each for each in found if each.weight] or found, False, unusual
         unusual = f"no backend is up; all_down = {self.config.all_down}"
         if self.config.all_down != "all":
             return Nobody, [], False, unusual
@@ -1233,9 +1237,10 @@ class Pool:
             reply.rcode = wire.SERVFAIL if self.config.all_down == "servfail" else reply.rcode
             return None
         kind, rdata = wire.address_rdata(self.config.all_down)
+        if qtype not in (kind, wire.ANY):
+            return None
         reply.chosen = [self.config.all_down]
-        ttl = min(self.config.ttl, reply.ttl_max)
-        return wire.RRset(kind, ttl, [rdata]) if kind == qtype else None
+        return wire.RRset(kind, min(self.config.ttl, reply.ttl_max), [rdata])
 
     def credit(self, chosen: list[Backend]) -> None:
         """Count an answer, where answers matter."""
@@ -1456,7 +1461,7 @@ IP_PKTINFO, IP_FREEBIND, SO_RCVBUFFORCE = 8, 15, 33
 PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
 IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
 CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
-LINK_LOCAL = b"\xfe\x80"                             # fe80::/64, as RFC 4291 2.5.6 has it
+LINK_LOCAL = b"\xfe\x80"                             # fe80::/64 in fact: RFC 4291 2.5.6
 NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
 
 class Datagrams:
@@ -1549,7 +1554,6 @@ class Batch(Datagrams):
         self.starts = [Memory.buffers.offset + self.SLOT * at for at in range(BATCH)]
         self.afters = [start + 2 for start in self.starts]  # behind the id, which stays
         self.lengths = self.column("I", Message.length.offset, self.message)
-        self.name_sizes = self.column("I", Header.name_size.offset, self.message)
         self.sizes = self.column("L", Memory.vectors.offset + Vector.size.offset,
                                  ctypes.sizeof(Vector))
         v6 = sock.family == socket.AF_INET6
@@ -1600,8 +1604,9 @@ class Batch(Datagrams):
         self.sizes[:came] = sizes
         if not all(replies):
             for at, reply in enumerate(replies):
-                if not reply:
-                    self.name_sizes[at] = 0  # no reply: what goes to nobody is refused
+                if not reply:  # what goes to an address of no known family is refused
+                    start = self.names + at * self.NAME
+                    memory[start:start + 2] = b"\xff\xff"
         sent = 0
         while sent < came:
             at = self.base + sent * message
@@ -1701,8 +1706,8 @@ class Connection:
 class Worker:
     """A process that answers: one loop over UDP sockets, TCP listeners and TCP clients.
 
-    No threads, no file access, no blocking call once `run` has begun. The selector keeps beside
-    every descriptor what to call when it is ready, with the events and the time.
+    No threads, no file access but the log's, no blocking call once `run` has begun. The selector
+    keeps beside every descriptor what to call when it is ready, with the events and the time.
     """
     def __init__(self, state: State, sockets: "Sockets", life: "Child", log: Log) -> None:
         self.state, self.life, self.log = state, life, log
@@ -3003,7 +3008,7 @@ GOOD = "good"              # what is said of a policy file that loads,
 TOO_SLOW = "loading it timed out"  # and of one that does not end
 STOPS = {signal.SIGTERM, signal.SIGINT}
 LOADER, MONITOR, FIRST_WORKER = 0, 1, 2         # slots of children
-NEWEST, SERVING, ENDING = 0, -2, -1             # other places in the memory of a generation
+NEWEST, SERVING, ENDING = -3, -2, -1            # other places in the memory of a generation
 RETIRE, STOP = 1, 2                             # how a child is to end,
 ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
 
@@ -3019,7 +3024,7 @@ class Generation:
         self.children, self.run = [Child(slot) for slot in slots], run
         # [NEWEST]: 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
         # [SERVING]: whether workers may answer; [ENDING]: how it ends, 0 = it goes on
-        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 3))).cast("Q")
+        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 4))).cast("Q")
         self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")  # of its monitor
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
@@ -3130,13 +3135,9 @@ def endpoints(config: Config) -> list[Endpoint]:
     """What `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it with the
     same port; without any, it takes IPv4, too."""
     ipv4 = {port for host, port in config.listen if ":" not in host}
-    found: list[Endpoint] = []
-    for host, port in config.listen:
-        index = 0
-        with contextlib.suppress(OSError):  # none is named, or it has gone
-            index = socket.if_nametoindex(host.partition("%")[2])
-        found += [(host, port, host == "::" and port not in ipv4, index)]
-    return found
+    numbers = {name: number for number, name in socket.if_nameindex()}
+    return [(host, port, host == "::" and port not in ipv4,
+             numbers.get(host.partition("%")[2], 0)) for host, port in config.listen]
 
 
 def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair | None:
@@ -3295,8 +3296,9 @@ def try_policy(pool: PoolConfig, user: str, life: Child, generations: Sequence[G
 
 def run_policy(pool: PoolConfig, user: str, pipe: int,
                generations: Sequence[Generation]) -> NoReturn:
-    """What that process does: give up all that a policy could harm, then load it and say GOOD or
-    what is wrong. Whatever the policy replaces, nobody trusts this process with more than text."""
+    """What that process does: give up root, descriptors, shared memory and the terminal, then load
+    the policy and say GOOD or what is wrong. Whatever the policy replaces, nobody trusts this
+    process with more than text; but it runs as the user that serves, and may harm that user's."""
     try:
         os.setsid()  # no terminal
         set_name("lbdns-policy")
@@ -3354,15 +3356,15 @@ def prctl(option: int, value: int | bytes) -> None:
 def notify(*lines: str) -> None:
     """Send lines such as READY=1 to systemd (sd_notify(3)), where it listens; one that is busy or
     restarting gets the next ones."""
-    address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+    address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
             sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
 
 
 class Supervisor:
-    """Binds, drops privileges, forks, waits. It parses nothing and serves nobody: configs are read
-    by a child that sends them back checked, so there is nothing here for bad input to break."""
+    """Binds, drops privileges, forks, waits. It parses nothing but what its own loader sends and
+    serves nobody: configs come checked, so there is nothing here for bad input to break."""
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
         self.read, self.reloads, self.log = read, reloads, Log()
         usec = os.environ.get("WATCHDOG_USEC", "")  # a quarter of systemd's patience, in seconds:
@@ -3556,7 +3558,7 @@ class Supervisor:
             self.tend(TICK / 50)
             informed = first != MONITOR or new.shared[NEWEST] > 0
             impatient = alone and (new.lost or time.monotonic() > patience)
-            if (informed and (alone or new.ready())) or impatient:
+            if impatient or informed and (alone or new.ready()):
                 new.shared[SERVING] = 1
         return new
 
@@ -4303,7 +4305,6 @@ def read_text(path: pathlib.Path, errors: str = "strict") -> str:
 
 def read_config(file: str) -> Config:
     """Read and check a config file; raises ConfigError."""
-    text = ""
     try:
         text = read_text(pathlib.Path(file))
         document = tomllib.loads(text)
@@ -4447,8 +4448,10 @@ def main(argv: Sequence[str]) -> int:
     words, port = parse_arguments(argv)
     if words[0] == "check":
         return check(words[1])
-    if words[0] in ("example", "bundle"):
-        return show(example() if words[0] == "example" else bundle())
+    if words[0] == "example":
+        return show(example())
+    if words[0] == "bundle":
+        return show(bundle())
     if "=" in words[0]:
         supervisor = Supervisor(lambda: inline_config(words, port), False)
         banner = "; try: dig @127.0.0.1 -p {port} " + words[0].partition("=")[0]

@@ -1045,6 +1045,11 @@ class Policies(unittest.TestCase):
             desk.load(("10.0.0.1", {"weight": 0}), ("10.0.0.2", {"state": "down"}))
             self.assertEqual(desk.count(50), {"10.0.0.1": 50}, policy)
 
+    def test_weight_0_counts_for_nothing_among_those_that_drain_too(self):
+        desk = Desk(pool(backends="""[{ address = "10.0.0.1", state = "drain", weight = 0 },
+                                      { address = "10.0.0.2", state = "drain", weight = 0.1 }]"""))
+        self.assertEqual(desk.count(50), {"10.0.0.2": 50})
+
     def test_row_14_round_robin_is_exact_for_a_and_aaaa_apart(self):
         desk = Desk(pool("round-robin", '[["10.0.0.1", "fd00::1"], ["10.0.0.2", "fd00::2"], '
                                         '["10.0.0.3", "fd00::3"]]'))
@@ -1410,6 +1415,8 @@ class Policies(unittest.TestCase):
                 self.assertEqual({line.split()[1] for each in answers for line in each.answer},
                                  {"5"} if rdatas else set())
                 self.assertIsNone(desk.ask().opt)
+        desk = Desk(pool(backends=f"[{down}]", more='all_down = "192.0.2.9"'))
+        self.assertEqual(desk.ask(rtype="ANY").rdatas, ["192.0.2.9"])
         for word, rtype in (("empty", "A"), ("192.0.2.9", "AAAA"), ("2001:db8::9", "A")):
             rows = down.replace('"10.0.0.1"', '["10.0.0.1", "fd00::1"]')
             config = pool(backends=f"[{rows}]", more=f'all_down = "{word}"').replace(
@@ -8166,6 +8173,24 @@ class Batched(unittest.TestCase):
                         got.append(client.recv(8192))
                 self.assertEqual(got, [packet + b"ok" for n, packet in enumerate(packets)
                                        if n != refused], (number, refused, at_once))
+
+    def test_what_gets_no_reply_does_not_come_back_to_a_socket_that_takes_no_more(self):
+        for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            if family == socket.AF_INET6 and not has_ipv6():
+                continue
+            server, client = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
+            with server, client:
+                server.bind((host, 0))
+                server.setblocking(False)
+                for _ in range(3):
+                    client.sendto(b"silent", server.getsockname())
+                server.connect(server.getsockname())  # as at a reload that drops the address
+                batch = lbdns.Batch(server, lambda packets, peers, tcp: [b""] * len(packets))
+                batch.serve()
+                client.setblocking(False)
+                for sock in (server, client):
+                    with self.assertRaises(BlockingIOError):
+                        sock.recv(512)
 
     def test_nothing_to_receive_is_no_turn(self):
         batch, client = self.pair()
