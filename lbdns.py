@@ -1914,8 +1914,7 @@ SCHEMA = """CREATE TABLE backends (
 # The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned. A name may
 # have blanks around it, or be a BLOB; the first condition lets the index find those that could fit.
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
-  FROM backends WHERE (pool COLLATE NOCASE BETWEEN ?1 AND ?1 || '/' OR pool < '!' OR pool >= x'')
-  AND trim(CAST(pool AS TEXT), '. ' || char(9, 10, 13)) = ?1 COLLATE NOCASE"""
+  FROM backends WHERE pool COLLATE NOCASE IN (?1, ?1 || '.')"""
 OTHERS_QUERY = "SELECT DISTINCT pool, NULL AS address FROM backends WHERE pool > ''"
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # that is written as text
@@ -1974,7 +1973,7 @@ def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...
     """Read a pool's rows, oldest first, from a table like SCHEMA's. Where there are none, the names
     of the pools that have some stand for them. Raises sqlite3.Error."""
     try:
-        columns, records = fetch(database.execute(TABLE_QUERY + " ORDER BY +rowid", [pool]))
+        columns, records = fetch(database.execute(TABLE_QUERY + " ORDER BY rowid", [pool]))
     except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
         if "rowid" not in str(bad):
             raise
