@@ -997,7 +997,7 @@ def own_address(text: str) -> Backend:
     """An address that is no backend's, as a backend; raises TypeError for any other text."""
     if not is_address(text):
         raise TypeError(f"it returned {text[:40]!r}, which is neither a backend nor an address")
-    return Backend(read_addresses(text))
+    return Backend(server_address(text))
 
 
 class Custom(Random):
@@ -1033,15 +1033,17 @@ class Custom(Random):
         if self.pool.function is None:
             raise TypeError("it cannot be loaded any more")
         below = self.below_limit
-        views = [view for view in self.views if below is None or self.named[view.name] in below]
+        named = {name: each for name, each in self.named.items() if below is None or each in below}
+        views = [view for view in self.views if view.name in named]
         result = self.pool.function(ask.question(), views)
         if result is None:
             return None
         several = isinstance(result, (list, tuple)) and not isinstance(result, View)
         found: list[Backend] = []
         for each in (result[:ROWS_MAX] if several else [result]):
-            if isinstance(each, View) and each.name in self.named:  # also one of an earlier call
-                found.append(self.named[each.name])
+            name = each.name if isinstance(each, View) else each  # also one of an earlier call
+            if name in named:
+                found.append(named[name])
             elif isinstance(each, str):
                 found.append(own_address(each))
             else:
@@ -3481,7 +3483,11 @@ class Supervisor:
             beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
             silent = serving and now - max(beat, self.woken) > HEARTBEAT
             if silent:
-                self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s")
+                policies = [f"; does the policy of {each.name} ever end?"
+                            for each in self.config.pools.values()
+                            if child.slot >= FIRST_WORKER and each.policy not in POLICIES]
+                self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s"
+                               + "".join(policies))
                 generation.shared[child.slot] = int(now * 1000)  # it may take a while to end
             if silent or now > generation.until:
                 os.kill(child.pid, signal.SIGKILL)
@@ -3508,11 +3514,11 @@ class Supervisor:
             self.log.flush()
             leave(code)
 
-    def serve(self, config: Config, life: Child) -> None:
+    def serve(self, config: Config, kept: Sequence[Endpoint], life: Child) -> None:
         """What the monitor and the workers do."""
         self.log.configure(config)
         # A listener that only a monitor holds would answer nobody.
-        self.unbind([] if life.slot == MONITOR else endpoints(config), False)
+        self.unbind([] if life.slot == MONITOR else kept, False)
         if life.slot == MONITOR:
             monitor(config, self.config, life, self.log)  # the second is still the one before
             return
@@ -3543,22 +3549,36 @@ class Supervisor:
 
     def start(self, config: Config, seed: bytes, limit: float) -> Generation:
         """Start the processes of a config; returns when they serve, or at `limit` (monotonic).
-        All workers of a reload begin together, after the first snapshot. Where no others serve
-        until then (limit = inf), each begins when it can, at the latest when the monitor has died
-        once, or at WAIT_LIMIT."""
+
+        Workers answer after the first snapshot. At a reload, that is when new addresses are bound,
+        for nobody answers there before, and when workers are started, which answer once all are
+        ready. Where no others serve meanwhile (limit = inf), each answers when it is, and they wait
+        for a snapshot only until the monitor has died once, or until WAIT_LIMIT. Raises
+        ConfigError."""
         first = MONITOR if any(map(is_watched, config.pools.values())) else FIRST_WORKER
-        run = functools.partial(self.serve, config)
+        run = functools.partial(self.serve, config, endpoints(config))
         new = Generation(range(first, config.workers + FIRST_WORKER), run,
                          seed if first == MONITOR else NO_SNAPSHOT)
+        new.children, workers = new.children[:-config.workers], new.children[-config.workers:]
         self.generations.append(new)
         alone, patience = limit == math.inf, time.monotonic() + WAIT_LIMIT
         while not self.signals & STOPS and time.monotonic() < limit and not (
                 new.shared[SERVING] and new.ready()):
-            self.tend(TICK / 50)
             informed = first != MONITOR or new.shared[NEWEST] > 0
             impatient = alone and (new.lost or time.monotonic() > patience)
-            if impatient or informed and (alone or new.ready()):
+            if workers and (alone or informed):
+                try:
+                    if not alone:
+                        self.bind(config)
+                except ConfigError:
+                    new.until = 0.0
+                    raise
+                new.children, workers = new.children + workers, []
+            self.tend(TICK / 50)
+            if impatient or informed and not workers and (alone or new.ready()):
                 new.shared[SERVING] = 1
+        if not new.shared[SERVING]:
+            new.until = 0.0
         return new
 
     def load(self) -> Config:
@@ -3585,6 +3605,7 @@ class Supervisor:
     def read_and_publish(self, life: Child) -> None:
         """What the loader does: publish the config, or what is wrong with it."""
         signal.alarm(LOAD_LIMIT)  # ends a file that never does, even with nobody to see it
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         result: Config | ConfigError
         try:
             result = self.read()
@@ -3601,17 +3622,16 @@ class Supervisor:
             self.signals.add(signal.SIGTERM)
             return
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        kept = list(self.sockets)
         try:
             config = self.load()
-            self.bind(config)
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
             if not new.shared[SERVING]:
-                new.until = 0.0
                 raise ConfigError("the new processes did not get ready")
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
-            self.unbind(endpoints(self.config), True)
+            self.unbind(kept, True)
             what = "reload: refused; the old config stays in force"
         else:
             self.log.configure(config)

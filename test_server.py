@@ -1619,9 +1619,14 @@ class CustomPolicies(unittest.TestCase):
             desk.load(*((each, {"connections": connections})
                         for each in ("1.2.3.4", "8.8.4.4", "8.8.8.8")))
             self.assertEqual(desk.count(5), {"8.8.4.4": 5})
+        desk.load("1.2.3.4", ("8.8.4.4", {"connections": 1, "max_connections": 4}))
+        self.assertEqual(desk.count(5), {"8.8.4.4": 3, "1.2.3.4": 2})
         desk.load("1.2.3.4")
         self.assertEqual(desk.count(5), {"1.2.3.4": 5})
         self.assertEqual(len(desk.errors()), 1)
+        named = self.desk("return backends[0].name")
+        named.load(("1.2.3.4", {"connections": 1, "max_connections": 4}), "8.8.4.4")
+        self.assertEqual(named.count(5), {"1.2.3.4": 3, "8.8.4.4": 2})
 
     def test_it_gets_views_that_it_cannot_change(self):
         desk = self.desk("""
@@ -6166,6 +6171,28 @@ class Reloads(unittest.TestCase):
                 server.wait_for(r"error: reload: cannot listen on 127\.0\.0\.2:\d+: in use by")
             self.assertTrue(self.is_free(first), "what was bound for nothing is closed")
             self.assertEqual(server.ask("api.example.com").rcode, 0)
+
+    def test_case_48_an_address_among_those_in_force_is_not_silent_before_a_reload_is_done(self):
+        slow = ('[pools."rows.example.com"]\nsource = { command = ["sh", "-c", '
+                '"until [ -e go ]; do sleep 0.05; done; echo 10.0.0.1"], timeout = 9 }\n')
+        for good in (True, False):
+            port = free_port()
+            with Server(ZONE + POOL, port=port, listen=[f"{ANY_HOST}:{port}"],
+                        constants={"START_LIMIT": 9.0 if good else 1.0}) as server:
+                before = server.pids()
+                server.head = server.head.replace(ANY_HOST, "127.0.0.1")
+                server.write(ZONE + POOL + slow)
+                server.signal(signal.SIGHUP)
+                server.wait_for("lbdns 0")
+                until(lambda before=before: len(server.pids()) > len(before))
+                for _ in range(20):
+                    self.assertIsNotNone(server.exchange(query("www.example.com"), timeout=1))
+                self.assertEqual(len(server.ask_tcp(query("www.example.com"))), 1)
+                if good:
+                    (server.folder / "go").touch()
+                server.wait_for(" reloaded:" if good else "reload: refused")
+                self.assertIsNotNone(server.exchange(query("www.example.com"), timeout=1))
+                self.assertEqual(len(server.ask_tcp(query("www.example.com"))), 1)
 
     def test_case_48_listen_goes_to_addresses_that_overlap_and_back(self):
         if not has_ipv6():
