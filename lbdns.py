@@ -3136,9 +3136,13 @@ def endpoints(config: Config) -> list[Endpoint]:
     """What `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it with the
     same port; without any, it takes IPv4, too."""
     ipv4 = {port for host, port in config.listen if ":" not in host}
-    numbers = {name: number for number, name in socket.if_nameindex()}
-    return [(host, port, host == "::" and port not in ipv4,
-             numbers.get(host.partition("%")[2], 0)) for host, port in config.listen]
+    found: list[Endpoint] = []
+    for host, port in config.listen:
+        index = 0
+        with contextlib.suppress(OSError):  # none is named, or it has gone
+            index = socket.if_nametoindex(host.partition("%")[2])
+        found.append((host, port, host == "::" and port not in ipv4, index))
+    return found
 
 
 def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair | None:

@@ -5809,6 +5809,36 @@ class Neighbours(unittest.TestCase):
             self.assertEqual([status_of(pid, "Name") for pid in pids],
                              ["lbdns", "lbdns-monitor", "lbdns-worker-1", "lbdns-worker-2"])
 
+    # What RestrictAddressFamilies= of the unit does: socket(AF_NETLINK, ...) fails (seccomp(2)).
+    NO_NETLINK = """
+import ctypes, platform, socket, struct
+number = {"x86_64": 41, "aarch64": 198}[platform.machine()]
+steps = ((0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 16), (0x15, 0, 1, 16),
+         (0x06, 0, 0, 0x50000 + 97), (0x06, 0, 0, 0x7FFF0000))
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in steps))
+program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+try:
+    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+except OSError:
+    pass
+else:
+    raise AssertionError("the filter does not work")
+"""
+
+    @unittest.skipUnless(os.uname().machine in ("x86_64", "aarch64") and sys.platform == "linux",
+                         "not permitted here: the filter is for other machines")
+    def test_it_needs_no_more_address_families_than_the_unit_leaves(self):
+        config = ZONE + POOL + 'check = { command = ["true", "{address}"] }\n'
+        with Server(config, prelude=self.NO_NETLINK) as server:
+            self.assertEqual(server.ask("api.example.com").rcode, 0)
+            server.head = server.head.replace("127.0.0.1", "127.0.0.2")
+            server.write(config)
+            server.reload()
+            self.assertEqual(server.ask("api.example.com", host="127.0.0.2").rcode, 0)
+            self.assertNotIn("error", server.log())
+
     def test_many_clients_with_many_queries_stop_neither_udp_nor_the_heart(self):
         config = ZONE.replace("www ", "\n".join(
             f"big 300 A 10.0.0.{n}" for n in range(60)) + "\nwww ", 1) + POOL
