@@ -1032,8 +1032,9 @@ class Custom(Random):
         no answer."""
         if self.pool.function is None:
             raise TypeError("it cannot be loaded any more")
-        below = self.below_limit
-        named = {name: each for name, each in self.named.items() if below is None or each in below}
+        named, below = self.named, self.below_limit
+        if below is not None:
+            named = {name: each for name, each in named.items() if each in below}
         views = [view for view in self.views if view.name in named]
         result = self.pool.function(ask.question(), views)
         if result is None:
@@ -1913,8 +1914,7 @@ SCHEMA = """CREATE TABLE backends (
   state TEXT NOT NULL DEFAULT 'up' CHECK (state IN ('up', 'drain', 'down')),
   updated_at REAL,                             -- unix time of the report; NULL = as of the poll
   PRIMARY KEY (pool, address))"""
-# The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned. A name may
-# have blanks around it, or be a BLOB; the first condition lets the index find those that could fit.
+# The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned.
 TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
   FROM backends WHERE pool COLLATE NOCASE IN (?1, ?1 || '.')"""
 OTHERS_QUERY = "SELECT DISTINCT pool, NULL AS address FROM backends WHERE pool > ''"
