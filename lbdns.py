@@ -125,7 +125,7 @@ TTL_RESORT = 5            # seconds of TTL while a pool answers from its last re
 LOAD_LIFE = 600.0         # seconds that a connection is taken to live: serves 60 s to 2 hours
 LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
 LOAD_PRIOR = 32.0         # answers to see before they tell what one of them brings
-LOAD_GROWTH = 4.0         # weight of connections that were seen to come, lest short lives hide them
+LOAD_GROWTH = 4.0         # weight of connections seen to come: short lives would hide them
 LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
 RAMP = 4.3                # times its fair share that an emptier backend gets at most,
 RAMP_START = 16.0         # but for so many connections that even an empty one gets at once
@@ -2145,7 +2145,7 @@ def tidy(record: dict[str, Any]) -> dict[str, Any]:
 # Process groups that run, 0 = none: they end with this process. The monitor's stand in memory that
 # it shares, so that the supervisor can end them when it is killed.
 COMMANDS = memoryview(array.array("Q", bytes(8 * COMMANDS_MAX)))
-COMMANDS_LOCK = threading.Lock()  # held while one starts, lest it is missed above
+COMMANDS_LOCK = threading.Lock()  # held while one starts, so that none is missed above
 
 
 def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
@@ -3405,7 +3405,7 @@ class Supervisor:
         self.bind(config)
         if os.geteuid() == 0:  # later, `user` may have no right to Python's files
             for module in LATER if self.reloads else LATER[:1]:
-                with contextlib.suppress(ImportError):  # told where it is missed
+                with contextlib.suppress(ImportError):  # whoever needs it reports it
                     __import__(module)
         drop_privileges(config.user, itertools.chain(*self.sockets.values()))
         names = [show_endpoint(host if "%" in host else udp.getsockname()[0],
