@@ -4,19 +4,52 @@
     python3 lbdns.py                    the demo: api.example.com on port 9000, every query logged
     python3 lbdns.py CONFIG             serve what a TOML file says; `lbdns.py example` prints one
 
-How a query travels: Datagrams.serve or Worker.on_client (bytes in) -> Cache.replies, and what that
-does not know -> decide -> wire.decode_query -> find -> Pool.pick -> wire.Writer.finish (bytes out).
-`decide` is a pure function of the packet, the client, the transport, the state, the clock and the
-dice; nothing on its way blocks.
-
-Where to change what: policies are section 5, what a name means is section 4 (`find`), transports
-are sections 7 and 8, sources section 9, health checks section 10, processes section 11, config
-words the tables of 12.
-
-Processes: a supervisor binds the sockets, drops privileges, forks and then only waits; workers
-answer; a monitor reads the sources, checks the backends' health, and publishes what it learns in
+Processes: a supervisor binds the sockets, drops privileges, forks, and then only waits. Workers
+answer. A monitor reads the sources, checks the backends' health, and publishes what it learns in
 memory that workers read. Root, if started so, are the supervisor until the sockets are bound, and
 the loader that reads the first config and runs no code of a user; never the others.
+
+Contents: five parts, each of which says what it may touch.
+
+    I    What is decided     nothing: packet, state, clock and dice come as arguments
+           1 nouns, 2 a query's way, 3 pools, 4 policies, 5 load, 6 the fast path
+    II   The worker          its sockets; no files, no threads, nothing that waits
+           7 UDP, 8 TCP, 9 the loop
+    III  The monitor         files, other programs, the network; never a query
+           10 sources, 11 other people's commands, 12 health checks, 14 what changed
+    IV   The supervisor      root, fork, signals; parses nothing, serves nobody
+           16 children, 17 sockets and privileges, 18 the supervisor
+    V    The operator        terminal and config files
+           19 the log, 20 config, 21 commands
+
+How to read it in an hour: what a stranger's packet can reach is wire.py and parts I and II. A query
+travels like this: Datagrams.serve or Worker.on_client (octets in) -> Cache.replies, and what that
+does not know -> decide -> wire.decode_query -> look_up -> Pool.pick -> wire.Writer.finish (octets
+out). Read `decide` and what it calls, then Worker.run, then Supervisor.run; the rest is looked up
+when it is needed. A new policy goes into section 4 and POLICIES, a new word of the config into the
+tables of section 20.
+
+Glossary:
+    pool        a name whose A and AAAA records are chosen anew for each query
+    backend     one server of a pool, with one address, or one of each family
+    row         what config or source say of a backend: addresses, weight, limit, state, load
+    report      the part of a row that changes all the time: its established connections
+    source      where rows come from: a table of SQLite, or what a command prints
+    poll        one reading of a source
+    check       what a config says of how a backend's health is found out
+    probe       one such attempt, at one address
+    target      an address and how it is probed, for all pools that want that
+    snapshot    all rows with health, as the monitor publishes them
+    plan        who may be picked until the next snapshot, and by which policy
+    policy      how a pool picks one of those
+    brings      connections that follow one answer of ours, before it is seen in a report
+    limit       max_connections of a row; a backend at its limit is full
+    state       up, drain (no new clients, but it may be asked), down
+    generation  the processes of one config; a reload starts another
+    order       how a generation is told to end: RETIRE, STOP, ORPHANED
+    slot        a child's place in the memory that it shares with the supervisor
+    heartbeat   the time that a child writes there again and again
+    anti-cache  a name that ends with a pool's, such as 42api.example.com, which no resolver has yet
 """
 import sys
 
@@ -71,11 +104,21 @@ try:
     import types
     import urllib.parse
     from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
-    from typing import Any, Literal, NamedTuple, NoReturn, cast
+    from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast
 except ImportError as missing:
     print(f"lbdns needs Python's whole standard library, and here is {missing}: "
           "apt install python3, or the package of your system that has it", file=sys.stderr)
     sys.exit(2)
+
+try:
+    import ctypes
+except ImportError:  # some systems leave it out; UDP then goes one datagram at a time
+    ctypes = cast(Any, None)
+
+if TYPE_CHECKING:  # else see `import_for_monitor`
+    import asyncio
+    import concurrent.futures
+    import ssl
 
 try:
     import wire
@@ -85,17 +128,11 @@ except ImportError:
     sys.exit(2)
 
 VERSION = "0.4.0"
-# What only workers (of Python 3.14) and the monitor's checks import, since it costs memory.
-LATER = ("ctypes._layout", "asyncio", "concurrent.futures.thread", "encodings.idna", "ssl")
 
-# ---- 1. Limits ---------------------------------------------------------------------------------
-UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
+# ---- What strangers can cost (limits on one message are in wire.py) ------------------------------
 BATCH = 32                # datagrams a system call takes; more would not stay in the cache
 UDP_BATCH = 4 * BATCH     # datagrams answered per wake-up, so that TCP and timers get their turn
 UDP_QUERY_MAX = 4096      # octets of a query over UDP; what is longer is dropped unread
-UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
-UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
-TCP_BACKLOG = 1024        # connections that wait for accept()
 TCP_CONNECTIONS = 2000    # open connections a worker holds; beyond, the longest idle makes room
 TCP_IDLE = 10.0           # seconds without a query before a connection is closed: RFC 7766 6.2.3
 TCP_MESSAGE = 5.0         # seconds from a query's first octet to its last
@@ -107,168 +144,22 @@ TCP_TURNS = 8             # such groups answered per connection and wake-up
 TCP_TIME = 0.005          # seconds of that, of all connections, until UDP has its turn
 ACCEPT_TURN = 32          # connections accepted per wake-up
 FAILURES_MAX = 8          # errors of a UDP socket or a listener in about WAKE, then it rests
-FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
-TICK = 0.5                # seconds between two looks at timers and heartbeats
-WAKE = 0.1                # seconds in which an idle worker learns that it is to end
-HEARTBEAT = 3.0           # seconds without a sign of life before a child is killed and replaced
-START_LIMIT = 10.0        # seconds a child may take to get ready
-LOAD_LIMIT = 60           # seconds reading a config and trying its policy files may take
-STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
-RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
-CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
-NSID_MAX = 64             # octets; it rides in every reply that is asked for it
 CHAIN_MAX = 8             # CNAMEs followed in one answer; a ninth is shown and not followed
-COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
 LEARNED_MAX = 10_000      # replies the fast path remembers, of 900 to 1,800 octets each
 LEARNED_SIZE = 512        # octets of the longest query and of the longest reply that it remembers
-TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
-LOAD_LIFE = 600.0         # seconds that a connection is taken to live: serves 60 s to 2 hours
-LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
-LOAD_PRIOR = 32.0         # answers to see before they tell what one of them brings
-LOAD_GROWTH = 4.0         # weight of connections seen to come: short lives would hide them
-LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
-RAMP = 4.3                # times its fair share that an emptier backend gets at most,
-RAMP_START = 16.0         # but for so many connections that even an empty one gets at once
-RAMP_LIMIT = 15.0         # how fast one near its limit is spared: from 13 % of room, all at 7 %
-FROZEN_AFTER = 60.0       # seconds without a change, or four polls, and
-FROZEN_ANSWERS = 8        # that many own answers, after which a report is not believed
-HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
-COMMANDS_MAX = 4096       # commands that run at the same time, of checks and sources
-OUTPUT_MAX = 1 << 20      # octets a command may print, to each of stdout and stderr
-VALUE_MAX = 1 << 16       # octets of a value of a table,
-TABLE_MAX = 16 << 20      # and of all that a poll finds in it
-ROWS_MAX = 10_000         # rows a source may have
-PUBLISH = 0.1             # seconds between two looks at what there is to publish
+
+# ---- How long processes wait for each other ------------------------------------------------------
+WAKE = 0.1                # seconds in which an idle worker learns that it is to end
+START_LIMIT = 10.0        # seconds a child may take to get ready
 FIRST_LIMIT = START_LIMIT - 2  # seconds that the first polls and checks may take, all in all
 WAIT_LIMIT = FIRST_LIMIT + 1   # seconds that the first answer waits for them
-CHECK_TICK = 0.05         # seconds between two looks at what checks are due
-CHECK_SPREAD = 0.002      # seconds between the first checks of two targets,
-CHECK_FIRST = 1.0         # and at most from the first of them to the last
-CHECK_TIMEOUT = 2.0       # seconds a check may take, unless the config says otherwise
-CHECK_READ = 65536        # octets of an HTTP reply that are looked at
-CHECK_CHUNKS = 1000       # chunks of its body that are looked at, and records of TLS
-CHECK_INTERIM = 16        # replies 1xx after which no other is waited for
-CHECK_PIECES = 32         # pieces of a reply that are read as soon as they come, and
-CHECK_PAUSE = 0.05        # seconds before each further one: a reply that drips must cost little
-CHECK_RESERVE = 64        # file descriptors of the monitor for everything but checks
-CHECK_THREADS = 192       # commands that check at the same time; the unit allows 512 tasks
-CHECK_TEXT = 120          # characters shown of a command's output, or of what is no HTTP reply
-DRAIN_MARGIN = 1.0        # seconds in which the last worker has learned of a drain
-LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
-LOG_BURST = 20            # changes of one poll that are logged one by one
-LOG_REPEAT = 60.0         # seconds in which the same trouble is counted instead of printed
 
 
-# ---- 2. The log: never blocks, counts what it cannot write -------------------------------------
-class Log:
-    """Lines to standard error. A full pipe, a slow terminal or a full disk costs lines, not time.
-
-    The level "errors" prints trouble, "changes" also what changed, "queries" also every query.
-    """
-    LEVELS = ("errors", "changes", "queries")
-
-    def __init__(self) -> None:
-        self.level, self.json = 1, False
-        self.lines: list[bytes] = []
-        self.lost = 0                                  # lines dropped since the last that got out
-        # subject -> kind, since when, when it was printed last, times since
-        self.troubles: dict[str, tuple[str, float, float, int]] = {}
-        self.write: Callable[[bytes], int] = functools.partial(os.write, 2)
-        with contextlib.suppress(OSError):
-            mode = os.fstat(2).st_mode
-            if stat.S_ISSOCK(mode):  # the journal: MSG_DONTWAIT does it per call
-                journal = socket.socket(fileno=os.dup(2))
-                self.write = lambda line: journal.send(line, socket.MSG_DONTWAIT)
-            elif stat.S_ISREG(mode):  # never blocks; at its end, also for others that have it
-                fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
-            else:  # opened once more, so that the shell's own copy goes on blocking
-                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
-                try:
-                    self.write = functools.partial(os.write, os.open("/dev/fd/2", flags))
-                except OSError:  # another user's pipe or terminal
-                    os.set_blocking(2, False)
-
-    def configure(self, config: "Config") -> None:
-        """Level and form of a config."""
-        self.level, self.json = self.LEVELS.index(config.log), config.log_format == "json"
-
-    def error(self, text: str) -> None:
-        """Something went wrong, once."""
-        self._put(f"error: {text}", level="error", text=text)
-
-    def warning(self, text: str) -> None:
-        """Something may not be as it was meant, once."""
-        self._put(f"warning: {text}", level="warning", text=text)
-
-    def trouble(self, subject: str, text: str) -> None:
-        """Something is wrong, and may be so again and again: printed when it begins or becomes
-        other trouble, else once in LOG_REPEAT with a count. An empty text is the end of it."""
-        now, kind = time.monotonic(), re.sub("[0-9]+", "", text.partition(":")[0])
-        old, since, when, times = self.troubles.get(subject, ("", now, 0.0, 0))
-        if text and (kind != old or now - when > LOG_REPEAT):
-            self.error(f"{subject}: {text}" + (f" ({times} times more)" if times else ""))
-            self.troubles[subject] = (kind, since, now, 0)
-        elif text:
-            self.troubles[subject] = (kind, since, when, times + 1)
-        elif self.troubles.pop(subject, None):
-            self.change(f"{subject}: well again after {now - since:.0f} s")
-
-    def change(self, text: str) -> None:
-        """Something is not as it was: a state, a config, a process."""
-        if self.level >= 1:
-            self._put(text, level="change", text=text)
-
-    def query(self, query: wire.Query, client: str, reply: "Reply", micros: int) -> None:
-        """One query and what was answered; strangers' names come escaped."""
-        name = wire.show_name(query.qname) if query.qname else "-"
-        fields = {"client": plain_address(client), "name": name[:-1] or name,
-                  "type": wire.show_type(query.qtype) if query.qname else "-",
-                  "rcode": wire.RCODES[reply.rcode], "chosen": ",".join(reply.chosen) or "-"}
-        self._put(f"{' '.join(fields.values())} {micros}us {query.why}".rstrip(),
-                  **{**fields, "chosen": reply.chosen, "us": micros, "why": query.why})
-
-    def _put(self, line: str, **fields: Any) -> None:
-        now, before = time.time(), priority(str(fields.get("level")))
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now)) + f"{int(now % 1 * 1000):03}Z"
-        if self.json:
-            line = json.dumps({"time": stamp, **fields})
-        elif not before:  # the journal has the time
-            line = f"{stamp} {line}"
-        self.lines.append((before + printable(line)).encode("utf-8", "replace")[:LOG_LINE] + b"\n")
-
-    def flush(self) -> None:
-        """Write what has gathered, as much as the reader takes now; count the rest as lost."""
-        if self.lost and self.lines:
-            lost, self.lost = self.lost, 0
-            self.warning(f"{lost} log lines lost: their reader was too slow")
-        lines, self.lines = self.lines, []
-        for at, line in enumerate(lines):
-            try:
-                self.write(line)
-            except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
-                self.lost += len(lines) - at
-                return
+# ==== I  What is decided: touches nothing =========================================================
 
 
-@functools.cache
-def priority(level: str) -> str:
-    """Return what stands before a line of this level, where standard error is systemd's journal
-    (sd-daemon(3), systemd.exec(5)); "" elsewhere."""
-    with contextlib.suppress(OSError):
-        found = os.fstat(2)
-        if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
-            return {"error": "<3>", "warning": "<4>"}.get(level, "<6>")
-    return ""
-
-
-def printable(line: str) -> str:
-    """Return a line in which nothing of a stranger moves a cursor or starts a line of its own."""
-    if line.isprintable():
-        return line
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
-
-
-# ---- 3. Nouns: what an answer may look at ------------------------------------------------------
+# ---- 1. Nouns ------------------------------------------------------------------------------------
+Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
 STATES = ("up", "drain", "down")  # of a backend, from best to worst
 
 
@@ -280,55 +171,6 @@ class Row(NamedTuple):
     state: str = "up"                  # up | drain | down
     connections: int | None = None     # established now; None = unknown, which is not 0
     down: Sequence[str] = ()           # those of the addresses that fail their checks
-
-
-class Backend:
-    """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "capacity", "connections", "counted", "down", "fresh", "frozen",
-                 "full_at", "given", "key", "max_connections", "moved", "rdata", "recent",
-                 "reported", "room", "served", "state", "turns", "weight")
-
-    def __init__(self, addresses: tuple[str, ...]) -> None:
-        self.addresses = addresses
-        self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
-        self.key = hash_octets(",".join(addresses).encode())  # what `hash` knows it by
-        self.turns: dict[int, float] = {}  # type -> when it is next in the rotation
-        self.reported: int | None = None  # its connections in the snapshot before
-        self.given = 0                  # this worker's answers with it, ever,
-        self.counted = 0                # as of the last snapshot,
-        self.recent = 0.0               # and lately: answers of LOAD_MEMORY
-        self.moved = 0.0, 0             # when its report last changed, and `given` then
-        self.frozen = False             # whether its report stands still though it should not
-        self.served = False             # whether it was up in the last snapshot,
-        self.fresh = True               # and was not in the one before
-        self.room = 0.0, 0              # from when its room for more is counted, `given` then
-        self.full_at = math.inf         # value of `given` at which it has max_connections, if ever
-
-    def take(self, row: Row) -> None:
-        """Take over what a snapshot says of it."""
-        _, self.weight, self.max_connections, self.state, self.connections, down = row
-        self.capacity = self.weight or 1.0  # to divide by; where all weigh 0, they count alike
-        self.down = [wire.AAAA if ":" in each else wire.A for each in down]  # record types
-
-    def observe(self, now: float, fade: float, patience: float) -> int:
-        """Compare the report with the last one; returns by how much more than chance it grew."""
-        old, self.reported, given = self.reported, self.connections, self.given
-        if self.connections != old:
-            self.moved = self.room = now, given
-        elif now - self.room[0] > LOAD_MEMORY:  # by when answers before would show in the report
-            self.room = now, given
-        since, before = self.moved
-        self.frozen = (self.connections is not None and now - since > patience
-                       and given - before >= FROZEN_ANSWERS)
-        self.recent = (self.recent + given - self.counted) * fade if self.up() else 0.0
-        self.counted, self.fresh, self.served = given, not self.served, self.up()
-        if not self.up() or old is None or self.connections is None:
-            return 0
-        return max(0, self.connections - old - LOAD_NOISE)
-
-    def up(self) -> bool:
-        """Whether it takes part: not drained, and well by an address at least."""
-        return self.state == "up" and len(self.down) < len(self.addresses)
 
 
 class View(NamedTuple):
@@ -425,7 +267,7 @@ class Config(NamedTuple):
 
 class State:
     """All that `answer` may look at; a worker has one, and loads each new snapshot into it."""
-    def __init__(self, config: Config, secret: bytes, log: Log, dice: "Dice") -> None:
+    def __init__(self, config: Config, secret: bytes, log: "Log", dice: "Dice") -> None:
         self.zones, self.nsid = config.zones, config.nsid.encode()
         self.secret = secret            # keys the server cookies; made at start, kept over reloads
         scale = config.workers * config.servers  # who decides on the same reports
@@ -444,9 +286,12 @@ class State:
         self.lines = lines
 
 
-# ---- 4. A query's way: answer, find -----------------------------------------------------------
+# ---- 2. A query's way: decide, look up -----------------------------------------------------------
+COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
+HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
 Dice = Callable[[], float]    # gives floats in [0, 1)
 Dealer = Callable[[], bytes]  # gives the records of a pool's next answer
+
 
 class Reply:
     """What is to be said, before it becomes bytes."""
@@ -666,8 +511,9 @@ def find(zone: Zone, names: Sequence[bytes],
     return state.pools.get(wildcard), zone.nodes.get(wildcard)
 
 
-# ---- 5. Pools and policies: which backend ------------------------------------------------------
+# ---- 3. Pools: who may be picked now -------------------------------------------------------------
 SLICE = 256  # backends taken over before queries have their turn again: about a millisecond
+TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
 
 
 def at_once(slices: Iterator[None]) -> None:
@@ -676,6 +522,258 @@ def at_once(slices: Iterator[None]) -> None:
         pass
 
 
+class Backend:
+    """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
+    __slots__ = ("addresses", "capacity", "connections", "counted", "down", "fresh", "frozen",
+                 "full_at", "given", "key", "max_connections", "moved", "rdata", "recent",
+                 "reported", "room", "served", "state", "turns", "weight")
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self.addresses = addresses
+        self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
+        self.key = hash_octets(",".join(addresses).encode())  # what `hash` knows it by
+        self.turns: dict[int, float] = {}  # type -> when it is next in the rotation
+        self.reported: int | None = None  # its connections in the snapshot before
+        self.given = 0                  # this worker's answers with it, ever,
+        self.counted = 0                # as of the last snapshot,
+        self.recent = 0.0               # and lately: answers of LOAD_MEMORY
+        self.moved = 0.0, 0             # when its report last changed, and `given` then
+        self.frozen = False             # whether its report stands still though it should not
+        self.served = False             # whether it was up in the last snapshot,
+        self.fresh = True               # and was not in the one before
+        self.room = 0.0, 0              # from when its room for more is counted, `given` then
+        self.full_at = math.inf         # value of `given` at which it has max_connections, if ever
+
+    def take(self, row: Row) -> None:
+        """Take over what a snapshot says of it."""
+        _, self.weight, self.max_connections, self.state, self.connections, down = row
+        self.capacity = self.weight or 1.0  # to divide by; where all weigh 0, they count alike
+        self.down = [wire.AAAA if ":" in each else wire.A for each in down]  # record types
+
+    def observe(self, now: float, fade: float, patience: float) -> int:
+        """Compare the report with the last one; returns by how much more than chance it grew."""
+        old, self.reported, given = self.reported, self.connections, self.given
+        if self.connections != old:
+            self.moved = self.room = now, given
+        elif now - self.room[0] > LOAD_MEMORY:  # by when answers before would show in the report
+            self.room = now, given
+        since, before = self.moved
+        self.frozen = (self.connections is not None and now - since > patience
+                       and given - before >= FROZEN_ANSWERS)
+        self.recent = (self.recent + given - self.counted) * fade if self.up() else 0.0
+        self.counted, self.fresh, self.served = given, not self.served, self.up()
+        if not self.up() or old is None or self.connections is None:
+            return 0
+        return max(0, self.connections - old - LOAD_NOISE)
+
+    def up(self) -> bool:
+        """Whether it takes part: not drained, and well by an address at least."""
+        return self.state == "up" and len(self.down) < len(self.addresses)
+
+
+class Pool:
+    """A pool inside a worker: its backends, and for each record type who may be picked now."""
+    def __init__(self, config: PoolConfig, scale: int, log: "Log", dice: Dice) -> None:
+        self.config, self.scale, self.log, self.dice = config, scale, log, dice
+        self.kind = POLICIES.get(config.policy, Custom)
+        self.function: Callable[..., Any] | None = None
+        with contextlib.suppress(BaseException):  # it could be loaded at the check: see Custom.call
+            self.function = load_function(config) if self.kind is Custom else None
+        self.backends: list[Backend] = []
+        self.stale, self.loaded = False, math.inf  # never yet
+        self.patience = max(FROZEN_AFTER, 4 * config.source.every if config.source else 0.0)
+        # Connections that one own answer stands for, and what was seen of them and of answers.
+        self.brings, self.came, self.answered = float(scale), 0.0, 0.0
+        self.policies: dict[tuple[int, type[Policy]], Policy] = {}
+        self.current: dict[int, tuple[Policy, str]] = {}  # type -> policy, what is unusual about it
+        self.counting = True            # whether own answers matter to anything
+        at_once(self.load(config.backends, False, math.inf))
+
+    def load(self, rows: Iterable[Row], stale: bool, now: float) -> Iterator[None]:
+        """Take over a snapshot, in slices of about a millisecond, between which the old plan is
+        answered from; a backend that stays keeps its answers and its turn."""
+        known = {each.addresses: each for each in self.backends}
+        backends: list[Backend] = []
+        for row in rows:
+            backend = known.get(row.addresses) or Backend(row.addresses)
+            backend.take(row)
+            backends.append(backend)
+            if len(backends) % SLICE == 0:
+                yield
+        passed, self.backends, self.loaded = max(0.0, now - self.loaded), backends, now
+        self.counting = self.kind is LeastConnections or any(
+            each.max_connections is not None for each in self.backends)
+        if self.counting:
+            yield from self.learn(passed)
+        self.limit()
+        if self.kind is LeastConnections:
+            self.tell_frozen()
+        if stale != self.stale:  # answers say so, whatever the policy
+            self.stale, self.current = stale, {}
+        self.plan()
+
+    def learn(self, passed: float) -> Iterator[None]:
+        """Learn from the reports alone how many connections one own answer stands for: those of
+        the other servers, and of a resolver's other clients, come with it.
+
+        If they live LOAD_LIFE, total / LOAD_LIFE of them come each second, whoever answered; if
+        they live shorter, more are seen to come. Too large an estimate makes the choice a weighted
+        rotation, too small a one a herd: so it falls slowly, and not below all that decide at once.
+        """
+        fade, keep = math.exp(-passed / LOAD_MEMORY), math.exp(-passed / LOAD_LIFE)
+        answers = grown = 0
+        for at, each in enumerate(self.backends, 1):
+            answers += each.given - each.counted
+            grown += each.observe(self.loaded, fade, self.patience)
+            if at % SLICE == 0:
+                yield
+        up = [each for each in self.backends if each.up()]
+        # A backend that has just come counts as answered like the others: otherwise it would get
+        # all that they got meanwhile.
+        usual = middle([each.recent / each.capacity for each in up if not each.fresh])
+        for each in up:
+            each.recent = usual * each.capacity if each.fresh else each.recent
+        known = [each.connections for each in up
+                 if each.connections is not None and not each.frozen]
+        total = sum(known) * len(up) / max(1, len(known))
+        self.came = self.came * keep + max(total * passed / LOAD_LIFE,
+                                           LOAD_GROWTH * min(grown, 4 * (answers + 1)))
+        self.answered = self.answered * keep + answers
+        self.brings = max(self.scale, self.brings * keep,
+                          (LOAD_PRIOR + self.came) / (LOAD_PRIOR + self.answered))
+
+    def limit(self) -> None:
+        """Set after which answer each backend is full."""
+        for each in self.backends:
+            each.full_at = math.inf
+            if each.max_connections is not None and each.connections is not None:
+                room = max(0, each.max_connections - each.connections)
+                each.full_at = each.room[1] + math.ceil(room / self.brings)
+
+    def tell_frozen(self) -> None:
+        """Log whose reports are not believed."""
+        frozen = [each.addresses[0] for each in self.backends if each.frozen]
+        self.log.trouble(
+            f"pool {self.config.name}: reports", frozen and
+            f"{frozen[0]} and {len(frozen) - 1} others have not moved for {self.patience:g} s "
+            "despite answers; counted as the median" or "")
+
+    def plan(self) -> None:
+        """Decide for each type who is eligible and by which policy. A plan that would be the same
+        again stays, and what the fast path has learned with it."""
+        current: dict[int, tuple[Policy, str]] = {}
+        same = True
+        # A function that has its addresses in its own code is asked for those of both families.
+        alone = self.kind is Custom and not self.backends and self.config.source is None
+        for rtype in (wire.A, wire.AAAA, wire.CNAME):
+            have = [each for each in self.backends if rtype in each.rdata]
+            if not have and (not alone or rtype == wire.CNAME):
+                continue
+            kind, eligible, limited, unusual = self.eligible(rtype, have)
+            policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
+            if not policy.holds(eligible, limited):
+                policy.plan(eligible, limited)
+                same = False
+            if self.current.get(rtype) != (policy, unusual):
+                policy.deal = None  # its records have another TTL
+            current[rtype] = policy, unusual
+        if not same or current != self.current:
+            self.current = current
+
+    def healthy(self, rtype: int, have: list[Backend]) -> tuple[list[Backend], str]:
+        """Those that pass their checks; or all, and why, when too few of them are up."""
+        well = [each for each in have if rtype not in each.down]
+        up = sum(each.state == "up" for each in well)
+        if up < self.config.min_up and len(well) < len(have):
+            return have, (f"only {up} of {len(have)} backends up, min_up = {self.config.min_up}: "
+                          "checks ignored")
+        return well, ""
+
+    def eligible(self, rtype: int,
+                 have: list[Backend]) -> "tuple[type[Policy], list[Backend], bool, str]":
+        """Policy, backends ([] = the last resort is none of them), whether limits matter, and what
+        is unusual about that: the best group that is not empty of: up and below the limit; up but
+        full; up with weight 0; draining; the last resort. Only in the last is who fails its
+        check."""
+        if not have:
+            return self.kind, [], False, ""
+        kind = Random if self.stale and self.kind is LeastConnections else self.kind
+        well, unusual = self.healthy(rtype, have)
+        up = [each for each in well if each.state == "up"]
+        weighty = [each for each in up if each.weight]
+        room = [each for each in weighty if each.given < each.full_at]
+        if room:
+            limited = any(each.full_at < math.inf for each in room)
+            return kind, room, limited, unusual
+        if weighty:
+            return LowestRatio, weighty, False, unusual
+        found = up or [each for each in well if each.state == "drain"]
+        if found:
+            return kind, [each for each in found if each.weight] or found, False, unusual
+        unusual = f"no backend is up; all_down = {self.config.all_down}"
+        if self.config.all_down != "all":
+            return Nobody, [], False, unusual
+        return kind, [each for each in have if each.state != "down"] or have, False, unusual
+
+    def pick(self, qtype: int, ask: Ask, reply: Reply) -> wire.RRset | None:
+        """The records to answer a type with; None: NODATA, or SERVFAIL when reply.rcode says so."""
+        reply.pool, reply.plan = self, self.current
+        rtype = wire.CNAME if wire.CNAME in self.current else qtype
+        if qtype == wire.ANY:
+            rtype = next(iter(self.current), wire.A)
+        if rtype not in self.current:
+            if not self.backends and rtype in (wire.A, wire.AAAA):
+                reply.rcode = wire.SERVFAIL  # so that a resolver asks another name server
+                reply.explain(0, f"pool {self.config.name} has no backends")
+            return None
+        policy, unusual = self.current[rtype]
+        if unusual:
+            reply.explain(0, unusual)
+            reply.ttl_max = TTL_RESORT
+        if isinstance(policy, Nobody):
+            return self.last_resort(qtype, reply)
+        if self.stale:
+            reply.explain(3, "the load of the backends is unknown")  # 3: Stale Answer
+        reply.policy, chosen = policy, policy.pick(ask, self.config.answers)
+        reply.scoped |= policy.scoped
+        if chosen is None:
+            reply.rcode = wire.SERVFAIL
+        if not chosen:
+            return None
+        self.credit(chosen)
+        reply.chosen = [each.addresses[-1 if rtype == wire.AAAA else 0] for each in chosen]
+        # Two rows or a user's function may name one address twice: RFC 2181 5 wants it once.
+        return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max),
+                          list(dict.fromkeys(each.rdata[rtype] for each in chosen)))
+
+    def last_resort(self, qtype: int, reply: Reply) -> wire.RRset | None:
+        """What all_down says, other than "all"."""
+        if self.config.all_down in ("servfail", "empty"):
+            reply.rcode = wire.SERVFAIL if self.config.all_down == "servfail" else reply.rcode
+            return None
+        kind, rdata = wire.address_rdata(self.config.all_down)
+        if qtype not in (kind, wire.ANY):
+            return None
+        reply.chosen = [self.config.all_down]
+        return wire.RRset(kind, min(self.config.ttl, reply.ttl_max), [rdata])
+
+    def credit(self, chosen: list[Backend]) -> None:
+        """Count an answer, where answers matter."""
+        if self.counting:
+            for backend in chosen:
+                backend.given += 1
+                if backend.given == backend.full_at:
+                    self.on_full(backend)
+
+    def on_full(self, backend: Backend) -> None:
+        """Leave a backend out that has reached its limit; if too few are left for whole answers,
+        plan anew."""
+        left = [policy.leave(backend) for policy, _ in self.current.values()]
+        if any(count is not None and count < self.config.answers for count in left):
+            self.plan()
+
+
+# ---- 4. Policies: who is picked ------------------------------------------------------------------
 class Policy:
     """How a pool chooses. One object per pool and record type, so that A and AAAA never disturb
     each other. `plan` gets the eligible backends whenever they change."""
@@ -683,7 +781,7 @@ class Policy:
     uses_load = False    # whether it depends on connections: then each snapshot is planned anew
     scoped = False       # whether it depends on the client's network: RFC 7871 7.2.1
 
-    def __init__(self, rtype: int, pool: "Pool") -> None:
+    def __init__(self, rtype: int, pool: Pool) -> None:
         self.rtype, self.pool = rtype, pool
         self.backends: list[Backend] = []
         self.weights: list[float] = [math.nan]  # equal to no others: there is no plan yet
@@ -727,7 +825,7 @@ class Policy:
         query cannot be answered."""
         return [self.draw(ask.dice)] if count == 1 else self.spread(ask.dice, count)
 
-    def dealer(self, before: bytes, dice: Dice) -> "Dealer | None":
+    def dealer(self, before: bytes, dice: Dice) -> Dealer | None:
         """For the fast path: what gives the records of an answer each time it is called, `before`
         being what stands before each rdata; None where their number is not always the same."""
         rtype, pool, count = self.rtype, self.pool, self.pool.config.answers
@@ -797,7 +895,7 @@ class Random(Policy):
             if self.below_limit is None or backend in self.below_limit:
                 return backend
 
-    def dealer(self, before: bytes, dice: Dice) -> "Dealer | None":
+    def dealer(self, before: bytes, dice: Dice) -> Dealer | None:
         """The same without the backends, where nobody counts their answers."""
         if self.pool.counting or self.pool.config.answers > 1:
             return super().dealer(before, dice)
@@ -822,7 +920,7 @@ class RoundRobin(Policy):
     servers would begin with the same backend."""
     chance = 0.0  # part of a step by which keys may be larger than they should
 
-    def __init__(self, rtype: int, pool: "Pool") -> None:
+    def __init__(self, rtype: int, pool: Pool) -> None:
         super().__init__(rtype, pool)
         self.heap: list[Turn] = []  # by heapq, the next turn first
 
@@ -877,51 +975,6 @@ class RoundRobin(Policy):
             heapq.heappush(self.heap,
                            (base + step * self.chance * dice(), order, backend, step, base))
         return [backend for _, _, backend, _, _ in taken]
-
-
-def middle(values: list[float]) -> float:
-    """The median; of none, 0."""
-    return sorted(values)[len(values) // 2] if values else 0.0
-
-
-class LeastConnections(RoundRobin):
-    """The smallest (reported connections + what own recent answers bring) / weight.
-
-    Every report is seconds old, and other servers decide on the same one. To send all to what
-    looks emptiest would fill it far beyond the others before a report says so. Therefore:
-    - Own answers of the last LOAD_MEMORY count at once, each for what one brings (Pool.learn).
-    - Differences smaller than what one answer brings are noise: all keys have that much chance in
-      them, which also keeps clients that ask twice from always getting every other backend.
-    - What is emptier than the median, such as a newcomer, gets RAMP times its fair share at most,
-      and less than that when it is nearly empty and stays so: it may fail whoever connects.
-    - What nears max_connections is spared before it gets there.
-    - What has no report, or one that stands still though answers went there, counts as the median.
-    If all this knows nothing, or what an answer brings is overrated, it is a weighted rotation.
-    """
-    chance, uses_load = 1.0, True
-
-    def plan(self, backends: list[Backend], limited: bool) -> None:
-        """Line all up."""
-        Policy.plan(self, backends, limited)
-        loads = [None if each.frozen or each.connections is None
-                 else each.connections / each.capacity for each in backends]
-        median, brings = middle([load for load in loads if load is not None]), self.pool.brings
-        self.arrange(
-            [(self.level(each, median if load is None else load, median)
-              if load is None or load < median or each.max_connections is not None else load)
-             + brings * (each.recent + each.given - each.counted) / each.capacity
-             for each, load in zip(backends, loads, strict=True)],
-            [brings / weight for weight in self.weights])
-
-    def level(self, backend: Backend, load: float, median: float) -> float:
-        """What a load is taken for: never so far below the median that the backend would get more
-        than its ramp allows, in units of what a fair share brings while own answers fade."""
-        ramp = min(RAMP, 1 + 9 * load / median) if median else 1.0
-        if backend.max_connections is not None:
-            room = 1 - load * backend.capacity / backend.max_connections
-            ramp = min(ramp, RAMP_LIMIT * room - 1)
-        start = RAMP_START / backend.capacity if ramp >= 1 else 0.0
-        return max(load, median - (ramp - 1) * median * LOAD_MEMORY / LOAD_LIFE - start)
 
 
 class LowestRatio(RoundRobin):
@@ -1054,224 +1107,6 @@ class Custom(Random):
         return found
 
 
-POLICIES: dict[str, type[Policy]] = {
-    "random": Random, "round-robin": RoundRobin, "least-connections": LeastConnections,
-    "failover": Failover, "hash": Hash}
-
-
-class Pool:
-    """A pool inside a worker: its backends, and for each record type who may be picked now."""
-    def __init__(self, config: PoolConfig, scale: int, log: Log, dice: Dice) -> None:
-        self.config, self.scale, self.log, self.dice = config, scale, log, dice
-        self.kind = POLICIES.get(config.policy, Custom)
-        self.function: Callable[..., Any] | None = None
-        with contextlib.suppress(BaseException):  # it could be loaded at the check: see Custom.call
-            self.function = load_function(config) if self.kind is Custom else None
-        self.backends: list[Backend] = []
-        self.stale, self.loaded = False, math.inf  # never yet
-        self.patience = max(FROZEN_AFTER, 4 * config.source.every if config.source else 0.0)
-        # Connections that one own answer stands for, and what was seen of them and of answers.
-        self.brings, self.came, self.answered = float(scale), 0.0, 0.0
-        self.policies: dict[tuple[int, type[Policy]], Policy] = {}
-        self.current: dict[int, tuple[Policy, str]] = {}  # type -> policy, what is unusual about it
-        self.counting = True            # whether own answers matter to anything
-        at_once(self.load(config.backends, False, math.inf))
-
-    def load(self, rows: Iterable[Row], stale: bool, now: float) -> Iterator[None]:
-        """Take over a snapshot, in slices of about a millisecond, between which the old plan is
-        answered from; a backend that stays keeps its answers and its turn."""
-        known = {each.addresses: each for each in self.backends}
-        backends: list[Backend] = []
-        for row in rows:
-            backend = known.get(row.addresses) or Backend(row.addresses)
-            backend.take(row)
-            backends.append(backend)
-            if len(backends) % SLICE == 0:
-                yield
-        passed, self.backends, self.loaded = max(0.0, now - self.loaded), backends, now
-        self.counting = self.kind is LeastConnections or any(
-            each.max_connections is not None for each in self.backends)
-        if self.counting:
-            yield from self.learn(passed)
-        self.limit()
-        if self.kind is LeastConnections:
-            self.tell_frozen()
-        if stale != self.stale:  # answers say so, whatever the policy
-            self.stale, self.current = stale, {}
-        self.plan()
-
-    def learn(self, passed: float) -> Iterator[None]:
-        """Learn from the reports alone how many connections one own answer stands for: those of
-        the other servers, and of a resolver's other clients, come with it.
-
-        If they live LOAD_LIFE, total / LOAD_LIFE of them come each second, whoever answered; if
-        they live shorter, more are seen to come. Too large an estimate makes the choice a weighted
-        rotation, too small a one a herd: so it falls slowly, and not below all that decide at once.
-        """
-        fade, keep = math.exp(-passed / LOAD_MEMORY), math.exp(-passed / LOAD_LIFE)
-        answers = grown = 0
-        for at, each in enumerate(self.backends, 1):
-            answers += each.given - each.counted
-            grown += each.observe(self.loaded, fade, self.patience)
-            if at % SLICE == 0:
-                yield
-        up = [each for each in self.backends if each.up()]
-        # A backend that has just come counts as answered like the others: otherwise it would get
-        # all that they got meanwhile.
-        usual = middle([each.recent / each.capacity for each in up if not each.fresh])
-        for each in up:
-            each.recent = usual * each.capacity if each.fresh else each.recent
-        known = [each.connections for each in up
-                 if each.connections is not None and not each.frozen]
-        total = sum(known) * len(up) / max(1, len(known))
-        self.came = self.came * keep + max(total * passed / LOAD_LIFE,
-                                           LOAD_GROWTH * min(grown, 4 * (answers + 1)))
-        self.answered = self.answered * keep + answers
-        self.brings = max(self.scale, self.brings * keep,
-                          (LOAD_PRIOR + self.came) / (LOAD_PRIOR + self.answered))
-
-    def limit(self) -> None:
-        """Set after which answer each backend is full."""
-        for each in self.backends:
-            each.full_at = math.inf
-            if each.max_connections is not None and each.connections is not None:
-                room = max(0, each.max_connections - each.connections)
-                each.full_at = each.room[1] + math.ceil(room / self.brings)
-
-    def tell_frozen(self) -> None:
-        """Log whose reports are not believed."""
-        frozen = [each.addresses[0] for each in self.backends if each.frozen]
-        self.log.trouble(
-            f"pool {self.config.name}: reports", frozen and
-            f"{frozen[0]} and {len(frozen) - 1} others have not moved for {self.patience:g} s "
-            "despite answers; counted as the median" or "")
-
-    def plan(self) -> None:
-        """Decide for each type who is eligible and by which policy. A plan that would be the same
-        again stays, and what the fast path has learned with it."""
-        current: dict[int, tuple[Policy, str]] = {}
-        same = True
-        # A function that has its addresses in its own code is asked for those of both families.
-        alone = self.kind is Custom and not self.backends and self.config.source is None
-        for rtype in (wire.A, wire.AAAA, wire.CNAME):
-            have = [each for each in self.backends if rtype in each.rdata]
-            if not have and (not alone or rtype == wire.CNAME):
-                continue
-            kind, eligible, limited, unusual = self.eligible(rtype, have)
-            policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
-            if not policy.holds(eligible, limited):
-                policy.plan(eligible, limited)
-                same = False
-            if self.current.get(rtype) != (policy, unusual):
-                policy.deal = None  # its records have another TTL
-            current[rtype] = policy, unusual
-        if not same or current != self.current:
-            self.current = current
-
-    def healthy(self, rtype: int, have: list[Backend]) -> tuple[list[Backend], str]:
-        """Those that pass their checks; or all, and why, when too few of them are up."""
-        well = [each for each in have if rtype not in each.down]
-        up = sum(each.state == "up" for each in well)
-        if up < self.config.min_up and len(well) < len(have):
-            return have, (f"only {up} of {len(have)} backends up, min_up = {self.config.min_up}: "
-                          "checks ignored")
-        return well, ""
-
-    def eligible(self, rtype: int,
-                 have: list[Backend]) -> tuple[type[Policy], list[Backend], bool, str]:
-        """Policy, backends ([] = the last resort is none of them), whether limits matter, and what
-        is unusual about that: the best group that is not empty of: up and below the limit; up but
-        full; up with weight 0; draining; the last resort. Only in the last is who fails its
-        check."""
-        if not have:
-            return self.kind, [], False, ""
-        kind = Random if self.stale and self.kind is LeastConnections else self.kind
-        well, unusual = self.healthy(rtype, have)
-        up = [each for each in well if each.state == "up"]
-        weighty = [each for each in up if each.weight]
-        room = [each for each in weighty if each.given < each.full_at]
-        if room:
-            limited = any(each.full_at < math.inf for each in room)
-            return kind, room, limited, unusual
-        if weighty:
-            return LowestRatio, weighty, False, unusual
-        found = up or [each for each in well if each.state == "drain"]
-        if found:
-            return kind, [each for each in found if each.weight] or found, False, unusual
-        unusual = f"no backend is up; all_down = {self.config.all_down}"
-        if self.config.all_down != "all":
-            return Nobody, [], False, unusual
-        return kind, [each for each in have if each.state != "down"] or have, False, unusual
-
-    def pick(self, qtype: int, ask: Ask, reply: Reply) -> wire.RRset | None:
-        """The records to answer a type with; None: NODATA, or SERVFAIL when reply.rcode says so."""
-        reply.pool, reply.plan = self, self.current
-        rtype = wire.CNAME if wire.CNAME in self.current else qtype
-        if qtype == wire.ANY:
-            rtype = next(iter(self.current), wire.A)
-        if rtype not in self.current:
-            if not self.backends and rtype in (wire.A, wire.AAAA):
-                reply.rcode = wire.SERVFAIL  # so that a resolver asks another name server
-                reply.explain(0, f"pool {self.config.name} has no backends")
-            return None
-        policy, unusual = self.current[rtype]
-        if unusual:
-            reply.explain(0, unusual)
-            reply.ttl_max = TTL_RESORT
-        if isinstance(policy, Nobody):
-            return self.last_resort(qtype, reply)
-        if self.stale:
-            reply.explain(3, "the load of the backends is unknown")  # 3: Stale Answer
-        reply.policy, chosen = policy, policy.pick(ask, self.config.answers)
-        reply.scoped |= policy.scoped
-        if chosen is None:
-            reply.rcode = wire.SERVFAIL
-        if not chosen:
-            return None
-        self.credit(chosen)
-        reply.chosen = [each.addresses[-1 if rtype == wire.AAAA else 0] for each in chosen]
-        # Two rows or a user's function may name one address twice: RFC 2181 5 wants it once.
-        return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max),
-                          list(dict.fromkeys(each.rdata[rtype] for each in chosen)))
-
-    def last_resort(self, qtype: int, reply: Reply) -> wire.RRset | None:
-        """What all_down says, other than "all"."""
-        if self.config.all_down in ("servfail", "empty"):
-            reply.rcode = wire.SERVFAIL if self.config.all_down == "servfail" else reply.rcode
-            return None
-        kind, rdata = wire.address_rdata(self.config.all_down)
-        if qtype not in (kind, wire.ANY):
-            return None
-        reply.chosen = [self.config.all_down]
-        return wire.RRset(kind, min(self.config.ttl, reply.ttl_max), [rdata])
-
-    def credit(self, chosen: list[Backend]) -> None:
-        """Count an answer, where answers matter."""
-        if self.counting:
-            for backend in chosen:
-                backend.given += 1
-                if backend.given == backend.full_at:
-                    self.on_full(backend)
-
-    def on_full(self, backend: Backend) -> None:
-        """Leave a backend out that has reached its limit; if too few are left for whole answers,
-        plan anew."""
-        left = [policy.leave(backend) for policy, _ in self.current.values()]
-        if any(count is not None and count < self.config.answers for count in left):
-            self.plan()
-
-
-def load_function(config: PoolConfig) -> Callable[..., Any]:
-    """The function behind "file.py:name"; raises Problem, and whatever its code raises."""
-    path, _, name = config.policy.rpartition(":")
-    space: dict[str, Any] = {"__name__": "lbdns_policy", "__file__": path}
-    exec(compile(config.code, path, "exec"), space)
-    if not callable(space.get(name)):
-        others = [each for each, value in space.items() if callable(value)]
-        raise Problem(f"{path} has no function {name}; it has {', '.join(others) or 'none'}")
-    return cast("Callable[..., Any]", space[name])
-
-
 def blame(bad: BaseException, config: PoolConfig) -> str:
     """Say what a policy's code raised, and the last line of its file that led there."""
     if isinstance(bad, Problem):
@@ -1294,7 +1129,70 @@ def show_error(bad: BaseException) -> str:
         return "an error that cannot be shown"
 
 
-# ---- 6. The fast path: a cache of `answer` -----------------------------------------------------
+# ---- 5. Load: what reports mean ------------------------------------------------------------------
+LOAD_LIFE = 600.0         # seconds that a connection is taken to live: serves 60 s to 2 hours
+LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
+LOAD_PRIOR = 32.0         # answers to see before they tell what one of them brings
+LOAD_GROWTH = 4.0         # weight of connections seen to come: short lives would hide them
+LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
+RAMP = 4.3                # times its fair share that an emptier backend gets at most,
+RAMP_START = 16.0         # but for so many connections that even an empty one gets at once
+RAMP_LIMIT = 15.0         # how fast one near its limit is spared: from 13 % of room, all at 7 %
+FROZEN_AFTER = 60.0       # seconds without a change, or four polls, and
+FROZEN_ANSWERS = 8        # that many own answers, after which a report is not believed
+
+
+def middle(values: list[float]) -> float:
+    """The median; of none, 0."""
+    return sorted(values)[len(values) // 2] if values else 0.0
+
+
+class LeastConnections(RoundRobin):
+    """The smallest (reported connections + what own recent answers bring) / weight.
+
+    Every report is seconds old, and other servers decide on the same one. To send all to what
+    looks emptiest would fill it far beyond the others before a report says so. Therefore:
+    - Own answers of the last LOAD_MEMORY count at once, each for what one brings (Pool.learn).
+    - Differences smaller than what one answer brings are noise: all keys have that much chance in
+      them, which also keeps clients that ask twice from always getting every other backend.
+    - What is emptier than the median, such as a newcomer, gets RAMP times its fair share at most,
+      and less than that when it is nearly empty and stays so: it may fail whoever connects.
+    - What nears max_connections is spared before it gets there.
+    - What has no report, or one that stands still though answers went there, counts as the median.
+    If all this knows nothing, or what an answer brings is overrated, it is a weighted rotation.
+    """
+    chance, uses_load = 1.0, True
+
+    def plan(self, backends: list[Backend], limited: bool) -> None:
+        """Line all up."""
+        Policy.plan(self, backends, limited)
+        loads = [None if each.frozen or each.connections is None
+                 else each.connections / each.capacity for each in backends]
+        median, brings = middle([load for load in loads if load is not None]), self.pool.brings
+        self.arrange(
+            [(self.level(each, median if load is None else load, median)
+              if load is None or load < median or each.max_connections is not None else load)
+             + brings * (each.recent + each.given - each.counted) / each.capacity
+             for each, load in zip(backends, loads, strict=True)],
+            [brings / weight for weight in self.weights])
+
+    def level(self, backend: Backend, load: float, median: float) -> float:
+        """What a load is taken for: never so far below the median that the backend would get more
+        than its ramp allows, in units of what a fair share brings while own answers fade."""
+        ramp = min(RAMP, 1 + 9 * load / median) if median else 1.0
+        if backend.max_connections is not None:
+            room = 1 - load * backend.capacity / backend.max_connections
+            ramp = min(ramp, RAMP_LIMIT * room - 1)
+        start = RAMP_START / backend.capacity if ramp >= 1 else 0.0
+        return max(load, median - (ramp - 1) * median * LOAD_MEMORY / LOAD_LIFE - start)
+
+
+POLICIES: dict[str, type[Policy]] = {
+    "random": Random, "round-robin": RoundRobin, "least-connections": LeastConnections,
+    "failover": Failover, "hash": Hash}
+
+
+# ---- 6. The fast path: a cache of `answer` -------------------------------------------------------
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
 # What transports call: queries, a function that gives the peer of each, and "came over TCP"; it
 # returns the replies from their third octet on, for the first two are the query's: its id.
@@ -1458,14 +1356,17 @@ class Cache:
         self.size += 1
 
 
-# ---- 7. UDP: one datagram in, one out, or a batch of them ---------------------------------------
+# ==== II  The worker: its sockets; no files, no threads, nothing that waits =======================
+
+
+# ---- 7. UDP: one datagram in, one out, or a batch of them ----------------------------------------
+UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
 # Numbers of Linux that the socket module of 3.11 does not name.
 IP_PKTINFO, IP_FREEBIND, SO_RCVBUFFORCE = 8, 15, 33
-PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
-IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
 CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
 LINK_LOCAL = b"\xfe\x80"                             # fe80::/64 in fact: RFC 4291 2.5.6
 NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
+
 
 class Datagrams:
     """UDP one by one, as every system can; `Batch` does the same on Linux."""
@@ -1524,7 +1425,6 @@ class Batch(Datagrams):
 
     def __init__(self, sock: socket.socket, respond: Respond) -> None:
         super().__init__(sock, respond)
-        import ctypes
         address, size, word, octet = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_char
 
         class Vector(ctypes.Structure):         # struct iovec
@@ -1632,6 +1532,8 @@ def choose_transport() -> tuple[type[Datagrams], str]:
     try:
         if not UDP_MMSG:
             raise OSError("only Linux has recvmmsg")
+        if ctypes is None:
+            raise OSError("this Python has no module ctypes")
         with contextlib.ExitStack() as stack:
             server, one, two = (stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
                                 for _ in range(3))
@@ -1652,8 +1554,9 @@ def choose_transport() -> tuple[type[Datagrams], str]:
         return Datagrams, f"UDP one by one: {bad}"
 
 
-# ---- 8. TCP: connections and the worker's loop -------------------------------------------------
+# ---- 8. TCP: one client --------------------------------------------------------------------------
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
 
 class Connection:
     """One TCP client: what it sent and is not answered, what it was answered and has not read."""
@@ -1706,13 +1609,17 @@ class Connection:
         return slow or done or idle > TCP_IDLE or now - self.born > TCP_LIFE
 
 
+# ---- 9. The loop ---------------------------------------------------------------------------------
+FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
+
+
 class Worker:
     """A process that answers: one loop over UDP sockets, TCP listeners and TCP clients.
 
     No threads, no file access but the log's, no blocking call once `run` has begun. The selector
     keeps beside every descriptor what to call when it is ready, with the events and the time.
     """
-    def __init__(self, state: State, sockets: "Sockets", life: "Child", log: Log) -> None:
+    def __init__(self, state: State, sockets: "Sockets", life: "Child", log: "Log") -> None:
         self.state, self.life, self.log = state, life, log
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -1905,7 +1812,13 @@ class Worker:
                 self.close(client)
 
 
-# ---- 9. Sources: what backends there are, and their load ---------------------------------------
+# ==== III  The monitor: files, other programs, the network; never a query =========================
+
+
+# ---- 10. Sources: what backends there are, and their load ----------------------------------------
+VALUE_MAX = 1 << 16       # octets of a value of a table,
+TABLE_MAX = 16 << 20      # and of all that a poll finds in it
+ROWS_MAX = 10_000         # rows a source may have
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL COLLATE NOCASE,
   address TEXT NOT NULL,                       -- several addresses of one server: comma-separated
@@ -1923,7 +1836,6 @@ NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # that is writt
 # File of a table -> the file, open to read its header. It stays open: closing any descriptor of a
 # file ends all locks that this process has on it (POSIX), also those of another thread's poll.
 HEADERS: dict[str, io.FileIO] = {}
-Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
 # One poll: records as column name -> value; and why lines of it are none.
 Records = tuple[list[dict[str, Any]], list[str]]
 
@@ -2142,98 +2054,6 @@ def tidy(record: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-# Process groups that run, 0 = none: they end with this process. The monitor's stand in memory that
-# it shares, so that the supervisor can end them when it is killed.
-COMMANDS = memoryview(array.array("Q", bytes(8 * COMMANDS_MAX)))
-COMMANDS_LOCK = threading.Lock()  # held while one starts, so that none is missed above
-
-
-def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
-    """Run a program to its end, from any thread; returns its exit code (-N: signal N ended it),
-    stdout and stderr. What it leaves behind in its process group is killed, and all of it when it
-    takes too long or prints too much. Raises Problem."""
-    try:
-        with COMMANDS_LOCK:
-            place = COMMANDS.tolist().index(0)
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
-            COMMANDS[place] = process.pid
-    except (OSError, ValueError) as bad:  # ValueError: a NUL in a word
-        raise Problem(f"cannot be run: {getattr(bad, 'strerror', None) or bad}") from None
-    outputs = bytearray(), bytearray()
-    with process, selectors.DefaultSelector() as selector:  # waits for it at last: no zombie stays
-        try:
-            for file, octets in zip((process.stdout, process.stderr), outputs, strict=True):
-                selector.register(cast("int", file), READ, octets)
-            read_outputs(process.poll, selector, seconds)
-        finally:
-            kill_group(process.pid)
-            COMMANDS[place] = 0
-    return process.returncode, bytes(outputs[0]), bytes(outputs[1])
-
-
-def show_end(code: int, said: bytes) -> str:
-    """How a program ended, with the first line that it said."""
-    line = said.decode("utf-8", "replace").strip().partition("\n")[0]
-    end = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"{end}: {line:.{CHECK_TEXT}}" if line else end
-
-
-def read_outputs(ended: Callable[[], int | None], selector: selectors.BaseSelector,
-                 seconds: float) -> None:
-    """Gather what a program prints until it has ended, though others may hold its pipes; raises
-    Problem."""
-    limit, pause, code = time.monotonic() + seconds, 0.0, None
-    ready: list[Any] = []
-    while code is None or ready:
-        left, code = limit - time.monotonic(), ended()
-        if left <= 0:
-            raise Problem(f"timed out after {seconds:g} s")
-        ready = selector.select(0 if code is not None else min(left, pause))
-        # After its last words it is likely to end soon; nothing else tells of that everywhere.
-        pause = WAKE / 100 if ready else min(WAKE, 2 * pause + WAKE / 100)
-        for key, _ in ready:
-            piece = os.read(key.fd, 1 << 16)
-            key.data.extend(piece)
-            if not piece:
-                selector.unregister(key.fileobj)
-            if len(key.data) > OUTPUT_MAX:
-                raise Problem(f"printed more than {OUTPUT_MAX} octets")
-
-
-def prepare_commands(config: Config, commands: "memoryview[int]", log: Log) -> None:
-    """Have commands run beside the config, so that paths in them are relative to it like others."""
-    global COMMANDS
-    COMMANDS = commands
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # their ends need not wake the supervisor
-    try:
-        os.chdir(pathlib.Path(config.file).parent)
-    except OSError as bad:
-        log.error(f"commands cannot run in the config's folder: {bad.strerror}")
-
-
-def kill_groups(groups: "memoryview[int]") -> None:
-    """End what stands in such a memory."""
-    for place, group in enumerate(groups):
-        if group:
-            kill_group(group)
-            groups[place] = 0
-
-
-def kill_group(group: int) -> None:
-    """End all processes of a group, whatever they do about it."""
-    with contextlib.suppress(OSError):  # there are none, or they became another user's
-        os.killpg(group, signal.SIGKILL)
-
-
-def leave(code: int) -> NoReturn:
-    """End this process and the commands that it runs."""
-    COMMANDS_LOCK.acquire(timeout=WAKE)  # for good: no more are started
-    kill_groups(COMMANDS)
-    os._exit(code)
-
-
 def worse(one: str, other: str) -> str:
     """Which of two states counts, of config and source: a drain in the config is meant."""
     return max(one, other, key=STATES.index)
@@ -2253,7 +2073,7 @@ def join(one: tuple[Row, float], other: tuple[Row, float]) -> tuple[Row, float]:
 class Feed:
     """A pool's source. Its thread polls it, again and again, and keeps the last good rows. Where
     the config is the source, which never changes, it is not started."""
-    def __init__(self, pool: PoolConfig, source: Source, log: Log) -> None:
+    def __init__(self, pool: PoolConfig, source: Source, log: "Log") -> None:
         self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
         self.thread: threading.Thread | None = None
         self.lacking = ""  # why there is no thread to poll it
@@ -2403,11 +2223,117 @@ class Feed:
                 stale, max((0.0, *(at for _, at in found))))
 
 
-# ---- 10. Health checks and the monitor: what is up, what workers and people are told -----------
+# ---- 11. Other people's commands -----------------------------------------------------------------
+COMMANDS_MAX = 4096       # commands that run at the same time, of checks and sources
+OUTPUT_MAX = 1 << 20      # octets a command may print, to each of stdout and stderr
+# Process groups that run, 0 = none: they end with this process. The monitor's stand in memory that
+# it shares, so that the supervisor can end them when it is killed.
+COMMANDS = memoryview(array.array("Q", bytes(8 * COMMANDS_MAX)))
+COMMANDS_LOCK = threading.Lock()  # held while one starts, so that none is missed above
+
+
+def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
+    """Run a program to its end, from any thread; returns its exit code (-N: signal N ended it),
+    stdout and stderr. What it leaves behind in its process group is killed, and all of it when it
+    takes too long or prints too much. Raises Problem."""
+    try:
+        with COMMANDS_LOCK:
+            place = COMMANDS.tolist().index(0)
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+            COMMANDS[place] = process.pid
+    except (OSError, ValueError) as bad:  # ValueError: a NUL in a word
+        raise Problem(f"cannot be run: {getattr(bad, 'strerror', None) or bad}") from None
+    outputs = bytearray(), bytearray()
+    with process, selectors.DefaultSelector() as selector:  # waits for it at last: no zombie stays
+        try:
+            for file, octets in zip((process.stdout, process.stderr), outputs, strict=True):
+                selector.register(cast("int", file), READ, octets)
+            read_outputs(process.poll, selector, seconds)
+        finally:
+            kill_group(process.pid)
+            COMMANDS[place] = 0
+    return process.returncode, bytes(outputs[0]), bytes(outputs[1])
+
+
+def show_end(code: int, said: bytes) -> str:
+    """How a program ended, with the first line that it said."""
+    line = said.decode("utf-8", "replace").strip().partition("\n")[0]
+    end = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{end}: {line:.{CHECK_TEXT}}" if line else end
+
+
+def read_outputs(ended: Callable[[], int | None], selector: selectors.BaseSelector,
+                 seconds: float) -> None:
+    """Gather what a program prints until it has ended, though others may hold its pipes; raises
+    Problem."""
+    limit, pause, code = time.monotonic() + seconds, 0.0, None
+    ready: list[Any] = []
+    while code is None or ready:
+        left, code = limit - time.monotonic(), ended()
+        if left <= 0:
+            raise Problem(f"timed out after {seconds:g} s")
+        ready = selector.select(0 if code is not None else min(left, pause))
+        # After its last words it is likely to end soon; nothing else tells of that everywhere.
+        pause = WAKE / 100 if ready else min(WAKE, 2 * pause + WAKE / 100)
+        for key, _ in ready:
+            piece = os.read(key.fd, 1 << 16)
+            key.data.extend(piece)
+            if not piece:
+                selector.unregister(key.fileobj)
+            if len(key.data) > OUTPUT_MAX:
+                raise Problem(f"printed more than {OUTPUT_MAX} octets")
+
+
+def prepare_commands(config: Config, commands: "memoryview[int]", log: "Log") -> None:
+    """Have commands run beside the config, so that paths in them are relative to it like others."""
+    global COMMANDS
+    COMMANDS = commands
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # their ends need not wake the supervisor
+    try:
+        os.chdir(pathlib.Path(config.file).parent)
+    except OSError as bad:
+        log.error(f"commands cannot run in the config's folder: {bad.strerror}")
+
+
+def kill_groups(groups: "memoryview[int]") -> None:
+    """End what stands in such a memory."""
+    for place, group in enumerate(groups):
+        if group:
+            kill_group(group)
+            groups[place] = 0
+
+
+def kill_group(group: int) -> None:
+    """End all processes of a group, whatever they do about it."""
+    with contextlib.suppress(OSError):  # there are none, or they became another user's
+        os.killpg(group, signal.SIGKILL)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process and the commands that it runs."""
+    COMMANDS_LOCK.acquire(timeout=WAKE)  # for good: no more are started
+    kill_groups(COMMANDS)
+    os._exit(code)
+
+
+# ---- 12. Health checks: what is up ---------------------------------------------------------------
+CHECK_TICK = 0.05         # seconds between two looks at what checks are due
+CHECK_SPREAD = 0.002      # seconds between the first checks of two targets,
+CHECK_FIRST = 1.0         # and at most from the first of them to the last
+CHECK_TIMEOUT = 2.0       # seconds a check may take, unless the config says otherwise
+CHECK_READ = 65536        # octets of an HTTP reply that are looked at
+CHECK_CHUNKS = 1000       # chunks of its body that are looked at, and records of TLS
+CHECK_INTERIM = 16        # replies 1xx after which no other is waited for
+CHECK_PIECES = 32         # pieces of a reply that are read as soon as they come, and
+CHECK_PAUSE = 0.05        # seconds before each further one: a reply that drips must cost little
+CHECK_RESERVE = 64        # file descriptors of the monitor for everything but checks
+CHECK_THREADS = 192       # commands that check at the same time; the unit allows 512 tasks
+CHECK_TEXT = 120          # characters shown of a command's output, or of what is no HTTP reply
 # What says something of this host and nothing of the backend.
 LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.ENETUNREACH,
          errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES}
-NO_SNAPSHOT = b'\n{"targets": {}, "pools": {}}'  # what there is before the first
 MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 
 
@@ -2467,7 +2393,6 @@ class Exchange:
     have to begin anew with each piece, and takes the first 103 for the reply.
     """
     def __init__(self, probe: Probe, sock: socket.socket) -> None:
-        import ssl
         self.probe, self.sock = probe, sock
         self.data = bytearray()    # what came and was not looked at yet
         self.left = CHECK_READ     # octets that may still come
@@ -2563,7 +2488,6 @@ class Exchange:
 
     async def fill(self) -> bool:
         """Wait for more of the reply; returns whether there is more to look at. Raises OSError."""
-        import ssl
         if not self.left or self.pieces > CHECK_CHUNKS:
             return False
         try:
@@ -2577,8 +2501,6 @@ class Exchange:
     async def exchange(self, action: Callable[[Any], Any], word: Any) -> Any:
         """Call `read` or `write`, and again after each piece that it lacks; returns what it does.
         Raises OSError."""
-        import asyncio
-        import ssl
         loop = asyncio.get_running_loop()
         while True:
             self.pieces += 1
@@ -2599,7 +2521,6 @@ class Exchange:
 @functools.cache
 def tls_context(verify: bool) -> Any:
     """What https checks need of TLS: certificates of the system, or those of SSL_CERT_FILE."""
-    import ssl
     context = ssl.create_default_context()
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -2665,8 +2586,6 @@ class Checks:
 
     def run(self) -> None:
         """The thread."""
-        import asyncio
-        import concurrent.futures
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.room = asyncio.Semaphore(max(1, soft - CHECK_RESERVE))
         self.threads = concurrent.futures.ThreadPoolExecutor(CHECK_THREADS)
@@ -2675,7 +2594,6 @@ class Checks:
     async def work(self) -> None:
         """Begin what is due until the next look; together, since that costs half the CPU time of
         beginning each at its own moment."""
-        import asyncio
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         async with asyncio.TaskGroup() as tasks:  # should one fail by a mistake of ours, all end
             while True:
@@ -2704,8 +2622,6 @@ class Checks:
 
     async def check(self, target: Target) -> str | None:
         """One check: "" = good, else what is wrong; None = it could not be made."""
-        import asyncio
-        import ssl
         trouble, timeout = "", target.probe.timeout
         try:
             if target.probe.command:
@@ -2746,7 +2662,6 @@ class Checks:
 
     async def connect(self, target: Target) -> str:
         """One check over the network; raises OSError."""
-        import asyncio
         probe, address, loop = target.probe, target.address, asyncio.get_running_loop()
         # Not by streams: 415 to 505 us of CPU time a check, against 215 to 260.
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
@@ -2761,6 +2676,13 @@ class Checks:
             if not probe.path:
                 return ""
             return await Exchange(probe, sock).run()
+
+
+# ---- 14. What changed: the snapshot for workers, log lines for people ----------------------------
+PUBLISH = 0.1             # seconds between two looks at what there is to publish
+DRAIN_MARGIN = 1.0        # seconds in which the last worker has learned of a drain
+LOG_BURST = 20            # changes of one poll that are logged one by one
+NO_SNAPSHOT = b'\n{"targets": {}, "pools": {}}'  # what there is before the first
 
 
 def is_watched(pool: PoolConfig) -> bool:
@@ -2784,7 +2706,7 @@ class Past(NamedTuple):
 class Watch:
     """A pool as the monitor sees it: the rows of its source or its config, and what the checks say
     of them. It makes the pool's line of the snapshot, its status, and log lines."""
-    def __init__(self, pool: PoolConfig, origin: str, checks: Checks, log: Log) -> None:
+    def __init__(self, pool: PoolConfig, origin: str, checks: Checks, log: "Log") -> None:
         self.pool, self.checks, self.log, self.title = pool, checks, log, f"pool {pool.name}"
         self.feed = Feed(pool, pool.source or Source(origin, None, (), math.inf, 0.0), log)
         # Finds out who is answered, by the rules of the workers.
@@ -2923,7 +2845,7 @@ def read_line(line: str) -> tuple[str, bool, float, Iterator[Row]]:
                              for addresses, *rest in json.loads(piece))
 
 
-def make_watches(config: Config, before: Config, life: "Child", log: Log) -> list[Watch]:
+def make_watches(config: Config, before: Config, life: "Child", log: "Log") -> list[Watch]:
     """What the monitor watches, as far as it is known from an earlier one: a reload or a crash
     forgets neither load nor health."""
     _, memo, *lines = life.generation.read()[1].decode().split("\n")
@@ -2949,7 +2871,16 @@ def make_watches(config: Config, before: Config, life: "Child", log: Log) -> lis
     return watches
 
 
-def monitor(config: Config, before: Config, life: "Child", log: Log) -> None:
+def import_for_monitor() -> None:
+    """Import what only the monitor uses, since no other process is to pay 4 MiB for it."""
+    global asyncio, concurrent, ssl
+    import asyncio
+    import concurrent.futures.thread
+    import encodings.idna  # noqa: F401  (what ssl loads when it is given a host's name)
+    import ssl
+
+
+def monitor(config: Config, before: Config, life: "Child", log: "Log") -> None:
     """What the monitor does: publish a snapshot when the first round of polls and checks is
     complete, then every change, until told to stop.
 
@@ -2958,6 +2889,7 @@ def monitor(config: Config, before: Config, life: "Child", log: Log) -> None:
     """
     with contextlib.suppress(OSError):  # a sandbox forbids it
         os.nice(5)  # where processors are short, answers come first
+    import_for_monitor()
     prepare_commands(config, life.generation.commands, log)
     watches, last, moment = make_watches(config, before, life, log), "", tuple[float, ...]()
     checks, limit = watches[0].checks, life.beat() + FIRST_LIMIT
@@ -3002,11 +2934,16 @@ def make_snapshot(watches: Sequence[Watch], now: float) -> str:
                       *(watch.line for watch in watches)])
 
 
-# ---- 11. Processes: generation, life, sockets, supervisor --------------------------------------
-PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
-FILES_MAX = 1 << 20        # more descriptors than a process may have
-GOOD = "good"              # what is said of a policy file that loads,
-TOO_SLOW = "loading it timed out"  # and of one that does not end
+# ==== IV  The supervisor: root, fork, signals; parses nothing, serves nobody ======================
+
+
+# ---- 16. Children, and the memory that they share ------------------------------------------------
+TICK = 0.5                # seconds between two looks at timers and heartbeats
+LOAD_LIMIT = 60           # seconds reading a config and trying its policy files may take
+HEARTBEAT = 3.0           # seconds without a sign of life before a child is killed and replaced
+STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
+RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
+CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
 STOPS = {signal.SIGTERM, signal.SIGINT}
 LOADER, MONITOR, FIRST_WORKER = 0, 1, 2         # slots of children
 NEWEST, SERVING, ENDING = -3, -2, -1            # other places in the memory of a generation
@@ -3021,7 +2958,7 @@ class Generation:
     says which is newest. Workers look at the number before they answer: nobody needs waking, no
     pipe can fill, and late starters find it here.
     """
-    def __init__(self, slots: Sequence[int], run: Callable[["Child"], None], seed: bytes) -> None:
+    def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes) -> None:
         self.children, self.run = [Child(slot) for slot in slots], run
         # [NEWEST]: 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
         # [SERVING]: whether workers may answer; [ENDING]: how it ends, 0 = it goes on
@@ -3117,6 +3054,12 @@ def show_traceback(bug: BaseException) -> str:
     return "; ".join(steps[-4:])
 
 
+# ---- 17. Sockets, privileges, systemd ------------------------------------------------------------
+UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
+UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
+TCP_BACKLOG = 1024        # connections that wait for accept()
+
+
 class ConfigError(Exception):
     """A config cannot be used, or not on this host; each line of the text is a problem."""
 
@@ -3145,7 +3088,7 @@ def endpoints(config: Config) -> list[Endpoint]:
     return found
 
 
-def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: Log) -> Pair | None:
+def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: "Log") -> Pair | None:
     """A UDP and a listening TCP socket on one address, beside those of our own, also some that are
     parting; None = a system without IPv6 can do without it. Raises ConfigError. All workers share
     them: whoever is free takes the next datagram, so that a worker that stalls or dies loses
@@ -3214,6 +3157,10 @@ def make_socket(kind: socket.SocketKind, host: str, both: bool) -> socket.socket
     return sock
 
 
+PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
+IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
+
+
 def explain_bind(host: str, port: int, bad: OSError) -> str:
     """Why an address cannot be had, and what to do about it."""
     why = {errno.EADDRINUSE: f"in use{holders(port)}; stop that, or listen on single addresses of "
@@ -3264,6 +3211,46 @@ def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
         os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     except (KeyError, OSError) as bad:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
+
+
+def set_name(name: str) -> None:
+    """Call this process so in ps, top and pgrep, which show 15 characters."""
+    prctl(PR_SET_NAME, name.encode())
+
+
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    """Call Linux's prctl(2), where it can be called."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def notify(*lines: str) -> None:
+    """Send lines such as READY=1 to systemd (sd_notify(3)), where it listens; one that is busy or
+    restarting gets the next ones."""
+    address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
+
+
+# ---- policies of users, tried in a process of their own ------------------------------------------
+FILES_MAX = 1 << 20        # more descriptors than a process may have
+GOOD = "good"              # what is said of a policy file that loads,
+TOO_SLOW = "loading it timed out"  # and of one that does not end
+
+
+def load_function(config: PoolConfig) -> Callable[..., Any]:
+    """The function behind "file.py:name"; raises Problem, and whatever its code raises."""
+    path, _, name = config.policy.rpartition(":")
+    space: dict[str, Any] = {"__name__": "lbdns_policy", "__file__": path}
+    exec(compile(config.code, path, "exec"), space)
+    if not callable(space.get(name)):
+        others = [each for each, value in space.items() if callable(value)]
+        raise Problem(f"{path} has no function {name}; it has {', '.join(others) or 'none'}")
+    return cast("Callable[..., Any]", space[name])
 
 
 def try_policies(config: Config, life: Child, generations: Sequence[Generation]) -> None:
@@ -3346,27 +3333,7 @@ def kill_family(pid: int) -> int:
     return code
 
 
-def set_name(name: str) -> None:
-    """Call this process so in ps, top and pgrep, which show 15 characters."""
-    prctl(PR_SET_NAME, name.encode())
-
-
-def prctl(option: int, value: int | bytes) -> None:
-    """Call Linux's prctl(2), where it can be called."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import ctypes
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-def notify(*lines: str) -> None:
-    """Send lines such as READY=1 to systemd (sd_notify(3)), where it listens; one that is busy or
-    restarting gets the next ones."""
-    address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
-            sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
-
-
+# ---- 18. The supervisor --------------------------------------------------------------------------
 class Supervisor:
     """Binds, drops privileges, forks, waits. It parses nothing but what its own loader sends and
     serves nobody: configs come checked, so there is nothing here for bad input to break."""
@@ -3403,10 +3370,8 @@ class Supervisor:
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(config)
-        if os.geteuid() == 0:  # later, `user` may have no right to Python's files
-            for module in LATER if self.reloads else LATER[:1]:
-                with contextlib.suppress(ImportError):  # whoever needs it reports it
-                    __import__(module)
+        if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
+            import_for_monitor()
         drop_privileges(config.user, itertools.chain(*self.sockets.values()))
         names = [show_endpoint(host if "%" in host else udp.getsockname()[0],
                                udp.getsockname()[1])
@@ -3663,7 +3628,124 @@ class Supervisor:
         return 0
 
 
-# ---- 12. Config: one table of keys, one checker for start, reload and `check` ------------------
+# ==== V  The operator: terminal and config files ==================================================
+
+
+# ---- 19. The log: never blocks, counts what it cannot write --------------------------------------
+LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
+LOG_REPEAT = 60.0         # seconds in which the same trouble is counted instead of printed
+
+
+class Log:
+    """Lines to standard error. A full pipe, a slow terminal or a full disk costs lines, not time.
+
+    The level "errors" prints trouble, "changes" also what changed, "queries" also every query.
+    """
+    LEVELS = ("errors", "changes", "queries")
+
+    def __init__(self) -> None:
+        self.level, self.json = 1, False
+        self.lines: list[bytes] = []
+        self.lost = 0                                  # lines dropped since the last that got out
+        # subject -> kind, since when, when it was printed last, times since
+        self.troubles: dict[str, tuple[str, float, float, int]] = {}
+        self.write: Callable[[bytes], int] = functools.partial(os.write, 2)
+        with contextlib.suppress(OSError):
+            mode = os.fstat(2).st_mode
+            if stat.S_ISSOCK(mode):  # the journal: MSG_DONTWAIT does it per call
+                journal = socket.socket(fileno=os.dup(2))
+                self.write = lambda line: journal.send(line, socket.MSG_DONTWAIT)
+            elif stat.S_ISREG(mode):  # never blocks; at its end, also for others that have it
+                fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
+            else:  # opened once more, so that the shell's own copy goes on blocking
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
+                try:
+                    self.write = functools.partial(os.write, os.open("/dev/fd/2", flags))
+                except OSError:  # another user's pipe or terminal
+                    os.set_blocking(2, False)
+
+    def configure(self, config: Config) -> None:
+        """Level and form of a config."""
+        self.level, self.json = self.LEVELS.index(config.log), config.log_format == "json"
+
+    def error(self, text: str) -> None:
+        """Something went wrong, once."""
+        self._put(f"error: {text}", level="error", text=text)
+
+    def warning(self, text: str) -> None:
+        """Something may not be as it was meant, once."""
+        self._put(f"warning: {text}", level="warning", text=text)
+
+    def trouble(self, subject: str, text: str) -> None:
+        """Something is wrong, and may be so again and again: printed when it begins or becomes
+        other trouble, else once in LOG_REPEAT with a count. An empty text is the end of it."""
+        now, kind = time.monotonic(), re.sub("[0-9]+", "", text.partition(":")[0])
+        old, since, when, times = self.troubles.get(subject, ("", now, 0.0, 0))
+        if text and (kind != old or now - when > LOG_REPEAT):
+            self.error(f"{subject}: {text}" + (f" ({times} times more)" if times else ""))
+            self.troubles[subject] = (kind, since, now, 0)
+        elif text:
+            self.troubles[subject] = (kind, since, when, times + 1)
+        elif self.troubles.pop(subject, None):
+            self.change(f"{subject}: well again after {now - since:.0f} s")
+
+    def change(self, text: str) -> None:
+        """Something is not as it was: a state, a config, a process."""
+        if self.level >= 1:
+            self._put(text, level="change", text=text)
+
+    def query(self, query: wire.Query, client: str, reply: Reply, micros: int) -> None:
+        """One query and what was answered; strangers' names come escaped."""
+        name = wire.show_name(query.qname) if query.qname else "-"
+        fields = {"client": plain_address(client), "name": name[:-1] or name,
+                  "type": wire.show_type(query.qtype) if query.qname else "-",
+                  "rcode": wire.RCODES[reply.rcode], "chosen": ",".join(reply.chosen) or "-"}
+        self._put(f"{' '.join(fields.values())} {micros}us {query.why}".rstrip(),
+                  **{**fields, "chosen": reply.chosen, "us": micros, "why": query.why})
+
+    def _put(self, line: str, **fields: Any) -> None:
+        now, before = time.time(), priority(str(fields.get("level")))
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now)) + f"{int(now % 1 * 1000):03}Z"
+        if self.json:
+            line = json.dumps({"time": stamp, **fields})
+        elif not before:  # the journal has the time
+            line = f"{stamp} {line}"
+        self.lines.append((before + printable(line)).encode("utf-8", "replace")[:LOG_LINE] + b"\n")
+
+    def flush(self) -> None:
+        """Write what has gathered, as much as the reader takes now; count the rest as lost."""
+        if self.lost and self.lines:
+            lost, self.lost = self.lost, 0
+            self.warning(f"{lost} log lines lost: their reader was too slow")
+        lines, self.lines = self.lines, []
+        for at, line in enumerate(lines):
+            try:
+                self.write(line)
+            except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
+                self.lost += len(lines) - at
+                return
+
+
+@functools.cache
+def priority(level: str) -> str:
+    """Return what stands before a line of this level, where standard error is systemd's journal
+    (sd-daemon(3), systemd.exec(5)); "" elsewhere."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(2)
+        if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
+            return {"error": "<3>", "warning": "<4>"}.get(level, "<6>")
+    return ""
+
+
+def printable(line: str) -> str:
+    """Return a line in which nothing of a stranger moves a cursor or starts a line of its own."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
+
+
+# ---- 20. Config: tables, then the reader ---------------------------------------------------------
+NSID_MAX = 64             # octets; it rides in every reply that is asked for it
 Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
 HOST_NAME = r"([a-z0-9_-]*\.)*[0-9]*[a-z_-][a-z0-9_-]*\.?"
 URL_PORTS = {"tcp": 0, "http": 80, "https": 443}  # 0 = none that goes without saying
@@ -3850,7 +3932,6 @@ LIST = rule(lambda value: isinstance(value, list) and value != [],
             "must be a list with at least one item")
 TABLE = rule(lambda value: isinstance(value, dict), "must be a table")
 SECONDS = whole(0, wire.TTL_MAX)
-
 TOP = {
     "listen": Key(some(endpoint), (("::", 9000),), 'listen = ["[::]:9000"]', "UDP and TCP"),
     "workers": Key(whole(0, 256), 0, "workers = 0", "processes that answer; 0 = one per CPU"),
@@ -3860,7 +3941,6 @@ TOP = {
     "nsid": Key(SHORT, "", '# nsid = "ns1"', "what `dig +nsid` shows of this server"),
     "servers": Key(whole(1, 1000), 1, "servers = 1", "that answer for these pools; a hint"),
     "zones": Key(TABLE, {}), "pools": Key(TABLE, {})}
-
 ZONE = {
     "ns": Key(some(domain), (), 'ns = ["ns1.example.com.", "ns2.example.com."]', "the delegation"),
     "contact": Key(contact, None, '# contact = "hostmaster.example.com."', "or a mail address"),
@@ -3873,7 +3953,6 @@ ZONE = {
     "file": Key(TEXT, "", '# file = "example.com.zone"', "records in a file of their own"),
     "records": Key(TEXT, "", 'records = """\nns1  300 IN A   192.0.2.53\nns2  300 IN A   '
                    '198.51.100.53\n@    300 IN MX  10 mail\nwww  300 IN A   192.0.2.80\n"""')}
-
 POOL = {
     "policy": Key(one_of(*POLICIES, other=re.compile(r".+\.py:\w+").fullmatch,
                          says='or "file.py:function"'), "random", 'policy = "least-connections"',
@@ -3894,7 +3973,6 @@ POOL = {
                  '2, fall = 3, status = [200, 204], body = "ok", verify = true }',
                  'or "tcp://:443", or { command = ["check_x", "-H", "{address}"] }'),
     "min_up": Key(whole(0, ROWS_MAX), 0, "# min_up = 1", "with fewer up, the checks are ignored")}
-
 BACKEND = {
     "address": Key(server_address, ()), "weight": Key(weight, 1.0),
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
@@ -3903,7 +3981,6 @@ RECORD = BACKEND | {
     "updated_at": Key(rule(lambda value: type(value) in (int, float) and 0 <= value <= 1e12,
                            "must be unix time: seconds since 1970"), 0)}
 NUMBERS = RECORD.keys() - {"address", "state"}
-
 CHECK = {
     "url": Key(check_url, None), "command": Key(some(TEXT), ()),
     "interval": Key(number(0.1, 3600), 5.0), "timeout": Key(number(0.05, 60), None),
@@ -3911,15 +3988,10 @@ CHECK = {
     "status": Key(lambda value: some(whole(100, 599))(
         value if isinstance(value, list) else [value]), ()),
     "body": Key(TEXT, ""), "verify": Key(TRUTH, True)}
-
 SOURCE = {
     "sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "command": Key(some(TEXT), ()),
     "every": Key(number(0.1, 3600), 1.0), "timeout": Key(number(0.1, 60), 2.0)}
-
-
 BESIDE_CNAME = {wire.RRSIG, wire.NSEC}  # types that may stand there: RFC 4035 2.5
-
-
 # Text, names and comments of SQL; else, as the group, a parameter.
 SQL = r"""'[^']*'?|"[^"]*"?|`[^`]*`?|\[[^]]*]?|--[^\n]*|/\*.*?(?:\*/|\Z)|""" \
       r"(\?[0-9]*|(?<![\w$])[:@$]\w+)"
@@ -4350,7 +4422,7 @@ def explain_toml(text: str, says: str) -> str:
     return f"{says}: {line.strip():.100}{'' if 'Cannot' in says else remedy}"
 
 
-# ---- 13. Command line --------------------------------------------------------------------------
+# ---- 21. Commands --------------------------------------------------------------------------------
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
 USAGE = """lbdns.py                               the demo: api.example.com on 9000
        lbdns.py CONFIG                        serve what a TOML file says
