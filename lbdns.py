@@ -103,8 +103,9 @@ try:
     import traceback
     import types
     import urllib.parse
-    from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
-    from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, cast
+    from collections.abc import (
+        Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence)
+    from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
 except ImportError as missing:
     print(f"lbdns needs Python's whole standard library, and here is {missing}: "
           "apt install python3, or the package of your system that has it", file=sys.stderr)
@@ -224,18 +225,16 @@ class Probe(NamedTuple):
     verify: bool                # the certificate
 
 
-class Zone:
-    """A zone's static data, ready to answer from; `nodes` holds empty non-terminals as {}."""
+class ServedZone(wire.Zone):
+    """A zone in which pools are answered, too, and names that end with theirs."""
     def __init__(self, apex: bytes) -> None:
-        self.apex = apex
-        self.nodes: dict[bytes, dict[int, wire.RRset]] = {}
-        self.negative = wire.RRset(wire.SOA, 0, ())  # the SOA with the TTL of negative answers
-        self.cuts: set[bytes] = set()   # delegated names: NS below the apex
+        super().__init__(apex)
         self.endings: dict[bytes, dict[bytes, bytes]] = {}  # parent -> pool's first label -> pool
         self.lengths: dict[bytes, list[int]] = {}           # parent -> lengths of those, falling
 
-    def anticache(self, names: Sequence[bytes]) -> bytes | None:
-        """The longest pool owner that the asked name's text ends with; `names` are its suffixes.
+    def find_anticache(self, names: Sequence[bytes]) -> bytes | None:
+        """Return the longest owner of a pool that a name's text ends with, if there is one; `names`
+        are the name in lower case and its ancestors.
 
         Deeper parents come first, so the first hit is the longest. Labels are compared as labels:
         a label that holds the octets of a dot or a length byte cannot pass for two.
@@ -259,7 +258,7 @@ class Config(NamedTuple):
     log_format: str
     nsid: str
     servers: int
-    zones: dict[bytes, Zone]
+    zones: dict[bytes, ServedZone]
     pools: dict[bytes, PoolConfig]
     warnings: tuple[str, ...]
     file: str
@@ -289,6 +288,7 @@ class State:
 # ---- 2. A query's way: decide, look up -----------------------------------------------------------
 COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
+AnyPool = TypeVar("AnyPool")
 Dice = Callable[[], float]    # gives floats in [0, 1)
 Dealer = Callable[[], bytes]  # gives the records of a pool's next answer
 
@@ -430,16 +430,22 @@ def look_up(name: bytes, ask: Ask, state: State, reply: Reply) -> bytes | None:
     """Add what one name has to the reply; returns the name a CNAME leads to, else None."""
     key, qtype = name.lower(), ask.query.qtype
     names = wire.suffixes(key)
-    zone = find_zone(names, qtype, state.zones)
+    zone = wire.find_zone(names, qtype, state.zones)
     if zone is None:  # the first name: not ours to answer; a CNAME's target: the asker goes on
         reply.rcode = wire.NOERROR if reply.records else wire.REFUSED
         return None
-    cut = find_cut(zone, names, qtype)
+    cut = zone.find_cut(names, qtype)
     if cut is not None:
-        refer(zone, cut, ask, state, reply)
+        def choose(owner: bytes, rtype: int) -> wire.RRset | None:
+            # The reply is not to be kept, since several pools may have a say in it; and what one
+            # of them lacks is no error of this reply.
+            pool = reply.pool = state.pools[owner]
+            reply.plan = {}
+            return pool.pick(rtype, ask, Reply(wire.NOERROR))
+        reply.records += zone.refer(cut, choose)
         return None
     reply.authoritative = True
-    pool, node = find(zone, names, state)
+    pool, node = find(zone, names, state.pools)
     rrset = pool.pick(qtype, ask, reply) if pool is not None else None
     if rrset is None and node:
         rrset = node.get(qtype) or node.get(wire.CNAME)
@@ -457,58 +463,20 @@ def look_up(name: bytes, ask: Ask, state: State, reply: Reply) -> bytes | None:
     return None
 
 
-def find_zone(names: Sequence[bytes], qtype: int, zones: dict[bytes, Zone]) -> Zone | None:
-    """The zone with the longest apex; DS at an apex is the parent's (RFC 4035 3.1.4.1)."""
-    found = [zones[each] for each in names if each in zones]
-    if len(found) > 1 and qtype == wire.DS and found[0].apex == names[0]:
-        return found[1]
-    return found[0] if found else None
+def find(zone: ServedZone, names: Sequence[bytes],
+         pools: Mapping[bytes, AnyPool]) -> tuple[AnyPool | None, dict[int, wire.RRset] | None]:
+    """Return which data answers a name: its pool and its static records, or (None, None) for
+    NXDOMAIN. `names` are the name in lower case and its ancestors.
 
-
-def find_cut(zone: Zone, names: Sequence[bytes], qtype: int) -> bytes | None:
-    """The delegation above or at a name, the one nearest the apex; DS at it is answered here."""
-    if not zone.cuts:
-        return None
-    below = itertools.takewhile(lambda each: each != zone.apex, names)
-    cuts = [each for each in below if each in zone.cuts]
-    return cuts[-1] if cuts and (qtype != wire.DS or cuts[-1] != names[0]) else None
-
-
-def refer(zone: Zone, cut: bytes, ask: Ask, state: State, reply: Reply) -> None:
-    """Fill a referral, with the addresses we hold of its name servers, of which some may be pools
-    (RFC 1034 4.3.2 3b, RFC 9471)."""
-    servers = zone.nodes[cut][wire.NS]
-    reply.records.append((wire.AUTHORITY, cut, servers))
-    for server in servers.rdatas:
-        node = zone.nodes.get(server.lower(), {})
-        pool = state.pools.get(server.lower()) if server.lower() in zone.nodes else None
-        for rtype in (wire.A, wire.AAAA):
-            glue = node.get(rtype)
-            if pool is not None and glue is None:
-                glue = pool.pick(rtype, ask, Reply(wire.NOERROR))  # no error of this reply
-                reply.pool, reply.plan = pool, {}  # not to be kept: other pools may have a say
-            if glue is not None and glue.type == rtype:
-                reply.records.append((wire.ADDITIONAL, server, glue))
-
-
-def find(zone: Zone, names: Sequence[bytes],
-         state: State) -> "tuple[Pool | None, dict[int, wire.RRset] | None]":
-    """Which data answers a name: its pool and its static records, or (None, None) for NXDOMAIN.
-
-    `names` is the lower-cased name and its ancestors. The order is: exact owner, anti-cache name,
-    empty non-terminal (node {}), static wildcard at the closest encloser (RFC 4592 3.3.1).
+    The order is: exact owner, anti-cache name, empty non-terminal (records {}), static wildcard at
+    the closest encloser.
     """
-    key = names[0]
-    pool, node = state.pools.get(key), zone.nodes.get(key)
-    if pool is not None or node:
-        return pool, node
-    owner = zone.anticache(names)
-    if owner is not None:
-        return state.pools[owner], {}
-    if node is not None:
-        return None, node
-    wildcard = b"\x01*" + next(each for each in names if each in zone.nodes)
-    return state.pools.get(wildcard), zone.nodes.get(wildcard)
+    if names[0] not in pools and not zone.nodes.get(names[0]):
+        owner = zone.find_anticache(names)
+        if owner is not None:
+            return pools[owner], {}
+    owner = zone.find_owner(names)
+    return pools.get(owner), zone.nodes.get(owner)
 
 
 # ---- 3. Pools: who may be picked now -------------------------------------------------------------
@@ -1229,9 +1197,9 @@ class Alike:
     """
     __slots__ = ("endings", "exist", "known", "name", "pools")
 
-    def __init__(self, names: Sequence[bytes], zones: dict[bytes, Zone]) -> None:
+    def __init__(self, names: Sequence[bytes], zones: dict[bytes, ServedZone]) -> None:
         start, length = wire.HEADER + 1, names[0][0]     # of the first label
-        zone = find_zone(names[1:], wire.A, zones) or Zone(b"")
+        zone = wire.find_zone(names[1:], wire.A, zones) or ServedZone(b"")
         self.name = slice(wire.HEADER, wire.HEADER + len(names[0]))  # of a query's octets
         self.exist: Container[bytes] = zone.nodes or zones           # the names that exist
         # Ends of first labels that make an anti-cache name; where these are, the longest first.
@@ -1347,9 +1315,9 @@ class Cache:
         alike = self.alike[tcp].get(key) or Alike(names, zones)
         name = alike.stands_for(octets)
         if name != names[0]:  # below what does not exist, a wildcard or a delegation: on its own
-            zone = find_zone(names, wire.A, zones)
+            zone = wire.find_zone(names, wire.A, zones)
             if (zone is None or names[1] not in zone.nodes or b"\x01*" + names[1] in zone.nodes
-                    or find_cut(zone, names[1:], wire.A) is not None):
+                    or zone.find_cut(names[1:], wire.A) is not None):
                 return
         self.alike[tcp][key] = alike
         alike.known[name] = known
@@ -4011,14 +3979,7 @@ def quote_names(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def add_node(zone: Zone, owner: bytes) -> None:
-    """Let a name of a zone exist, and all between it and the apex: as empty non-terminals, unless
-    they have records."""
-    for name in itertools.takewhile(lambda each: each != zone.apex, wire.suffixes(owner)):
-        zone.nodes.setdefault(name, {})
-
-
-def record_key(zone: Zone, owner: bytes, rtype: int, rdata: bytes) -> tuple[Any, ...]:
+def record_key(zone: ServedZone, owner: bytes, rtype: int, rdata: bytes) -> tuple[Any, ...]:
     """What two records of a config have in common that are the same to a resolver."""
     return zone.apex, owner, rtype, wire.rdata_key(rtype, rdata)
 
@@ -4037,7 +3998,7 @@ class Checker:
         self.file, self.folder = file, pathlib.Path(file).parent
         self.problems: list[str] = []
         self.warnings: list[str] = []
-        self.zones: dict[bytes, Zone] = {}
+        self.zones: dict[bytes, ServedZone] = {}
         self.pools: dict[bytes, PoolConfig] = {}
         self.places: dict[tuple[Any, ...], str] = {}  # record_key() -> who says so
 
@@ -4104,7 +4065,8 @@ class Checker:
         for where, apex, value in self.named("zones", top["zones"]):
             self.zones[apex] = self.zone(where, apex, value)
         for apex, zone in self.zones.items():  # it and all above it exist in the zone above
-            add_node(find_zone(wire.suffixes(apex), wire.DS, self.zones) or zone, apex)
+            above = wire.find_zone(wire.suffixes(apex), wire.DS, self.zones) or zone
+            above.add_name(apex)
         for where, owner, value in self.named("pools", top["pools"]):
             self.pools[owner] = self.pool(where, owner, value)
         if not top["zones"]:
@@ -4127,9 +4089,9 @@ class Checker:
                    if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
         return Config(**top, warnings=tuple(self.warnings), file=self.file)
 
-    def zone(self, where: str, apex: bytes, value: dict[str, Any]) -> Zone:
+    def zone(self, where: str, apex: bytes, value: dict[str, Any]) -> ServedZone:
         """One zone: its records, and SOA and NS from the keys where the records have none."""
-        keys, zone = self.full(where, value, ZONE), Zone(apex)
+        keys, zone = self.full(where, value, ZONE), ServedZone(apex)
         # RFC 1035 5: a zone file is octets, so those that are no UTF-8 pass through as they are.
         texts = {"records": keys["records"], f"file = {keys['file']!r}": keys["file"] and self.text(
             f"{where}.file", keys["file"], "surrogateescape")}
@@ -4154,12 +4116,7 @@ class Checker:
             rdata = node[wire.NS].rdatas[0] + contact + struct.pack(
                 "!5I", *(keys[each] for each in timers))
             self.add(f"{where}.contact", zone, own._replace(type=wire.SOA, rdata=rdata))
-        soa = node[wire.SOA]  # its TTL or its minimum is that of negative answers: RFC 2308 3
-        zone.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:], "big")))
-        zone.cuts = {owner for owner, node in zone.nodes.items()
-                     if wire.NS in node and owner != apex}
-        for owner in list(zone.nodes):
-            add_node(zone, owner)
+        zone.finish()
         return zone
 
     def below(self, label: str, where: str, word: str, apex: bytes) -> bytes:
@@ -4170,25 +4127,17 @@ class Checker:
             self.problem(where, f".{word}: is to be given, for its default, {bad}")
             return apex
 
-    def add(self, where: str, zone: Zone, record: wire.Record) -> None:
-        """Put a record into its zone; the smallest TTL of an RRset counts (RFC 2181 5.2)."""
-        owner, rtype = record.owner.lower(), record.type
-        if zone.apex not in wire.suffixes(owner):
-            self.problem(where, f": {wire.show_name(owner)} is outside the zone")
-            return
-        node = zone.nodes.setdefault(owner, {})
-        old = node.get(rtype, wire.RRset(rtype, record.ttl, ()))
-        key = record_key(zone, owner, rtype, record.rdata)
-        rdatas = old.rdatas if key in self.places else (*old.rdatas, record.rdata)
-        self.places.setdefault(key, where)
-        if rtype in (wire.CNAME, wire.SOA) and len(rdatas) > 1:
-            self.problem(where, f": a second {wire.show_type(rtype)} of {wire.show_name(owner)}")
-        elif rtype == wire.SOA and owner != zone.apex:
-            self.problem(where, ": a SOA stands at the apex only")
+    def add(self, where: str, zone: ServedZone, record: wire.Record) -> None:
+        """Put a record into its zone, or note why it cannot stand there."""
+        try:
+            zone.add(record)
+        except Problem as bad:
+            self.problem(where, f": {bad}")
         else:
-            node[rtype] = wire.RRset(rtype, min(record.ttl, old.ttl), rdatas)
+            key = record_key(zone, record.owner.lower(), record.type, record.rdata)
+            self.places.setdefault(key, where)
 
-    def review(self, zone: Zone) -> None:
+    def review(self, zone: ServedZone) -> None:
         """Check what only a finished zone shows: what stands beside a CNAME (RFC 1034 3.6.2), what
         no answer has room for, and what none ever holds since others answer for its name."""
         servers = {server.lower() for node in zone.nodes.values() if wire.NS in node
@@ -4197,8 +4146,8 @@ class Checker:
         for owner, node in zone.nodes.items():
             name, names = wire.show_name(owner), wire.suffixes(owner)
             others = sorted(node.keys() - BESIDE_CNAME - {wire.CNAME})
-            home = find_zone(names, wire.A, self.zones) or zone
-            cut = find_cut(zone, names, wire.A) or home.apex
+            home = wire.find_zone(names, wire.A, self.zones) or zone
+            cut = zone.find_cut(names, wire.A) or home.apex
             for rtype, rrset in node.items():
                 where = self.places[record_key(zone, owner, rtype, rrset.rdatas[0])]
                 what = f": {name} {wire.show_type(rtype)}"
@@ -4221,20 +4170,19 @@ class Checker:
                     self.warn(where, f"{what} is never answered: {wire.show_name(cut)} is a zone "
                               "of its own, and the place for all below that name")
 
-    def review_servers(self, zone: Zone, owner: bytes, rrset: wire.RRset) -> None:
+    def review_servers(self, zone: ServedZone, owner: bytes, rrset: wire.RRset) -> None:
         """Warn of name servers whose addresses should be in our zones, and are not."""
-        known: Any = self  # `find` asks a State for its pools only
         for server in rrset.rdatas:
             names = wire.suffixes(server.lower())
             if is_address(wire.show_name(server)[:-1]):
                 self.warn(self.places[record_key(zone, owner, wire.NS, server)],
                           f": name server {wire.show_name(server)} looks like an address; give it "
                           "a name, and that name the address")
-            home = find_zone(names, wire.A, self.zones)
-            cut = find_cut(home, names, wire.A) if home else None
+            home = wire.find_zone(names, wire.A, self.zones)
+            cut = home.find_cut(names, wire.A) if home else None
             if home is None or cut not in (None, owner):
                 continue  # others have its address
-            pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, known)
+            pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, self.pools)
             if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
                 self.warn(self.places[record_key(zone, owner, wire.NS, server)],
                           f": name server {wire.show_name(server)} has no A or AAAA record "
@@ -4270,11 +4218,11 @@ class Checker:
     def place(self, where: str, owner: bytes, keys: dict[str, Any], alias: bool) -> None:
         """Put a pool into its zone, or note why it cannot stand there."""
         names = wire.suffixes(owner)
-        zone = find_zone(names, wire.A, self.zones)
+        zone = wire.find_zone(names, wire.A, self.zones)
         if zone is None or owner == b"\0":
             self.problem(where, ": in none of the zones; add its zone")
             return
-        if find_cut(zone, names, wire.A):
+        if zone.find_cut(names, wire.A):
             self.problem(where, ": below a delegation of its zone, so others answer for it")
         kinds = zone.nodes.get(owner, {}).keys()
         clash = kinds & {wire.A, wire.AAAA, wire.CNAME}
@@ -4286,7 +4234,10 @@ class Checker:
                          "own, or host names, which make it a CNAME, and that stands alone")
         if keys["anticache"] is None:
             keys["anticache"] = owner != zone.apex
-        add_node(zone, owner)
+        zone.add_name(owner)
+        for each in self.zones.values():
+            if owner in each.nodes:
+                each.owners.add(owner)
         if keys["anticache"]:
             label, parent = owner[1:1 + owner[0]], owner[1 + owner[0]:]
             zone.endings.setdefault(parent, {})[label] = owner

@@ -6798,8 +6798,8 @@ lbdns.Batch.__init__ = init
     def test_a_mistake_of_ours_costs_one_answer_and_a_log_line(self):
         prelude = """
 real = lbdns.find
-def find(zone, names, state):
-    return real(zone, names if names[0][1:5] != b"boom" else 0, state)
+def find(zone, names, pools):
+    return real(zone, names if names[0][1:5] != b"boom" else 0, pools)
 lbdns.find = find
 """
         server = Server(ZONE + POOL, prelude=prelude)

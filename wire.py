@@ -18,9 +18,10 @@ import binascii
 import contextlib
 import functools
 import ipaddress
+import itertools
 import re
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # ---- 1. Numbers: limits, types, classes, rcodes --------------------------------------------------
@@ -1050,7 +1051,108 @@ def _take_class(words: list[str]) -> bool:
     return False
 
 
-# ---- 9. Whole messages, for tools and tests: slow, strict, never on a query's way ----------------
+# ---- 9. Zones: which data answers a name (RFC 1034 4.3.2) ----------------------------------------
+# What is called `names` here is a name in lower case and its ancestors, as `suffixes` returns them.
+Glue = Callable[[bytes, int], RRset | None]  # returns an owner's RRset of a type, if it has one
+
+
+class Zone:
+    """The data of one zone, ready to answer from. All names are in lower case.
+
+    apex       the name that the zone begins at
+    nodes      owner -> type -> RRset, of every name that exists; {} = a name without records here:
+               an empty non-terminal, one of `owners`, or the apex of a zone further down
+    owners     names whose A, AAAA or CNAME records somebody else chooses for each query
+    cuts       names that are delegated: they have NS records and are not the apex
+    negative   the SOA with the TTL that negative answers have
+    """
+    def __init__(self, apex: bytes) -> None:
+        self.apex = apex
+        self.nodes: dict[bytes, dict[int, RRset]] = {}
+        self.owners: set[bytes] = set()
+        self.cuts: set[bytes] = set()
+        self.negative = RRset(SOA, 0, ())
+        self._seen: set[tuple[bytes, int, bytes]] = set()  # while records are added
+
+    def add(self, record: Record) -> None:
+        """Put a record into its RRset, of which the smallest TTL counts (RFC 2181 5.2), unless it
+        is there already; raises BadText where it cannot stand."""
+        owner, rtype = record.owner.lower(), record.type
+        if self.apex not in suffixes(owner):
+            raise BadText(f"{show_name(owner)} is outside the zone")
+        if rtype == SOA and owner != self.apex:
+            raise BadText("a SOA stands at the apex only")
+        node = self.nodes.setdefault(owner, {})
+        old = node.get(rtype, RRset(rtype, record.ttl, ()))
+        key = owner, rtype, rdata_key(rtype, record.rdata)
+        rdatas = old.rdatas if key in self._seen else (*old.rdatas, record.rdata)
+        if rtype in (CNAME, SOA) and len(rdatas) > 1:
+            raise BadText(f"a second {show_type(rtype)} of {show_name(owner)}")
+        self._seen.add(key)
+        node[rtype] = RRset(rtype, min(record.ttl, old.ttl), rdatas)
+
+    def add_name(self, owner: bytes) -> None:
+        """Let a name exist, and all names between it and the apex: as empty non-terminals, unless
+        they have records."""
+        for name in itertools.takewhile(lambda each: each != self.apex, suffixes(owner)):
+            self.nodes.setdefault(name, {})
+
+    def finish(self) -> None:
+        """Find out the rest, when all records are there, one SOA among them."""
+        soa = self.nodes[self.apex][SOA]
+        # Its TTL or its minimum, the smaller one, is that of negative answers: RFC 2308 3.
+        self.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:])))
+        self.cuts = {owner for owner, node in self.nodes.items() if NS in node} - {self.apex}
+        self._seen.clear()
+        for owner in list(self.nodes):
+            self.add_name(owner)
+
+    def find_cut(self, names: Sequence[bytes], qtype: int) -> bytes | None:
+        """Return the delegation that a name is at or below, the one nearest the apex; None = there
+        is none, and so for DS at a delegation, which the parent answers (RFC 4035 3.1.4.1)."""
+        if not self.cuts:
+            return None
+        below = itertools.takewhile(lambda each: each != self.apex, names)
+        cuts = [each for each in below if each in self.cuts]
+        return cuts[-1] if cuts and (qtype != DS or cuts[-1] != names[0]) else None
+
+    def find_owner(self, names: Sequence[bytes]) -> bytes:
+        """Return the owner whose data answers a name that is not delegated: the name itself where
+        it exists, else the wildcard at its closest encloser, which may not exist: then neither does
+        the name (RFC 4592 3.3.1)."""
+        if names[0] in self.nodes:
+            return names[0]
+        return b"\x01*" + next(each for each in names if each in self.nodes)
+
+    def refer(self, cut: bytes, choose: Glue) -> Iterator[tuple[int, bytes, RRset]]:
+        """Yield section, owner and RRset of each part of a referral to a delegation: its NS records
+        and the addresses that are known here of its name servers (RFC 1034 4.3.2 3b, RFC 9471).
+        `choose` is asked for those of `owners`."""
+        servers = self.nodes[cut][NS]
+        yield AUTHORITY, cut, servers
+        for server in servers.rdatas:
+            owner = server.lower()
+            for rtype in (A, AAAA):
+                glue = self.nodes.get(owner, {}).get(rtype)
+                if glue is None and owner in self.owners:
+                    glue = choose(owner, rtype)
+                if glue is not None and glue.type == rtype:
+                    yield ADDITIONAL, server, glue
+
+
+AnyZone = TypeVar("AnyZone", bound=Zone)
+
+
+def find_zone(names: Sequence[bytes], qtype: int, zones: Mapping[bytes, AnyZone]) -> AnyZone | None:
+    """Return the zone of a name, of those by their apex: the one with the longest apex; for DS at
+    an apex the zone above, if it is here (RFC 4035 3.1.4.1). None = the name is in none of them."""
+    found = [zones[each] for each in names if each in zones]
+    if len(found) > 1 and qtype == DS and found[0].apex == names[0]:
+        return found[1]
+    return found[0] if found else None
+
+
+# ---- 10. Whole messages, for tools and tests: slow, strict, never on a query's way ---------------
 class Message(NamedTuple):
     """A decoded message; OPT stands in its section like any record."""
     id: int
