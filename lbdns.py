@@ -274,14 +274,14 @@ class State:
         self.names = {pool.config.name: pool for pool in self.pools.values()}
         self.lines: set[str] = set()    # of the snapshot last read
 
-    def load(self, snapshot: str, now: float) -> Iterator[None]:
+    def apply_snapshot(self, snapshot: str, now: float) -> Iterator[None]:
         """Take over the pools that changed in a snapshot (of `monitor`), in slices of a millisecond
         or so, between which queries can be answered: a pool's new plan holds as a whole when its
         last slice is done."""
         lines = set(snapshot.split("\n")[2:])
         for line in lines - self.lines:
             name, stale, _, rows = read_line(line)
-            yield from self.names[name].load(rows, stale, now)
+            yield from self.names[name].apply_rows(rows, stale, now)
         self.lines = lines
 
 
@@ -492,9 +492,10 @@ def at_once(slices: Iterator[None]) -> None:
 
 class Backend:
     """One server of a pool inside a worker: a Row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "capacity", "connections", "counted", "down", "fresh", "frozen",
-                 "full_at", "given", "key", "max_connections", "moved", "rdata", "recent",
-                 "reported", "room", "served", "state", "turns", "weight")
+    __slots__ = ("addresses", "answers", "answers_at_report", "answers_recent", "capacity",
+                 "connections", "down", "fresh", "frozen", "full_at", "key", "max_connections",
+                 "rdata", "report_changed",
+                 "reported", "limit_since", "served", "state", "turns", "weight")
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
@@ -502,17 +503,17 @@ class Backend:
         self.key = hash_octets(",".join(addresses).encode())  # what `hash` knows it by
         self.turns: dict[int, float] = {}  # type -> when it is next in the rotation
         self.reported: int | None = None  # its connections in the snapshot before
-        self.given = 0                  # this worker's answers with it, ever,
-        self.counted = 0                # as of the last snapshot,
-        self.recent = 0.0               # and lately: answers of LOAD_MEMORY
-        self.moved = 0.0, 0             # when its report last changed, and `given` then
+        self.answers = 0                  # this worker's answers with it, ever,
+        self.answers_at_report = 0                # as of the last snapshot,
+        self.answers_recent = 0.0               # and lately: answers of LOAD_MEMORY
+        self.report_changed = 0.0, 0             # when its report last changed, and `answers` then
         self.frozen = False             # whether its report stands still though it should not
         self.served = False             # whether it was up in the last snapshot,
         self.fresh = True               # and was not in the one before
-        self.room = 0.0, 0              # from when its room for more is counted, `given` then
-        self.full_at = math.inf         # value of `given` at which it has max_connections, if ever
+        self.limit_since = 0.0, 0       # from when its room for more is counted, `answers` then
+        self.full_at = math.inf         # number of `answers` at which it is at its limit, if ever
 
-    def take(self, row: Row) -> None:
+    def update(self, row: Row) -> None:
         """Take over what a snapshot says of it."""
         _, self.weight, self.max_connections, self.state, self.connections, down = row
         self.capacity = self.weight or 1.0  # to divide by; where all weigh 0, they count alike
@@ -520,16 +521,17 @@ class Backend:
 
     def observe(self, now: float, fade: float, patience: float) -> int:
         """Compare the report with the last one; returns by how much more than chance it grew."""
-        old, self.reported, given = self.reported, self.connections, self.given
+        old, self.reported, given = self.reported, self.connections, self.answers
         if self.connections != old:
-            self.moved = self.room = now, given
-        elif now - self.room[0] > LOAD_MEMORY:  # by when answers before would show in the report
-            self.room = now, given
-        since, before = self.moved
+            self.report_changed = self.limit_since = now, given
+        elif now - self.limit_since[0] > LOAD_MEMORY:  # by then the report holds older answers
+            self.limit_since = now, given
+        since, before = self.report_changed
         self.frozen = (self.connections is not None and now - since > patience
                        and given - before >= FROZEN_ANSWERS)
-        self.recent = (self.recent + given - self.counted) * fade if self.up() else 0.0
-        self.counted, self.fresh, self.served = given, not self.served, self.up()
+        recent = self.answers_recent + given - self.answers_at_report
+        self.answers_recent = recent * fade if self.up() else 0.0
+        self.answers_at_report, self.fresh, self.served = given, not self.served, self.up()
         if not self.up() or old is None or self.connections is None:
             return 0
         return max(0, self.connections - old - LOAD_NOISE)
@@ -555,16 +557,16 @@ class Pool:
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
         self.current: dict[int, tuple[Policy, str]] = {}  # type -> policy, what is unusual about it
         self.counting = True            # whether own answers matter to anything
-        at_once(self.load(config.backends, False, math.inf))
+        at_once(self.apply_rows(config.backends, False, math.inf))
 
-    def load(self, rows: Iterable[Row], stale: bool, now: float) -> Iterator[None]:
+    def apply_rows(self, rows: Iterable[Row], stale: bool, now: float) -> Iterator[None]:
         """Take over a snapshot, in slices of about a millisecond, between which the old plan is
         answered from; a backend that stays keeps its answers and its turn."""
         known = {each.addresses: each for each in self.backends}
         backends: list[Backend] = []
         for row in rows:
             backend = known.get(row.addresses) or Backend(row.addresses)
-            backend.take(row)
+            backend.update(row)
             backends.append(backend)
             if len(backends) % SLICE == 0:
                 yield
@@ -578,7 +580,7 @@ class Pool:
             self.tell_frozen()
         if stale != self.stale:  # answers say so, whatever the policy
             self.stale, self.current = stale, {}
-        self.plan()
+        self.replan()
 
     def learn(self, passed: float) -> Iterator[None]:
         """Learn from the reports alone how many connections one own answer stands for: those of
@@ -591,16 +593,16 @@ class Pool:
         fade, keep = math.exp(-passed / LOAD_MEMORY), math.exp(-passed / LOAD_LIFE)
         answers = grown = 0
         for at, each in enumerate(self.backends, 1):
-            answers += each.given - each.counted
+            answers += each.answers - each.answers_at_report
             grown += each.observe(self.loaded, fade, self.patience)
             if at % SLICE == 0:
                 yield
         up = [each for each in self.backends if each.up()]
         # A backend that has just come counts as answered like the others: otherwise it would get
         # all that they got meanwhile.
-        usual = middle([each.recent / each.capacity for each in up if not each.fresh])
+        usual = median([each.answers_recent / each.capacity for each in up if not each.fresh])
         for each in up:
-            each.recent = usual * each.capacity if each.fresh else each.recent
+            each.answers_recent = usual * each.capacity if each.fresh else each.answers_recent
         known = [each.connections for each in up
                  if each.connections is not None and not each.frozen]
         total = sum(known) * len(up) / max(1, len(known))
@@ -615,8 +617,8 @@ class Pool:
         for each in self.backends:
             each.full_at = math.inf
             if each.max_connections is not None and each.connections is not None:
-                room = max(0, each.max_connections - each.connections)
-                each.full_at = each.room[1] + math.ceil(room / self.brings)
+                below_limit = max(0, each.max_connections - each.connections)
+                each.full_at = each.limit_since[1] + math.ceil(below_limit / self.brings)
 
     def tell_frozen(self) -> None:
         """Log whose reports are not believed."""
@@ -626,7 +628,7 @@ class Pool:
             f"{frozen[0]} and {len(frozen) - 1} others have not moved for {self.patience:g} s "
             "despite answers; counted as the median" or "")
 
-    def plan(self) -> None:
+    def replan(self) -> None:
         """Decide for each type who is eligible and by which policy. A plan that would be the same
         again stays, and what the fast path has learned with it."""
         current: dict[int, tuple[Policy, str]] = {}
@@ -640,7 +642,7 @@ class Pool:
             kind, eligible, limited, unusual = self.eligible(rtype, have)
             policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
             if not policy.holds(eligible, limited):
-                policy.plan(eligible, limited)
+                policy.prepare(eligible, limited)
                 same = False
             if self.current.get(rtype) != (policy, unusual):
                 policy.deal = None  # its records have another TTL
@@ -669,10 +671,10 @@ class Pool:
         well, unusual = self.healthy(rtype, have)
         up = [each for each in well if each.state == "up"]
         weighty = [each for each in up if each.weight]
-        room = [each for each in weighty if each.given < each.full_at]
-        if room:
-            limited = any(each.full_at < math.inf for each in room)
-            return kind, room, limited, unusual
+        below_limit = [each for each in weighty if each.answers < each.full_at]
+        if below_limit:
+            limited = any(each.full_at < math.inf for each in below_limit)
+            return kind, below_limit, limited, unusual
         if weighty:
             return LowestRatio, weighty, False, unusual
         found = up or [each for each in well if each.state == "drain"]
@@ -729,16 +731,16 @@ class Pool:
         """Count an answer, where answers matter."""
         if self.counting:
             for backend in chosen:
-                backend.given += 1
-                if backend.given == backend.full_at:
+                backend.answers += 1
+                if backend.answers == backend.full_at:
                     self.on_full(backend)
 
     def on_full(self, backend: Backend) -> None:
         """Leave a backend out that has reached its limit; if too few are left for whole answers,
         plan anew."""
-        left = [policy.leave(backend) for policy, _ in self.current.values()]
+        left = [policy.leave_out(backend) for policy, _ in self.current.values()]
         if any(count is not None and count < self.config.answers for count in left):
-            self.plan()
+            self.replan()
 
 
 # ---- 4. Policies: who is picked ------------------------------------------------------------------
@@ -757,9 +759,9 @@ class Policy:
         self.below_limit: set[Backend] | None = None
         self.deal: Dealer | None = None  # made once for a plan: all its answers are alike
 
-    def plan(self, backends: list[Backend], limited: bool) -> None:
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Prepare for picking from these, of which there is at least one (or nobody is picked).
-        If `limited`, a backend that reaches its limit is left out: see `leave`."""
+        If `limited`, a backend that reaches its limit is left out: see `leave_out`."""
         self.backends, self.weights = backends, [each.capacity for each in backends]
         self.below_limit, self.deal = set(backends) if limited else None, None
 
@@ -769,7 +771,7 @@ class Policy:
                 and self.backends == backends
                 and self.weights == [each.capacity for each in backends])
 
-    def leave(self, backend: Backend) -> int | None:
+    def leave_out(self, backend: Backend) -> int | None:
         """Leave out a backend that has reached its limit; returns how many are left, or None where
         limits do not matter. All plans do this without a look at the other backends, since
         thousands may reach their limits within a second."""
@@ -801,8 +803,8 @@ class Policy:
         def deal_one() -> bytes:
             backend = self.draw(dice)
             if pool.counting:
-                backend.given += 1
-                if backend.given == backend.full_at:
+                backend.answers += 1
+                if backend.answers == backend.full_at:
                     pool.on_full(backend)
             return before + backend.rdata[rtype]
 
@@ -824,9 +826,9 @@ class Failover(Policy):
     """The first in the list that can be picked."""
     first = 0  # index of the first that may still be below its limit
 
-    def plan(self, backends: list[Backend], limited: bool) -> None:
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Begin at the front."""
-        super().plan(backends, limited)
+        super().prepare(backends, limited)
         self.first = 0
 
     def draw(self, dice: Dice) -> Backend:
@@ -838,21 +840,21 @@ class Failover(Policy):
 
 class Random(Policy):
     """Each answer on its own, in proportion to the weights."""
-    def plan(self, backends: list[Backend], limited: bool) -> None:
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Lay the weights end to end, so that a pick is one draw and one bisection."""
-        super().plan(backends, limited)
+        super().prepare(backends, limited)
         *self.edges, self.total = itertools.accumulate(self.weights or [0.0])
         self.left = self.total  # weight of those that can still be picked
 
-    def leave(self, backend: Backend) -> int | None:
+    def leave_out(self, backend: Backend) -> int | None:
         """Draw again where a draw falls upon this one; where half of them would, plan anew."""
         if self.below_limit is None or backend not in self.below_limit:
-            return super().leave(backend)
-        count = super().leave(backend)
+            return super().leave_out(backend)
+        count = super().leave_out(backend)
         self.left -= backend.capacity
         if count and self.left < self.total / 2:
             deal = self.deal
-            self.plan([each for each in self.backends if each in self.below_limit], True)
+            self.prepare([each for each in self.backends if each in self.below_limit], True)
             self.deal = deal  # which asks `draw` and `spread`, so it holds
         return count
 
@@ -892,9 +894,9 @@ class RoundRobin(Policy):
         super().__init__(rtype, pool)
         self.heap: list[Turn] = []  # by heapq, the next turn first
 
-    def plan(self, backends: list[Backend], limited: bool) -> None:
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Go on with the turns of the last plan."""
-        super().plan(backends, limited)
+        super().prepare(backends, limited)
         for turn, _, backend, _, _ in self.heap:
             backend.turns[self.rtype] = turn
         steps = [1 / weight for weight in self.weights]
@@ -949,12 +951,13 @@ class LowestRatio(RoundRobin):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
     chance, uses_load = 1.0, True
 
-    def plan(self, backends: list[Backend], limited: bool) -> None:
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Line all up by (connections + what answers since have brought) / max_connections."""
-        Policy.plan(self, backends, limited)
+        Policy.prepare(self, backends, limited)
         brings = self.pool.brings
         limits = [float(each.max_connections or 1) for each in backends]  # all have one
-        self.arrange([((each.connections or 0) + brings * (each.given - each.counted)) / limit
+        self.arrange([((each.connections or 0)
+                       + brings * (each.answers - each.answers_at_report)) / limit
                       for each, limit in zip(backends, limits, strict=True)],
                      [brings / limit for limit in limits])
 
@@ -975,16 +978,16 @@ class Hash(Policy):
     reads_query = scoped = True
     MIX = 0x9E3779B97F4A7C15  # odd, 2**64 / the golden ratio: multiplying spreads low bits upwards
 
-    def plan(self, backends: list[Backend], limited: bool) -> None:
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Set out the keys; what networks were given before is no longer so."""
-        super().plan(backends, limited)
+        super().prepare(backends, limited)
         self.keys = [(each.key, 2.0**-64 / each.capacity) for each in backends]
         self.found: dict[bytes, list[Backend]] = {}  # by network
 
-    def leave(self, backend: Backend) -> int | None:
+    def leave_out(self, backend: Backend) -> int | None:
         """Forget what networks were given, some of it by the one that leaves."""
         self.found.clear()
-        return super().leave(backend)
+        return super().leave_out(backend)
 
     def pick(self, ask: Ask, count: int) -> list[Backend] | None:
         """The backends with the best draws; a network that was just asked for is remembered."""
@@ -1025,9 +1028,9 @@ class Custom(Random):
     """A user's function; whatever it does wrong, the query is answered, at random."""
     reads_query = uses_load = True
 
-    def plan(self, backends: list[Backend], limited: bool) -> None:
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Make the views that the function gets."""
-        super().plan(backends, limited)
+        super().prepare(backends, limited)
         self.views = [View(each.addresses[0], each.addresses, each.weight, each.connections,
                            each.max_connections, each.state) for each in backends]
         self.named = {each.addresses[0]: each for each in backends}
@@ -1110,7 +1113,7 @@ FROZEN_AFTER = 60.0       # seconds without a change, or four polls, and
 FROZEN_ANSWERS = 8        # that many own answers, after which a report is not believed
 
 
-def middle(values: list[float]) -> float:
+def median(values: list[float]) -> float:
     """The median; of none, 0."""
     return sorted(values)[len(values) // 2] if values else 0.0
 
@@ -1131,16 +1134,17 @@ class LeastConnections(RoundRobin):
     """
     chance, uses_load = 1.0, True
 
-    def plan(self, backends: list[Backend], limited: bool) -> None:
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Line all up."""
-        Policy.plan(self, backends, limited)
+        Policy.prepare(self, backends, limited)
         loads = [None if each.frozen or each.connections is None
                  else each.connections / each.capacity for each in backends]
-        median, brings = middle([load for load in loads if load is not None]), self.pool.brings
+        middle, brings = median([load for load in loads if load is not None]), self.pool.brings
         self.arrange(
-            [(self.level(each, median if load is None else load, median)
-              if load is None or load < median or each.max_connections is not None else load)
-             + brings * (each.recent + each.given - each.counted) / each.capacity
+            [(self.level(each, middle if load is None else load, middle)
+              if load is None or load < middle or each.max_connections is not None else load)
+             + brings * (each.answers_recent + each.answers - each.answers_at_report)
+             / each.capacity
              for each, load in zip(backends, loads, strict=True)],
             [brings / weight for weight in self.weights])
 
@@ -1540,7 +1544,7 @@ class Connection:
         """Whether a whole query waits in the inbox (or a length that no query has)."""
         return len(self.inbox) >= 2 and len(self.inbox) - 2 >= int.from_bytes(self.inbox[:2], "big")
 
-    def take(self) -> list[bytes]:
+    def take_queries(self) -> list[bytes]:
         """Take up to TCP_GROUP whole queries out of the inbox, while there is room for replies."""
         packets: list[bytes] = []
         while self.has_query() and len(packets) < TCP_GROUP and len(self.outbox) < TCP_QUEUE:
@@ -1553,7 +1557,7 @@ class Connection:
         """Answer the whole queries received, TCP_TURNS groups of them at most; False = hang up:
         what is no query closes the connection (RFC 7766 6.2.1)."""
         for _ in range(TCP_TURNS):
-            packets = self.take()
+            packets = self.take_queries()
             if not packets:
                 break
             replies = respond(packets, lambda: [self.host] * TCP_GROUP, True)
@@ -1587,11 +1591,11 @@ class Worker:
     No threads, no file access but the log's, no blocking call once `run` has begun. The selector
     keeps beside every descriptor what to call when it is ready, with the events and the time.
     """
-    def __init__(self, state: State, sockets: "Sockets", life: "Child", log: "Log") -> None:
-        self.state, self.life, self.log = state, life, log
+    def __init__(self, state: State, sockets: "Sockets", child: "Child", log: "Log") -> None:
+        self.state, self.child, self.log = state, child, log
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.room = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
+        self.max_clients = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
         self.dice = random.random        # seeded anew in every process by the module itself
         self.ended = 0                   # how it is to end; 0 = it serves
         self.selector = selectors.DefaultSelector()
@@ -1608,15 +1612,15 @@ class Worker:
         for udp, tcp in sockets.values():
             self.doors[udp] = transport(udp, self.respond).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
-        if life.slot == FIRST_WORKER:  # the first worker speaks for all
+        if child.slot == FIRST_WORKER:  # the first worker speaks for all
             log.change(description)
             log.flush()
 
     def run(self) -> None:
         """Serve until it is to STOP, which ends soon, or to RETIRE, which lets clients finish."""
         gc.freeze()  # the config is here to stay: the collector need not walk it again
-        looked, until, loading = 0.0, math.inf, self.load()
-        now, is_loading = self.life.beat(), False
+        looked, until, loading = 0.0, math.inf, self.apply_snapshots()
+        now, is_loading = self.child.beat(), False
         while now < until and (until == math.inf or self.clients):
             if now - looked > WAKE / 2:
                 looked = now
@@ -1624,12 +1628,12 @@ class Worker:
                 self.listen()
                 self.hang_up(now)
             ready = self.selector.select(0 if is_loading else WAKE)
-            now, self.ended = self.life.beat(), self.life.ended()
+            now, self.ended = self.child.beat(), self.child.ended()
             is_loading = next(loading)
             self.cache.tick(time.time())
             begun = now
             for key, events in ready:
-                if self.life.beat() > begun + TCP_TIME:  # thousands of clients may be ready
+                if self.child.beat() > begun + TCP_TIME:  # thousands of clients may be ready
                     begun = self.serve_udp()
                 try:
                     key.data(events, now)
@@ -1646,7 +1650,7 @@ class Worker:
             if door.type == socket.SOCK_DGRAM:
                 with contextlib.suppress(OSError):  # it comes again in the loop
                     serve()
-        return self.life.beat()
+        return self.child.beat()
 
     def on_failure(self, door: Any, bad: OSError) -> None:
         """What fails again and again rests for WAKE instead of spinning; a few errors mean
@@ -1657,13 +1661,13 @@ class Worker:
             self.log.trouble("receiving UDP queries" if door.type == socket.SOCK_DGRAM else
                              "accepting TCP connections", str(bad.strerror))
 
-    def load(self) -> Iterator[bool]:
+    def apply_snapshots(self) -> Iterator[bool]:
         """Take over each new snapshot in slices, between which queries have their turn; yields
         whether there are more slices."""
         while True:
-            snapshot = self.life.news()
+            snapshot = self.child.news()
             if snapshot is not None:
-                for _ in self.state.load(snapshot, time.monotonic()):
+                for _ in self.state.apply_snapshot(snapshot, time.monotonic()):
                     yield True
             yield False
 
@@ -1682,7 +1686,7 @@ class Worker:
             is_parted = door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)  # see unbind
             if is_parted or self.ended == STOP:
                 with contextlib.suppress(OSError):
-                    while serve(READ, now) and self.life.beat() < now + STOP_LIMIT:
+                    while serve(READ, now) and self.child.beat() < now + STOP_LIMIT:
                         pass
             door.close()
         self.doors.clear()
@@ -1725,7 +1729,7 @@ class Worker:
                 if bad.errno == errno.EMFILE:
                     self.evict(0, now)
                 raise
-            self.evict(self.room - 1, now)
+            self.evict(self.max_clients - 1, now)
             client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
             self.selector.register(sock, READ, functools.partial(self.on_client, client))
         return True
@@ -2022,18 +2026,18 @@ def tidy(record: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def worse(one: str, other: str) -> str:
+def worse_state(one: str, other: str) -> str:
     """Which of two states counts, of config and source: a drain in the config is meant."""
     return max(one, other, key=STATES.index)
 
 
-def join(one: tuple[Row, float], other: tuple[Row, float]) -> tuple[Row, float]:
+def merge_rows(one: tuple[Row, float], other: tuple[Row, float]) -> tuple[Row, float]:
     """What two records say about one backend; the older report is the age of the sum."""
     (row, at), (more, since) = one, other
     counts = [each.connections for each in (row, more) if each.connections is not None]
     limits = filter(None, (row.max_connections, more.max_connections))
     return row._replace(
-        weight=min(row.weight, more.weight), state=worse(row.state, more.state),
+        weight=min(row.weight, more.weight), state=worse_state(row.state, more.state),
         connections=sum(counts) if counts else None,
         max_connections=min(limits, default=None)), min(at, since)
 
@@ -2062,7 +2066,8 @@ class Feed:
         for row in rows:
             given, _ = self.base.get(row.addresses, (None if self.base else row, at))
             if given:
-                self.rows[row.addresses] = row._replace(state=worse(given.state, row.state)), at
+                state = worse_state(given.state, row.state)
+                self.rows[row.addresses] = row._replace(state=state), at
 
     def run(self) -> None:
         """Poll every `every` seconds, counted from start to start."""
@@ -2106,7 +2111,7 @@ class Feed:
                 blamed.add(self.whose(record.get("address")))
                 continue
             if row.addresses in found:
-                row, at = join(found[row.addresses], (row, at))
+                row, at = merge_rows(found[row.addresses], (row, at))
                 doubled = (f"several about one backend, such as {row.addresses[0]}: their "
                            "connections are added, the worst state and the smallest weight and "
                            "limit count")
@@ -2152,10 +2157,10 @@ class Feed:
     def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
         """The row that a record makes, by the rules of inline backends, and since when (monotonic
         seconds) it is so; raises Problem."""
-        checker = Checker("")
-        given = checker.table("", {"address": "", **record}, RECORD)
-        if checker.problems:
-            raise Problem(checker.problems[0])
+        reader = ConfigReader("")
+        given = reader.table("", {"address": "", **record}, RECORD)
+        if reader.problems:
+            raise Problem(reader.problems[0])
         addresses = given.pop("address")
         ours = {self.inline[each] for each in addresses if each in self.inline}
         if self.inline and not ours:
@@ -2168,7 +2173,7 @@ class Feed:
         at = time.monotonic() - time.time() + given.pop("updated_at", math.inf)
         if "connections" not in given:  # only these grow old
             at = now
-        given["state"] = worse(row.state, given.get("state", "up"))
+        given["state"] = worse_state(row.state, given.get("state", "up"))
         # At most as fresh as the poll, also where its clock is ahead of ours.
         return row._replace(**given), min(now, at)
 
@@ -2279,7 +2284,7 @@ def kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End this process and the commands that it runs."""
     COMMANDS_LOCK.acquire(timeout=WAKE)  # for good: no more are started
     kill_groups(COMMANDS)
@@ -2717,7 +2722,7 @@ class Watch:
         rows, stale, newest = self.feed.report(now)
         rows = [row._replace(down=tuple(filter(self.fails, row.addresses))) for row in rows]
         self.line = write_line(self.pool.name, stale, newest, rows)
-        at_once(self.twin.load(rows, stale, now))
+        at_once(self.twin.apply_rows(rows, stale, now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
         self.log_states(rows, answered, now)
@@ -2813,10 +2818,10 @@ def read_line(line: str) -> tuple[str, bool, float, Iterator[Row]]:
                              for addresses, *rest in json.loads(piece))
 
 
-def make_watches(config: Config, before: Config, life: "Child", log: "Log") -> list[Watch]:
+def make_watches(config: Config, before: Config, child: "Child", log: "Log") -> list[Watch]:
     """What the monitor watches, as far as it is known from an earlier one: a reload or a crash
     forgets neither load nor health."""
-    _, memo, *lines = life.generation.read()[1].decode().split("\n")
+    _, memo, *lines = child.generation.read()[1].decode().split("\n")
     memory: dict[str, Any] = json.loads(memo)
     known = {line[0]: line for line in map(read_line, lines)}
     checks, watches = Checks(memory["targets"]), []
@@ -2835,7 +2840,7 @@ def make_watches(config: Config, before: Config, life: "Child", log: "Log") -> l
         watch.feed.makes = watch.feed.source.name not in polled
         watch.kept = max(pool.ttl, before.pools.get(owner, pool).ttl)
         if before is not config:  # a reload: its processes may answer TCP clients for a while
-            watch.overlap = life.beat() + RETIRE_LIMIT
+            watch.overlap = child.beat() + RETIRE_LIMIT
     return watches
 
 
@@ -2848,7 +2853,7 @@ def import_for_monitor() -> None:
     import ssl
 
 
-def monitor(config: Config, before: Config, life: "Child", log: "Log") -> None:
+def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
     """What the monitor does: publish a snapshot when the first round of polls and checks is
     complete, then every change, until told to stop.
 
@@ -2858,11 +2863,11 @@ def monitor(config: Config, before: Config, life: "Child", log: "Log") -> None:
     with contextlib.suppress(OSError):  # a sandbox forbids it
         os.nice(5)  # where processors are short, answers come first
     import_for_monitor()
-    prepare_commands(config, life.generation.commands, log)
-    watches, last, moment = make_watches(config, before, life, log), "", tuple[float, ...]()
-    checks, limit = watches[0].checks, life.beat() + FIRST_LIMIT
-    while not life.wait(PUBLISH):
-        now, seen = life.beat(), moment
+    prepare_commands(config, child.generation.commands, log)
+    watches, last, moment = make_watches(config, before, child, log), "", tuple[float, ...]()
+    checks, limit = watches[0].checks, child.beat() + FIRST_LIMIT
+    while not child.wait(PUBLISH):
+        now, seen = child.beat(), moment
         moment = int(now), now > limit, checks.changes, *(watch.feed.polls for watch in watches)
         if moment != seen:
             start_threads(watches)
@@ -2872,7 +2877,7 @@ def monitor(config: Config, before: Config, life: "Child", log: "Log") -> None:
             snapshot = make_snapshot(watches, now)
             if snapshot != last:
                 last = snapshot
-                life.generation.publish(snapshot.encode())
+                child.generation.publish(snapshot.encode())
             log.trouble("health checks", checks.trouble())
         log.flush()
 
@@ -2993,7 +2998,7 @@ class Child:
     def ended(self) -> int:
         """How to end, 0 = not yet; at once where the supervisor is gone."""
         if os.getppid() != self.parent:
-            leave(0)
+            exit_process(0)
         return self.generation.shared[ENDING]
 
     def beat(self) -> float:
@@ -3221,13 +3226,13 @@ def load_function(config: PoolConfig) -> Callable[..., Any]:
     return cast("Callable[..., Any]", space[name])
 
 
-def try_policies(config: Config, life: Child, generations: Sequence[Generation]) -> None:
+def try_policies(config: Config, child: Child, generations: Sequence[Generation]) -> None:
     """Load each policy file once, each in a process of its own; raises ConfigError."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     problems: list[str] = []
     for pool in {each.policy: each for each in config.pools.values()
                  if each.policy not in POLICIES}.values():
-        said = try_policy(pool, config.user, life, generations)
+        said = try_policy(pool, config.user, child, generations)
         if said != GOOD:
             problems.append(f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}: {said}')
         if said.startswith(TOO_SLOW):  # more of them might not fit into LOAD_LIMIT
@@ -3236,7 +3241,7 @@ def try_policies(config: Config, life: Child, generations: Sequence[Generation])
         raise ConfigError("\n".join(problems))
 
 
-def try_policy(pool: PoolConfig, user: str, life: Child, generations: Sequence[Generation]) -> str:
+def try_policy(pool: PoolConfig, user: str, child: Child, generations: Sequence[Generation]) -> str:
     """Load a policy file in a new process, which ends with all that it starts; returns GOOD or what
     is wrong. Of that process, which may be hostile, comes one line of text and nothing else."""
     reading, writing = os.pipe()
@@ -3245,7 +3250,7 @@ def try_policy(pool: PoolConfig, user: str, life: Child, generations: Sequence[G
     os.set_blocking(reading, False)
     said, limit = None, time.monotonic() + START_LIMIT  # as long as a worker has
     with open(reading, "rb", buffering=0) as pipe:
-        while said is None and time.monotonic() < limit and not life.wait(WAKE / 10):
+        while said is None and time.monotonic() < limit and not child.wait(WAKE / 10):
             said = pipe.read(LOG_LINE)
         code = kill_family(pid)
     if said is None:
@@ -3332,7 +3337,7 @@ class Supervisor:
                 signal.signal(number, lambda number, frame: self.signals.add(number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         set_name("lbdns")
-        self.config = config = self.load()
+        self.config = config = self.read_config()
         self.log.configure(config)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
@@ -3437,7 +3442,7 @@ class Supervisor:
                 self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
-        """All of a child's life; never returns."""
+        """All of a child's child; never returns."""
         code = 1
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
         try:
@@ -3449,20 +3454,20 @@ class Supervisor:
                 self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
         finally:
             self.log.flush()
-            leave(code)
+            exit_process(code)
 
-    def serve(self, config: Config, kept: Sequence[Endpoint], life: Child) -> None:
+    def serve(self, config: Config, kept: Sequence[Endpoint], child: Child) -> None:
         """What the monitor and the workers do."""
         self.log.configure(config)
         # A listener that only a monitor holds would answer nobody.
-        self.unbind([] if life.slot == MONITOR else kept, False)
-        if life.slot == MONITOR:
-            monitor(config, self.config, life, self.log)  # the second is still the one before
+        self.unbind([] if child.slot == MONITOR else kept, False)
+        if child.slot == MONITOR:
+            monitor(config, self.config, child, self.log)  # the second is still the one before
             return
         state = State(config, self.secret, self.log, random.random)
-        worker = Worker(state, self.sockets, life, self.log)
-        while not life.generation.shared[SERVING] and not life.wait(PUBLISH / 10):
-            life.beat()
+        worker = Worker(state, self.sockets, child, self.log)
+        while not child.generation.shared[SERVING] and not child.wait(PUBLISH / 10):
+            child.beat()
         worker.run()
 
     def on_death(self, pid: int, status: int) -> None:
@@ -3518,7 +3523,7 @@ class Supervisor:
             new.until = 0.0
         return new
 
-    def load(self) -> Config:
+    def read_config(self) -> Config:
         """Have a child read and check the config, with its policies; raises ConfigError, OSError.
         The child runs no code of a user, so what it publishes can be trusted."""
         new = Generation([LOADER], self.read_and_publish, b"")
@@ -3539,18 +3544,18 @@ class Supervisor:
             raise result
         return result
 
-    def read_and_publish(self, life: Child) -> None:
+    def read_and_publish(self, child: Child) -> None:
         """What the loader does: publish the config, or what is wrong with it."""
         signal.alarm(LOAD_LIMIT)  # ends a file that never does, even with nobody to see it
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         result: Config | ConfigError
         try:
             result = self.read()
-            try_policies(result, life, self.generations)
+            try_policies(result, child, self.generations)
             drop_privileges(result.user)  # to see that it can be done
         except ConfigError as bad:
             result = bad
-        life.generation.publish(pickle.dumps(result))
+        child.generation.publish(pickle.dumps(result))
 
     def reload(self) -> None:
         """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
@@ -3561,7 +3566,7 @@ class Supervisor:
         notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         kept = list(self.sockets)
         try:
-            config = self.load()
+            config = self.read_config()
             new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
             if not new.shared[SERVING]:
                 raise ConfigError("the new processes did not get ready")
@@ -3714,14 +3719,14 @@ def printable(line: str) -> str:
 
 # ---- 20. Config: tables, then the reader ---------------------------------------------------------
 NSID_MAX = 64             # octets; it rides in every reply that is asked for it
-Check = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
+Rule = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
 HOST_NAME = r"([a-z0-9_-]*\.)*[0-9]*[a-z_-][a-z0-9_-]*\.?"
 URL_PORTS = {"tcp": 0, "http": 80, "https": 443}  # 0 = none that goes without saying
 
 
 class Key(NamedTuple):
-    """A word of the config: its check, what holds when it is absent, its line in the example."""
-    check: Check
+    """A word of the config: its rule, what holds when it is absent, its line in the example."""
+    rule: Rule
     default: Any
     example: str = ""
     help: str = ""
@@ -3733,28 +3738,28 @@ def suggest(word: Any, known: Collection[str]) -> str:
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
 
-def rule(test: Callable[[Any], Any], says: str, words: Sequence[str] = ()) -> Check:
-    """A check that keeps the value as it is; `words` are what it could be meant to be."""
-    def check(value: Any) -> Any:
+def require(test: Callable[[Any], Any], says: str, words: Sequence[str] = ()) -> Rule:
+    """A rule that keeps the value as it is; `words` are what it could be meant to be."""
+    def rule(value: Any) -> Any:
         if not test(value):
             raise Problem(says + (f"; {suggest(value, words)}" if words else ""))
         return value
-    return check
+    return rule
 
 
-def whole(low: int, high: int) -> Check:
+def whole(low: int, high: int) -> Rule:
     """A check for whole numbers; True is none, though Python thinks so."""
-    return rule(lambda value: type(value) is int and low <= value <= high,
+    return require(lambda value: type(value) is int and low <= value <= high,
                 f"must be a whole number from {low} to {high}")
 
 
-def number(low: float, high: float) -> Check:
+def number(low: float, high: float) -> Rule:
     """A check for numbers."""
-    return rule(lambda value: type(value) in (int, float) and low <= value <= high,
+    return require(lambda value: type(value) in (int, float) and low <= value <= high,
                 f"must be a number from {low} to {high}")
 
 
-def count(low: int, high: int) -> Check:
+def count(low: int, high: int) -> Rule:
     """A check for a count as tables have it: 17.0 and 17.5 are numbers, too, and are rounded."""
     test = number(low, high)
     return lambda value: round(test(value))
@@ -3767,15 +3772,15 @@ def weight(value: Any) -> Any:
     return value
 
 
-def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Check:
+def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Rule:
     """A check for one of a few words, or for text that `other` accepts."""
-    return rule(lambda value: isinstance(value, str) and (value in words or other(value)),
+    return require(lambda value: isinstance(value, str) and (value in words or other(value)),
                 f"must be one of {', '.join(words)} {says}".rstrip(), words)
 
 
-def some(check: Check) -> Check:
-    """A check for a list of at least one of something."""
-    return lambda value: tuple(map(check, LIST(value)))
+def some(rule: Rule) -> Rule:
+    """A rule for a list of at least one of something."""
+    return lambda value: tuple(map(rule, LIST(value)))
 
 
 def endpoint(value: Any) -> tuple[str, int]:
@@ -3869,7 +3874,7 @@ def server_address(value: Any) -> tuple[str, ...]:
     return addresses
 
 
-def check_url(value: Any) -> tuple[str, str, int, str]:
+def probe_url(value: Any) -> tuple[str, str, int, str]:
     """A check for a URL that says how to check: scheme, host, port, path; any may be left out that
     is known without."""
     match = re.fullmatch(r"(\w+)://([^:/?#@\[\]]*)(?::([0-9]{1,5}))?(/[!-~]*)?", TEXT(value))
@@ -3891,14 +3896,14 @@ def check_url(value: Any) -> tuple[str, str, int, str]:
     return kind, host, port, path if kind == "tcp" else path or "/"
 
 
-TEXT = rule(lambda value: isinstance(value, str) and value != "" and "\0" not in value,
+TEXT = require(lambda value: isinstance(value, str) and value != "" and "\0" not in value,
             "must be text, without NUL")
-SHORT = rule(lambda value: isinstance(value, str) and 0 < len(value.encode()) <= NSID_MAX,
+SHORT = require(lambda value: isinstance(value, str) and 0 < len(value.encode()) <= NSID_MAX,
              f"must be text of 1 to {NSID_MAX} octets")
-TRUTH = rule(lambda value: isinstance(value, bool), "must be true or false")
-LIST = rule(lambda value: isinstance(value, list) and value != [],
+TRUTH = require(lambda value: isinstance(value, bool), "must be true or false")
+LIST = require(lambda value: isinstance(value, list) and value != [],
             "must be a list with at least one item")
-TABLE = rule(lambda value: isinstance(value, dict), "must be a table")
+TABLE = require(lambda value: isinstance(value, dict), "must be a table")
 SECONDS = whole(0, wire.TTL_MAX)
 TOP = {
     "listen": Key(some(endpoint), (("::", 9000),), 'listen = ["[::]:9000"]', "UDP and TCP"),
@@ -3936,7 +3941,7 @@ POOL = {
     "all_down": Key(one_of("all", "servfail", "empty", other=is_address,
                            says="or an address"), "all", 'all_down = "all"',
                     'when nothing is up: all | servfail | empty | "192.0.2.9"'),
-    "check": Key(rule(lambda value: isinstance(value, (str, dict)), "must be text or a table"),
+    "check": Key(require(lambda value: isinstance(value, (str, dict)), "must be text or a table"),
                  None, '# check = { url = "https://:443/health", interval = 5, timeout = 2, rise = '
                  '2, fall = 3, status = [200, 204], body = "ok", verify = true }',
                  'or "tcp://:443", or { command = ["check_x", "-H", "{address}"] }'),
@@ -3946,11 +3951,11 @@ BACKEND = {
     "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
 RECORD = BACKEND | {
     "connections": Key(count(0, 10**9), 0), "max_connections": Key(count(1, 10**9), None),
-    "updated_at": Key(rule(lambda value: type(value) in (int, float) and 0 <= value <= 1e12,
+    "updated_at": Key(require(lambda value: type(value) in (int, float) and 0 <= value <= 1e12,
                            "must be unix time: seconds since 1970"), 0)}
 NUMBERS = RECORD.keys() - {"address", "state"}
-CHECK = {
-    "url": Key(check_url, None), "command": Key(some(TEXT), ()),
+PROBE = {
+    "url": Key(probe_url, None), "command": Key(some(TEXT), ()),
     "interval": Key(number(0.1, 3600), 5.0), "timeout": Key(number(0.05, 60), None),
     "rise": Key(whole(1, 100), 2), "fall": Key(whole(1, 100), 3),
     "status": Key(lambda value: some(whole(100, 599))(
@@ -3992,7 +3997,7 @@ def show_value(value: Any) -> str:
         return "..."
 
 
-class Checker:
+class ConfigReader:
     """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
     def __init__(self, file: str) -> None:
         self.file, self.folder = file, pathlib.Path(file).parent
@@ -4028,7 +4033,7 @@ class Checker:
                 if name not in keys:
                     self.problem(where, ": unknown key; " + suggest(name, keys))
                 else:
-                    found[name] = keys[name].check(each)
+                    found[name] = keys[name].rule(each)
             except (ValueError, RecursionError) as bad:  # Problem, and what cannot be shown
                 self.problem(where, f" = {show_value(each)}: {bad}")
         return found
@@ -4138,7 +4143,7 @@ class Checker:
             self.places.setdefault(key, where)
 
     def review(self, zone: ServedZone) -> None:
-        """Check what only a finished zone shows: what stands beside a CNAME (RFC 1034 3.6.2), what
+        """Rule what only a finished zone shows: what stands beside a CNAME (RFC 1034 3.6.2), what
         no answer has room for, and what none ever holds since others answer for its name."""
         servers = {server.lower() for node in zone.nodes.values() if wire.NS in node
                    for server in node[wire.NS].rdatas}
@@ -4212,7 +4217,7 @@ class Checker:
         if hosts and keys["check"] is not None:
             self.problem(where, ".check: needs backends with addresses; these are host names")
         self.set_source(where, keys)
-        self.set_check(where, keys)
+        self.set_probe(where, keys)
         return PoolConfig(**keys)
 
     def place(self, where: str, owner: bytes, keys: dict[str, Any], alias: bool) -> None:
@@ -4257,7 +4262,7 @@ class Checker:
             self.warn(where, ".stale: is about the reports of a source, and there is none")
         keys["stale"] = stale or max(10.0, 3 * rhythm)
 
-    def set_check(self, where: str, keys: dict[str, Any]) -> None:
+    def set_probe(self, where: str, keys: dict[str, Any]) -> None:
         """Read how a pool's backends are checked, and when that does not count."""
         min_up, rows = keys["min_up"], keys["backends"]
         if keys["check"] is not None:
@@ -4298,7 +4303,7 @@ class Checker:
     def probe(self, where: str, value: Any, name: str) -> Probe:
         """How to check the backends of the pool of this name."""
         table = value if isinstance(value, dict) else {"url": value}
-        known, keys = len(self.problems), self.full(where, table, CHECK)
+        known, keys = len(self.problems), self.full(where, table, PROBE)
         kind, host, port, path = keys.pop("url") or ("command", "", 0, "")
         sound = len(self.problems) == known  # else some words have their defaults
         keys["timeout"] = keys["timeout"] or min(CHECK_TIMEOUT, keys["interval"])
@@ -4359,7 +4364,7 @@ def read_config(file: str) -> Config:
     except (ValueError, RecursionError) as bad:  # ValueError: Problem, and what int() refuses
         raise ConfigError(f"{file}: {bad}") from None
     try:
-        return Checker(file).config(document)
+        return ConfigReader(file).config(document)
     except RecursionError:
         raise ConfigError(f"{file}: tables stand in tables, too deep to be read") from None
 
@@ -4415,7 +4420,7 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
         parent = name.split(".", 1)[1] if name.rstrip(".").count(".") > 1 else name
         document["zones"][parent] = {}
         document["pools"][name] = {"backends": addresses.split(",")}
-    return Checker("command line").config(document)._replace(warnings=())
+    return ConfigReader("command line").config(document)._replace(warnings=())
 
 
 def complain(level: str, lines: Iterable[str], before: str = "") -> None:
@@ -4450,7 +4455,7 @@ def check(file: str) -> int:
     """The command `check`: 0 and what is served, or 1 and what is wrong."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which end it
     try:
-        config = Supervisor(lambda: read_config(file), False).load()  # just as a start does it
+        config = Supervisor(lambda: read_config(file), False).read_config()  # as a start does
     except (ConfigError, OSError) as bad:
         complain("error", str(bad).splitlines())
         return 1

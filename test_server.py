@@ -388,8 +388,8 @@ class Desk:
         document = {"workers": 1, **tomllib.loads(config)}
         self.log = lbdns.Log()
         self.dice, self.now = random.Random(seed).random, 0.0
-        self.state = lbdns.State(lbdns.Checker("test.toml").config(document), b"0" * 16, self.log,
-                                 self.dice)
+        config = lbdns.ConfigReader("test.toml").config(document)
+        self.state = lbdns.State(config, b"0" * 16, self.log, self.dice)
 
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
@@ -409,7 +409,7 @@ class Desk:
         rows = [row if isinstance(row, tuple) else (row, {}) for row in rows]
         made = [lbdns.Row(tuple(addresses.split(",")), **fields) for addresses, fields in rows]
         line = lbdns.write_line(pool, stale, self.now, made)
-        lbdns.at_once(self.state.load(f"status\n{{}}\n{line}", self.now))
+        lbdns.at_once(self.state.apply_snapshot(f"status\n{{}}\n{line}", self.now))
 
     def errors(self):
         """The trouble it has logged."""
@@ -1374,7 +1374,7 @@ class Policies(unittest.TestCase):
                 desk.load(*((f"10.0.0.{at}", row) for at in range(1, 31)),
                           *((f"10.0.0.{at}", {"state": "drain"}) for at in range(31, 41)))
                 made = desk.state.names["api.example.com"]
-                with unittest.mock.patch.object(made, "plan", side_effect=made.plan) as plans:
+                with unittest.mock.patch.object(made, "replan", side_effect=made.replan) as plans:
                     got = Counter(rdata for at in range(60 // answers)
                                   for rdata in desk.ask(client=f"10.{at}.0.1").rdatas)
                 with self.subTest((policy, answers)):
@@ -1548,7 +1548,7 @@ class Policies(unittest.TestCase):
             desk.load(*old)
             line = lbdns.write_line("api.example.com", True, desk.now,
                                     [lbdns.Row((each,), connections=5) for each in new])
-            slices, seen = desk.state.load(f"status\n{{}}\n{line}", desk.now), []
+            slices, seen = desk.state.apply_snapshot(f"status\n{{}}\n{line}", desk.now), []
             for _ in slices:
                 seen.append({(each.rdatas[0][:5], each.ede) for each in (
                     desk.ask(opt=True) for _ in range(3))})
@@ -2291,7 +2291,7 @@ class ConfigCheck(unittest.TestCase):
 
     def problems(self, text):
         try:
-            lbdns.Checker("test.toml").config(tomllib.loads(text))
+            lbdns.ConfigReader("test.toml").config(tomllib.loads(text))
         except Exception as bad:  # of whatever class: the lines are what counts
             return str(bad).splitlines()
         return []
@@ -2314,7 +2314,7 @@ class ConfigCheck(unittest.TestCase):
             config = (f"[{ZED}]\nns = ['{ns}.example.com']\n"
                       f"records = {json.dumps(records)}")
             with self.subTest(config):
-                warnings = lbdns.Checker("t").config(tomllib.loads(config)).warnings
+                warnings = lbdns.ConfigReader("t").config(tomllib.loads(config)).warnings
                 self.assertEqual(["has no A or AAAA record" in each for each in warnings],
                                  [True] * warned)
 
@@ -2380,7 +2380,7 @@ class ConfigCheck(unittest.TestCase):
         document = tomllib.loads(f"[{ZED}]\n[{API}]\nsource = {{ sqlite = 'b.db' }}")
         for file, path in (("t.toml", f"{os.getcwd()}/b.db"), ("/a/t.toml", "/a/b.db"),
                            ("a/t.toml", f"{os.getcwd()}/a/b.db")):
-            (config,) = lbdns.Checker(file).config(document).pools.values()
+            (config,) = lbdns.ConfigReader(file).config(document).pools.values()
             self.assertEqual(config.source.name, path)
 
     def test_mapped_addresses_are_ipv4(self):
@@ -2405,7 +2405,7 @@ class ConfigCheck(unittest.TestCase):
 
     def warnings(self, text):
         """What is warned of, without the file's name."""
-        config = lbdns.Checker("test.toml").config(tomllib.loads(text))
+        config = lbdns.ConfigReader("test.toml").config(tomllib.loads(text))
         self.assertTrue(all(each.startswith("test.toml: ") for each in config.warnings))
         return [each[11:] for each in config.warnings]
 
@@ -2572,11 +2572,11 @@ class ConfigCheck(unittest.TestCase):
                  f"{API}.all_down = '192.0.2.9': is never answered"),
                 (f"[{API}]\nbackends = {down}\nall_down = '192.0.2.9'", ""),
                 (f"[{API}]\nsource = {{ sqlite = 'x' }}\nall_down = '192.0.2.9'", "")):
-            warnings = lbdns.Checker("t").config(tomllib.loads(
+            warnings = lbdns.ConfigReader("t").config(tomllib.loads(
                 f"[{ZED}]\nns = ['ns1.example.net.']\n{text}")).warnings
             self.assertEqual([line[3:3 + len(says)] for line in warnings], [says] if says else [])
         for zone in ("ns = ['192.0.2.1']", "ns = ['n.test.']\nrecords = 'sub NS 192.0.2.1.'"):
-            [line] = lbdns.Checker("t").config(tomllib.loads(f"[{ZED}]\n{zone}")).warnings
+            [line] = lbdns.ConfigReader("t").config(tomllib.loads(f"[{ZED}]\n{zone}")).warnings
             self.assertIn("name server 192.0.2.1. looks like an address", line)
 
     def test_weights_too_small_to_divide_by_are_refused(self):
@@ -2669,7 +2669,7 @@ class Commands(unittest.TestCase):
                   "octets.zone")
         config = self.file(f"[{ZED}]\nns = ['ns.test']\nfile = 'octets.zone'")
         document = tomllib.loads(config.read_text())
-        zone = lbdns.Checker(str(config)).config(document).zones[b"\7example\3com\0"]
+        zone = lbdns.ConfigReader(str(config)).config(document).zones[b"\7example\3com\0"]
         rrset = zone.nodes[b"\1x\7example\3com\0"][16]
         self.assertEqual(rrset.rdatas, (b"\4\xff\xc3\xbc\r\1\xa0", b"\1\xfc"))
         self.assertIn(": good; 1 zones", self.run_it("check", config, code=0)[1])
@@ -2738,7 +2738,7 @@ class Commands(unittest.TestCase):
         _, example, _ = self.run_it("example", code=0)
         self.assertIn("good;", self.run_it("check", self.file(example), code=0)[1])
         for word in (*lbdns.TOP, *lbdns.ZONE, *lbdns.POOL, *lbdns.BACKEND, *lbdns.SOURCE,
-                     *lbdns.CHECK):
+                     *lbdns.PROBE):
             self.assertTrue(word in example or word == "query", f"{word} is not in the example")
         plain = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", example)
         plain = re.sub(r"(?m)^file = .*", "", plain)
@@ -2835,7 +2835,7 @@ class Commands(unittest.TestCase):
     def test_the_bundle_prints_itself_and_serves(self):
         _, text, _ = self.run_it("bundle", code=0)
         self.assertEqual(text.count("def decode_query("), 1)
-        self.assertEqual(text.count("def read_config("), 1)
+        self.assertEqual(text.count("\ndef read_config("), 1)
         copy = self.file(text, "lbdns.py")
         _, again, _ = self.run_it("bundle", script=copy, code=0)
         self.assertEqual(again, text)
@@ -3789,7 +3789,7 @@ class Tables(unittest.TestCase):
     def feed(self, query=None, path=None, name=API):
         text = f"{ZONE}[pools.{json.dumps(name)}]\nsource = {{ sqlite = '{path or self.path}'"
         text += f", query = {json.dumps(query)} }}" if query else " }"
-        (config,) = lbdns.Checker("t").config(tomllib.loads(text)).pools.values()
+        (config,) = lbdns.ConfigReader("t").config(tomllib.loads(text)).pools.values()
         return lbdns.Feed(config, config.source, lbdns.Log())
 
     def poll(self, *query):
@@ -4191,7 +4191,7 @@ class Printed(unittest.TestCase):
         """The feed of a pool whose command prints the file `out`."""
         text = f'{ZONE}\n[pools."api.example.com"]\n{pool}\nsource = {{ command = ["cat", ' \
                f'"{self.out}"]' + "".join(f", {key} = {each}" for key, each in source.items())
-        (config,) = lbdns.Checker("t").config(tomllib.loads(text + " }")).pools.values()
+        (config,) = lbdns.ConfigReader("t").config(tomllib.loads(text + " }")).pools.values()
         return lbdns.Feed(config, config.source, self.log)
 
     def poll(self, feed, *lines, now=None):
@@ -4305,7 +4305,7 @@ class Printed(unittest.TestCase):
     def test_a_command_gets_the_name_of_its_pool(self):
         text = (ZONE + '[pools."API.example.com."]\npolicy = "random"\n'
                 'source = { command = ["./x", "k={pool}", "{pool}"] }')
-        (config,) = lbdns.Checker("t").config(tomllib.loads(text)).pools.values()
+        (config,) = lbdns.ConfigReader("t").config(tomllib.loads(text)).pools.values()
         self.assertEqual(config.source.command, ("./x", "k=api.example.com", "api.example.com"))
 
     def test_row_21_case_55_a_bad_line_is_told_and_its_last_row_stays(self):
@@ -4764,7 +4764,7 @@ def black_hole(host="127.0.0.1"):
 
 def probe(check, name="api.example.com"):
     """A check as the config has it, ready to be made."""
-    checker = lbdns.Checker("")
+    checker = lbdns.ConfigReader("")
     found = checker.probe("check", check, name)
     assert not checker.problems, checker.problems
     return found
@@ -5983,7 +5983,7 @@ os.chmod("lbdns.toml", 0o640)
 
     def test_a_user_that_is_not_listed_can_be_known(self):
         with unittest.mock.patch("pwd.getpwall", list):
-            config = lbdns.Checker("x").config({"user": "root", "zones": {"example.com": {}}})
+            config = lbdns.ConfigReader("x").config({"user": "root", "zones": {"example.com": {}}})
         self.assertEqual(config.user, "root")
 
 
@@ -6837,7 +6837,7 @@ lbdns.find = find
 
     def test_nsid_is_short(self):
         with self.assertRaisesRegex(lbdns.ConfigError, "nsid = .*: must be text of 1 to 64 octets"):
-            lbdns.Checker("t").config(tomllib.loads(f"nsid = '{'n' * 65}'\n{ZONE}"))
+            lbdns.ConfigReader("t").config(tomllib.loads(f"nsid = '{'n' * 65}'\n{ZONE}"))
 
     def test_a_tcp_client_cannot_outlive_the_limit_with_half_a_query(self):
         client = lbdns.Connection(None, "192.0.2.1", 0.0)
@@ -6932,7 +6932,7 @@ sqlite3.connect = lambda *words, **more: time.sleep(600)  # as on a file server 
     def test_many_zones_and_pools_load_in_time(self):
         text = "".join(f'[zones."z{n}.example"]\n' for n in range(800))
         text += "".join(f'[pools."p.z{n}.example"]\nbackends = ["10.0.0.1"]\n' for n in range(800))
-        config = lbdns.Checker("test.toml").config(tomllib.loads(text))
+        config = lbdns.ConfigReader("test.toml").config(tomllib.loads(text))
         self.assertEqual((len(config.zones), len(config.pools)), (800, 800))
 
 
@@ -7664,7 +7664,7 @@ class Files(unittest.TestCase):
         for config in (*configs, lbdns.example()):
             with self.subTest(config):
                 self.assertEqual(
-                    lbdns.Checker("x.toml").config(tomllib.loads(config)).warnings, ())
+                    lbdns.ConfigReader("x.toml").config(tomllib.loads(config)).warnings, ())
 
     def section(self, title):
         """The commands to copy from a section of the README, block by block."""

@@ -86,7 +86,7 @@ class Ours:
                 "backends": [{key: value for key, value in each.items() if value is not None}
                              for each in backends],
                 "source": {"sqlite": "backends.db", "every": info["every"]}}   # never opened
-        [self.config] = lbdns.Checker("bench").config(
+        [self.config] = lbdns.ConfigReader("bench").config(
             {"zones": {"example.com": {}}, "pools": {"api.example.com": pool}}).pools.values()
         self.types, self.dice = (lbdns.wire.A, lbdns.wire.AAAA), info["random"].random
         shuffle = random.Random(info["random"].random()).random   # of its plans
@@ -98,7 +98,7 @@ class Ours:
         import lbdns
         rows = [row._replace(connections=each["connections"], state="up" if each["up"] else "down")
                 for row, each in zip(self.config.backends, rows, strict=True)]
-        lbdns.at_once(self.pool.load(rows, False, now))
+        lbdns.at_once(self.pool.apply_rows(rows, False, now))
 
     def pick(self, now, family=0):
         """The place of the backend that a query for A is answered with, or one for AAAA."""
