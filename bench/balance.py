@@ -11,11 +11,11 @@ equal weight, 20 connections/s, 4 servers, `every` = 5 s, no caches.
 
 What counts is max/mean: connections of the fullest backend, by weight, beside the mean. 1 is even.
 
-Beside the policies of lbdns.py, driven as a worker drives them and not told how many servers there
-are: "naive" answers the fewest connections of the last read; "ideal" the fewest at this moment,
-which no server can know (what caches will still bring it does not know either). Left out:
-`failover`, which means to be uneven, and `hash`, which at best, with many client networks, is as
-even as random.
+Beside the policies of lbdns.py, driven as a worker drives them, without the hint of how many
+servers there are: "naive" answers the fewest connections of the last read; "ideal" the fewest at
+this moment, which no server can know (what caches will still bring it does not know either). Left
+out: `failover`, which means to be uneven, and `hash`, which at best, with many client networks, is
+as even as random.
 """
 import argparse
 import collections

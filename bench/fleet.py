@@ -3,8 +3,8 @@
 Eight TCP backends (processes of their own) hold connections and write how many into one SQLite
 table every second, each with its own phase. Four lbdns of two workers read that table every second
 and check each backend with tcp every 0.5 s. Clients come as a Poisson process, ask one of the four
-at random for a name that no cache knows, connect to what they are told, and stay for an exponential
-time; who is refused or cut off asks and connects again at once. When all is in equilibrium one
+at random for a name that no cache knows, connect to the answer, and stay for an exponential time; a
+client that is refused or cut off asks and connects again at once. When all is in equilibrium one
 backend is killed (SIGKILL; it stays dead), later a ninth is added to the table, later one is
 drained.
 

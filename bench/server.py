@@ -30,7 +30,7 @@ def packet(ident, name, edns=False):
 
 
 def free_port():
-    """A port of loopback that is free for UDP and TCP; for servers that cannot be told 0."""
+    """A port of loopback that is free for UDP and TCP; for servers that do not take 0."""
     while True:
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             tcp.bind(("127.0.0.1", 0))

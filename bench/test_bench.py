@@ -31,7 +31,7 @@ class BenchTest(unittest.TestCase):
 
     def bench(self, program, *words, code=0, end_at=None):
         """What a program of bench/ printed; it leaves neither files nor processes behind. It is
-        told to end when it has printed `end_at`."""
+        ended when it has printed `end_at`."""
         tiny = () if program in ("balance.py", "fleet.py") else (
             "--rounds", "1", "--seconds", "0.2")
         with folder_of() as folder, subprocess.Popen(
@@ -115,6 +115,22 @@ class BenchTest(unittest.TestCase):
                                   stderr=subprocess.STDOUT)
         self.assertEqual((done.returncode, done.stdout),
                          (2, "scale.py: dnsperf is not installed: apt-get install dnsperf.\n"))
+
+    @needs("dnsperf")
+    def test_the_commands_of_the_reports_are_understood(self):
+        blocks = test_server.Files.BLOCK.findall((BENCH / "README.md").read_text())
+        typed = re.findall(r"(?m)^\$ python3 bench/(\w+\.py)([^#\n]*)",
+                           "".join(text for kind, text in blocks if kind == "console"))
+        self.assertEqual({program for program, _ in typed},
+                         {"balance.py", "compare.py", "fleet.py", "scale.py"})
+        for program, words in typed:
+            with self.subTest(program=program, words=words):
+                text = self.bench(program, "--lbdns", "/nowhere", *words.split(), code=2)
+                self.assertTrue(text.startswith(f"{program}: there is no /nowhere"), text)
+                names = re.findall(r"--(?:only|work) (\S+)", words)
+                known = set(re.findall(r"[\w-]+", (BENCH / program).read_text()
+                                       + self.bench(program, "--help")))
+                self.assertLessEqual({name for each in names for name in each.split(",")}, known)
 
     # -- balance.py: a simulation, so its numbers are for tests --
 
@@ -214,8 +230,8 @@ class BenchTest(unittest.TestCase):
         self.assertNotRegex(text, r"(?m)^note: ")
         labels = re.findall(r"(?m)^\| (.+?) (?:\| (?:[\d.,]+|-|never) ){2}\|$", text)
         self.assertEqual(len(labels), 14, text)
-        readme = test_server.Files.README.read_text()
-        self.assertEqual([], [label for label in labels if f"| {label} |" not in readme])
+        report = (BENCH / "README.md").read_text()
+        self.assertEqual([], [label for label in labels if f"| {label} |" not in report])
         self.assertEqual(svg.count(b"<path "), 18)     # 9 backends of 2 pools
         self.assertIn("one drained", xml.etree.ElementTree.fromstring(svg).itertext())
 
