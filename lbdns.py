@@ -1812,13 +1812,13 @@ MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 # File of a table -> the file, open to read its header. It stays open, since closing any descriptor
 # of a file ends all locks that this process has on it (POSIX), also those of another thread's poll.
 HEADERS: dict[str, io.FileIO] = {}
-Record = dict[str, Any]  # column -> value, as a source has them
+Entry = dict[str, Any]  # column -> value, of what a source says about one backend
 
 
 class Found(NamedTuple):
     """What a poll has found."""
-    records: list[Record]
-    wrong: Sequence[str] = ()   # why lines that a command has printed are no records
+    entries: list[Entry]
+    wrong: Sequence[str] = ()   # why lines that a command has printed are no entries
     pools: Sequence[str] = ()   # that have rows, if one which was asked for has none
 
 
@@ -1852,42 +1852,42 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
 
 
 def read_table(database: Any, pools: Sequence[str]) -> Found:
-    """Return the records of some pools, the oldest first, of a table like SCHEMA's. Raises
+    """Return the entries of some pools, the oldest first, of a table like SCHEMA's. Raises
     sqlite3.Error, Problem."""
-    records: list[Record] = []
+    entries: list[Entry] = []
     for start in range(0, len(pools), POOLS_AT_ONCE):
         group = pools[start:start + POOLS_AT_ONCE]
         names = [*group, *(pool + "." for pool in group)]
-        query, limit = TABLE_QUERY.format(",".join("?" * len(names))), ROWS_MAX * len(group)
+        query, limit = TABLE_QUERY.format(",".join(["?"] * len(names))), ROWS_MAX * len(group)
         try:
-            records += fetch(database.execute(query + " ORDER BY rowid", names), limit)
+            entries += fetch(database.execute(query + " ORDER BY rowid", names), limit)
         except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
             if "rowid" not in str(bad):
                 raise
-            records += fetch(database.execute(query, names), limit)
-    if {plain_pool(each["pool"]) for each in records}.issuperset(pools):
-        return Found(records)
-    return Found(records, pools=[str(name) for name, in database.execute(POOLS_QUERY)])
+            entries += fetch(database.execute(query, names), limit)
+    if {plain_pool(each["pool"]) for each in entries}.issuperset(pools):
+        return Found(entries)
+    return Found(entries, pools=[str(name) for name, in database.execute(POOLS_QUERY)])
 
 
-def fetch(cursor: Any, limit: int) -> list[Record]:
+def fetch(cursor: Any, limit: int) -> list[Entry]:
     """Return what a query finds, and one row more than `limit` to show that there are too many;
     raises sqlite3.Error, Problem."""
     columns = [each[0].lower() for each in cursor.description or ()]  # SQL's have no case
     if "address" not in columns:
         raise Problem(f"no column 'address' among {', '.join(columns) or 'none'}: write the query "
                       "as SELECT ip AS address, ...")
-    records, size = list[Record](), 0
+    entries, size = list[Entry](), 0
     for row in itertools.islice(cursor, limit + 1):
         size += len(str(row))
         if size > TABLE_MAX:
             raise Problem(f"its rows have more than {TABLE_MAX} octets")
-        records.append(dict(zip(columns, row, strict=True)))
-    return records
+        entries.append(dict(zip(columns, row, strict=True)))
+    return entries
 
 
 def plain_pool(name: Any) -> str:
-    """Return the name of a pool as configs have it, from a record's spelling."""
+    """Return the name of a pool as configs have it, from an entry's spelling."""
     return str(name).lower().removesuffix(".")
 
 
@@ -1983,29 +1983,29 @@ def read_printed(octets: bytes) -> Found:
     """Read what a command has printed: one backend a line, blank lines and comments (#) left out,
     or all of them as one JSON array; raises Problem."""
     octets = octets.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
-    lines, records, wrong = octets.split(b"\n"), list[Record](), list[str]()
+    lines, entries, wrong = octets.split(b"\n"), list[Entry](), list[str]()
     if octets.lstrip()[:1] == b"[":
         try:
             lines = [json.dumps(each).encode() for each in json.loads(octets)[:ROWS_MAX + 1]]
         except (ValueError, RecursionError) as bad:
             raise Problem(f"no JSON array: {bad}") from None
     for number, line in enumerate(map(bytes.strip, lines), 1):
-        if len(records) + len(wrong) > ROWS_MAX:
+        if len(entries) + len(wrong) > ROWS_MAX:
             break  # of hundreds of thousands of lines no more is needed to refuse them
         try:
             if line and line[:1] != b"#":
-                records.append(parse_line(line.decode()))
+                entries.append(parse_line(line.decode()))
         except (ValueError, RecursionError) as bad:  # Problem, too; not UTF-8, no JSON
             wrong.append(f"line {number}: {bad}: {line[:40]!r}")
-    return Found(records, wrong)
+    return Found(entries, wrong)
 
 
-def parse_line(line: str) -> Record:
-    """Return a line of a command as a record: a JSON object, or COLUMNS separated by | or tab, else
+def parse_line(line: str) -> Entry:
+    """Return a line of a command as an entry: a JSON object, or COLUMNS separated by | or tab, else
     comma or white space (an address may hold a comma there); raises Problem, ValueError."""
     if line[0] == "{":
-        record: Record = json.loads(line)
-        return record
+        entry: Entry = json.loads(line)
+        return entry
     mark = r"\s+"
     if re.search(r"[|\t]", line):
         mark = r"[|\t]"
@@ -2017,12 +2017,12 @@ def parse_line(line: str) -> Record:
     return dict(zip(COLUMNS, fields, strict=False))
 
 
-def tidy(record: Record) -> Record:
-    """Return a record as it is meant: names of columns and states have no case, numbers may be
+def tidy(entry: Entry) -> Entry:
+    """Return an entry as it is meant: names of columns and states have no case, numbers may be
     text, and what stands for NULL is left out, except for a pool. What cannot be read stays, for
     its rule to refuse it."""
     found = {}
-    for name, value in record.items():
+    for name, value in entry.items():
         column = name.lower()
         value = tidy_value(column, value)
         if value is not None or column == "pool":
@@ -2056,7 +2056,7 @@ class Dated(NamedTuple):
 
 
 def merge_rows(one: Dated, other: Dated) -> Dated:
-    """Return what two records say about one backend; the older report is the age of the sum."""
+    """Return what two entries say about one backend; the older report is the age of the sum."""
     (row, at), (more, since) = one, other
     counts = [each.connections for each in (row, more) if each.connections is not None]
     limits = filter(None, (row.max_connections, more.max_connections))
@@ -2093,8 +2093,8 @@ class Feed:
     version    a number that is another one when the rows or the trouble may have changed
     good       when the last good poll began, or this process; what the config says does not age
     trouble    why the last poll has failed for this pool alone, "" = it has not
-    skipped    why records of the last poll were ignored
-    doubled    which backends had several records
+    skipped    why entries of the last poll were ignored
+    doubled    which backends had several entries
     """
     def __init__(self, pool: PoolConfig, origin: str, log: "Log") -> None:
         self.pool, self.log = pool, log
@@ -2118,27 +2118,27 @@ class Feed:
                 self.rows[row.addresses] = Dated(row._replace(state=state), before.at)
 
     def apply(self, found: Found, now: float) -> None:
-        """Take over what a poll that began at `now` has found for this pool. A bad record is passed
+        """Take over what a poll that began at `now` has found for this pool. A bad entry is passed
         over, and its last good row stays."""
         self.version += 1
         try:
-            self.apply_records(found, now)
+            self.apply_entries(found, now)
             self.trouble, self.good = "", now
         except Problem as bad:
             self.trouble = str(bad)
 
-    def apply_records(self, found: Found, now: float) -> None:
+    def apply_entries(self, found: Found, now: float) -> None:
         """Do that; raises Problem where nothing can be taken over."""
-        if len(found.records) + len(found.wrong) > ROWS_MAX:
+        if len(found.entries) + len(found.wrong) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
         rows, wrong, doubled = Rows(), list(found.wrong), ""
         blamed: set[tuple[str, ...] | None] = {None} if wrong else set()
-        for record in found.records:
+        for entry in found.entries:
             try:
-                dated = self.row_of(record)
+                dated = self.row_of(entry)
             except Problem as bad:
-                wrong.append(f"{record.get('address')!s:.40}: {bad!s:.400}")
-                blamed.add(self.backend_of(record.get("address")))
+                wrong.append(f"{entry.get('address')!s:.40}: {bad!s:.400}")
+                blamed.add(self.backend_of(entry.get("address")))
                 continue
             addresses = dated.row.addresses
             if addresses in rows:
@@ -2151,7 +2151,7 @@ class Feed:
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not rows:
             raise Problem("no rows that can be used" if wrong else self.no_rows(found.pools))
-        # Where a bad record does not say which backend it is about, all rows that are young enough
+        # Where a bad entry does not say which backend it is about, all rows that are young enough
         # stay: a backend that was removed must not stay for ever. No address stays beside a row
         # that has it now.
         oldest = now - self.pool.stale if None in blamed else math.inf
@@ -2167,7 +2167,7 @@ class Feed:
             f"; the table has rows for {', '.join(near):.200}" if near else "")
 
     def backend_of(self, address: Any) -> tuple[str, ...] | None:
-        """Return the addresses of the backend that a bad record is about; None = it does not
+        """Return the addresses of the backend that a bad entry is about; None = it does not
         say."""
         with contextlib.suppress(Problem):
             addresses = backend_address(address)
@@ -2177,11 +2177,11 @@ class Feed:
                 return addresses
         return None
 
-    def row_of(self, record: Record) -> Dated:
-        """Return the row that a record makes, by the rules of inline backends; raises Problem."""
-        if record.get("pool", "") is None:
+    def row_of(self, entry: Entry) -> Dated:
+        """Return the row that an entry makes, by the rules of inline backends; raises Problem."""
+        if entry.get("pool", "") is None:
             raise Problem("its pool is NULL or empty")
-        reader, given = ConfigReader(""), {"address": "", **record}
+        reader, given = ConfigReader(""), {"address": "", **entry}
         given.pop("pool", None)
         given = reader.table("", given, RECORD)
         if reader.problems:
@@ -2302,24 +2302,24 @@ class Poll:
         self.last = found
         for at, (feed, own) in enumerate(self.deal(found)):
             feed.apply(own, now)
-            if feed.skipped or feed.is_dated():  # the same records may soon mean other rows
+            if feed.skipped or feed.is_dated():  # the same entries may soon mean other rows
                 self.last = None
             if at % SLICE == SLICE - 1:  # other tasks have their turn
                 await asyncio.sleep(0)
 
     def deal(self, found: Found) -> Iterator[tuple[Feed, Found]]:
-        """Yield what was found for each pool. A record that names no pool is for all of them."""
-        dealt: dict[str, list[Record]] = {name: [] for name in self.feeds}
+        """Yield what was found for each pool. An entry that names no pool is for all of them."""
+        dealt: dict[str, list[Entry]] = {name: [] for name in self.feeds}
         others = list(found.pools)
-        for record in map(tidy, found.records):
-            name = plain_pool(record["pool"]) if record.get("pool") is not None else None
+        for entry in map(tidy, found.entries):
+            name = plain_pool(entry["pool"]) if entry.get("pool") is not None else None
             if name is None:
-                for records in dealt.values():
-                    records.append(record)
+                for entries in dealt.values():
+                    entries.append(entry)
             elif name in dealt:
-                dealt[name].append(record)
+                dealt[name].append(entry)
             else:
-                others.append(str(record["pool"]))
+                others.append(str(entry["pool"]))
         for name, feed in self.feeds.items():
             yield feed, Found(dealt[name], found.wrong, others)
 
@@ -3132,7 +3132,7 @@ def import_for_monitor() -> None:
 
 
 def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
-    """Be the monitor of a config until told to end."""
+    """Be the monitor of a config until the supervisor ends it."""
     with contextlib.suppress(OSError):  # a sandbox forbids it
         os.nice(5)  # where processors are short, answers come first
     import_for_monitor()

@@ -3675,10 +3675,10 @@ class Sources(unittest.TestCase):
         path = self.server.folder / "empty.db"
         path.touch()
         source = lbdns.Source(str(path), None, (), 1.0, 2.0)
-        self.assertEqual(lbdns.read_sqlite(source, ["api.example.com"], True).records, [])
+        self.assertEqual(lbdns.read_sqlite(source, ["api.example.com"], True).entries, [])
         Database(path).fill("10.0.0.1")
-        [record] = lbdns.read_sqlite(source, ["api.example.com"], False).records
-        self.assertEqual(record["address"], "10.0.0.1")
+        [entry] = lbdns.read_sqlite(source, ["api.example.com"], False).entries
+        self.assertEqual(entry["address"], "10.0.0.1")
 
     def test_row_21_changes_show_within_the_interval_and_a_second(self):
         self.table.fill("10.0.0.7")
