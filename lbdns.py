@@ -97,15 +97,14 @@ try:
     import struct
     import subprocess
     import tempfile
-    import threading
     import time
     import tomllib
     import traceback
     import types
     import urllib.parse
     from collections.abc import (
-        Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence)
-    from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
+        AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence)
+    from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
 except ImportError as missing:
     print(f"lbdns needs Python's whole standard library, and here is {missing}: "
           "apt install python3, or the package of your system that has it", file=sys.stderr)
@@ -274,13 +273,13 @@ class State:
         self.names = {pool.config.name: pool for pool in self.pools.values()}
         self.lines: set[str] = set()    # of the snapshot last read
 
-    def apply_snapshot(self, snapshot: str, now: float) -> Iterator[None]:
-        """Take over the pools that changed in a snapshot (of `monitor`), in slices of a millisecond
+    def apply_snapshot(self, snapshot: "Snapshot", now: float) -> Iterator[None]:
+        """Take over the pools that changed in a snapshot , in slices of a millisecond
         or so, between which queries can be answered: a pool's new plan holds as a whole when its
         last slice is done."""
-        lines = set(snapshot.split("\n")[2:])
+        lines = set(snapshot.pools)
         for line in lines - self.lines:
-            name, stale, _, rows = read_line(line)
+            name, stale, _, rows = unpack_pool(line)
             yield from self.names[name].apply_rows(rows, stale, now)
         self.lines = lines
 
@@ -1785,12 +1784,16 @@ class Worker:
 
 
 # ==== III  The monitor: files, other programs, the network; never a query =========================
+# One asyncio program: each poll, each probe that is due, and what publishes are tasks of one loop.
+# SQLite, which blocks, has a few threads; nothing else has.
 
 
 # ---- 10. Sources: what backends there are, and their load ----------------------------------------
-VALUE_MAX = 1 << 16       # octets of a value of a table,
-TABLE_MAX = 16 << 20      # and of all that a poll finds in it
-ROWS_MAX = 10_000         # rows a source may have
+POLL_THREADS = 64         # tables that are read at the same time
+VALUE_MAX = 1 << 16       # octets that a value of a table may have
+TABLE_MAX = 16 << 20      # octets that all which a poll finds in a table may have
+ROWS_MAX = 10_000         # rows that a source may have, of a table for each pool
+POOLS_AT_ONCE = 250       # pools in one query, with two parameters each: old SQLite has 999
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL COLLATE NOCASE,
   address TEXT NOT NULL,                       -- several addresses of one server: comma-separated
@@ -1800,83 +1803,96 @@ SCHEMA = """CREATE TABLE backends (
   updated_at REAL,                             -- unix time of the report; NULL = as of the poll
   PRIMARY KEY (pool, address))"""
 # The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned.
-TABLE_QUERY = """SELECT address, connections, weight, max_connections, state, updated_at
-  FROM backends WHERE pool COLLATE NOCASE IN (?1, ?1 || '.')"""
-OTHERS_QUERY = "SELECT DISTINCT pool, NULL AS address FROM backends WHERE pool > ''"
+TABLE_QUERY = """SELECT pool, address, connections, weight, max_connections, state, updated_at
+  FROM backends WHERE pool COLLATE NOCASE IN ({})"""
+POOLS_QUERY = "SELECT DISTINCT pool FROM backends WHERE pool > '' LIMIT 100"
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
-NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # that is written as text
-# File of a table -> the file, open to read its header. It stays open: closing any descriptor of a
-# file ends all locks that this process has on it (POSIX), also those of another thread's poll.
+NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # as text may have it
+MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
+# File of a table -> the file, open to read its header. It stays open, since closing any descriptor
+# of a file ends all locks that this process has on it (POSIX), also those of another thread's poll.
 HEADERS: dict[str, io.FileIO] = {}
-# One poll: records as column name -> value; and why lines of it are none.
-Records = tuple[list[dict[str, Any]], list[str]]
+Entry = dict[str, Any]  # column -> value, of what a source says about one backend
 
 
-def read_sqlite(source: Source, pool: str, makes: bool) -> Records:
-    """Poll a file, and make its table first where that is wanted; raises Problem."""
-    path = os.path.realpath(source.name)  # beside that is what SQLite makes
+class Found(NamedTuple):
+    """What a poll has found."""
+    entries: list[Entry]
+    wrong: Sequence[str] = ()   # why lines that a command has printed are no entries
+    pools: Sequence[str] = ()   # that have rows, if one which was asked for has none
+
+
+def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
+    """Read what a file has for some pools, and make its table first where that is wanted; raises
+    Problem."""
+    path = os.path.realpath(source.name)  # the files that SQLite makes stand beside that
     try:
         for each in path, path + "-journal":  # to open a pipe could take for ever
             if os.path.exists(each) and not os.path.isfile(each):
                 raise Problem(f"{each} is a folder, pipe or device: name a file")
-        if makes:
+        if makes and source.query is None:
             make_table(path)
         if locks_out(path) and is_in_wal_mode(source.name):
             raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
                           "without locking out its writers: run PRAGMA journal_mode = DELETE on it "
                           f"as user {user_name(os.stat(path).st_uid)}")
-        database = sqlite3.connect(file_uri(path) + "?mode=ro", uri=True,
-                                   timeout=source.timeout / 4)
-        with contextlib.closing(database):
+        with contextlib.closing(sqlite3.connect(file_uri(path) + "?mode=ro", uri=True,
+                                                timeout=source.timeout / 4)) as database:
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
             database.text_factory = lambda octets: octets.decode("utf-8", "replace")
             limit = time.monotonic() + source.timeout
             database.set_progress_handler(lambda: time.monotonic() > limit, 10_000)
             if source.query is None:
-                columns, records = read_table(database, pool)
-            else:
-                columns, records = fetch(database.execute(source.query, {"pool": pool}))
+                return read_table(database, pools)
+            return Found(fetch(database.execute(source.query, {"pool": pools[0]}), ROWS_MAX))
+    except Problem:
+        raise
     except (OSError, sqlite3.Error, sqlite3.Warning, ValueError) as bad:
         raise Problem(explain(bad, path)) from None
+
+
+def read_table(database: Any, pools: Sequence[str]) -> Found:
+    """Return the entries of some pools, the oldest first, of a table like SCHEMA's. Raises
+    sqlite3.Error, Problem."""
+    entries: list[Entry] = []
+    for start in range(0, len(pools), POOLS_AT_ONCE):
+        group = pools[start:start + POOLS_AT_ONCE]
+        names = [*group, *(pool + "." for pool in group)]
+        query, limit = TABLE_QUERY.format(",".join(["?"] * len(names))), ROWS_MAX * len(group)
+        try:
+            entries += fetch(database.execute(query + " ORDER BY rowid", names), limit)
+        except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
+            if "rowid" not in str(bad):
+                raise
+            entries += fetch(database.execute(query, names), limit)
+    if {plain_pool(each["pool"]) for each in entries}.issuperset(pools):
+        return Found(entries)
+    return Found(entries, pools=[str(name) for name, in database.execute(POOLS_QUERY)])
+
+
+def fetch(cursor: Any, limit: int) -> list[Entry]:
+    """Return what a query finds, and one row more than `limit` to show that there are too many;
+    raises sqlite3.Error, Problem."""
+    columns = [each[0].lower() for each in cursor.description or ()]  # SQL's have no case
     if "address" not in columns:
         raise Problem(f"no column 'address' among {', '.join(columns) or 'none'}: write the query "
                       "as SELECT ip AS address, ...")
-    return [dict(zip(columns, record, strict=True)) for record in records], []
-
-
-def fetch(cursor: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Take all that a query finds: names of columns, which have no case in SQL, and rows."""
-    rows, size = list[tuple[Any, ...]](), 0
-    for row in itertools.islice(cursor, ROWS_MAX + 1):
+    entries, size = list[Entry](), 0
+    for row in itertools.islice(cursor, limit + 1):
         size += len(str(row))
         if size > TABLE_MAX:
             raise Problem(f"its rows have more than {TABLE_MAX} octets")
-        rows.append(row)
-    return [each[0].lower() for each in cursor.description or ()], rows
+        entries.append(dict(zip(columns, row, strict=True)))
+    return entries
 
 
-def read_table(database: Any, pool: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Read a pool's rows, oldest first, from a table like SCHEMA's. Where there are none, the names
-    of the pools that have some stand for them. Raises sqlite3.Error."""
-    try:
-        columns, records = fetch(database.execute(TABLE_QUERY + " ORDER BY rowid", [pool]))
-    except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
-        if "rowid" not in str(bad):
-            raise
-        columns, records = fetch(database.execute(TABLE_QUERY, [pool]))
-    return (columns, records) if records else fetch(database.execute(OTHERS_QUERY))
-
-
-def no_rows(pool: str, others: Sequence[str]) -> str:
-    """Say that a pool has no rows, and which others have."""
-    near = difflib.get_close_matches(
-        pool, [each[:wire.NAME_MAX] for each in list(dict.fromkeys(others))[:100]], 3, 0)
-    return f"no rows for {pool}" + (f"; the table has rows for {', '.join(near):.200}"
-                                    if near else "")
+def plain_pool(name: Any) -> str:
+    """Return the name of a pool as configs have it, from an entry's spelling."""
+    return str(name).lower().removesuffix(".")
 
 
 def file_uri(path: str) -> str:
-    """A file as SQLite's options need it."""
+    """Return the URI of a file, as SQLite's options need it."""
     return f"file:{urllib.parse.quote(os.fsencode(path))}"
 
 
@@ -1895,19 +1911,20 @@ def make_table(path: str) -> None:
 
 
 def locks_out(path: str) -> bool:
-    """Whether files that SQLite makes here beside a table could not be written by its writers:
-    they get its mode, but our user and group. Raises OSError."""
+    """Return whether files that SQLite makes here beside a table could not be written by its
+    writers: they get its mode, but our user and group. Raises OSError."""
     folder, status, user = os.stat(os.path.dirname(path)), os.stat(path), os.geteuid()
     if user == 0 or status.st_mode & stat.S_IWOTH:  # SQLite gives what root makes to the owner
         return False
-    if status.st_uid not in (0, user):  # who need not be in the group
+    if status.st_uid not in (0, user):  # that user need not be in the group
         return True
     group = folder.st_gid if folder.st_mode & stat.S_ISGID else os.getegid()
     return bool(status.st_mode & stat.S_IWGRP) and group != status.st_gid
 
 
 def is_in_wal_mode(path: str) -> bool:
-    """Whether SQLite would make a -wal and a -shm beside a table that it reads. Raises OSError."""
+    """Return whether SQLite would make a -wal and a -shm beside a table that it reads. Raises
+    OSError."""
     if path not in HEADERS or not os.path.samestat(os.fstat(HEADERS[path].fileno()),
                                                    os.stat(path)):
         HEADERS[path] = io.FileIO(path)  # the last reference to the one before closes that
@@ -1915,7 +1932,7 @@ def is_in_wal_mode(path: str) -> bool:
 
 
 def user_name(number: int) -> str:
-    """A user for people."""
+    """Return the name of a user, or the number where there is none."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
@@ -1962,190 +1979,196 @@ def explain_file(path: str) -> str:
     return ""
 
 
-def read_command(source: Source) -> Records:
-    """Poll a command: one backend a line, blank lines and comments (#) left out, or all of them
-    as one JSON array; raises Problem."""
-    code, octets, errors = run_command(source.command, source.timeout)
-    if code:
-        raise Problem(show_end(code, errors))
+def read_printed(octets: bytes) -> Found:
+    """Read what a command has printed: one backend a line, blank lines and comments (#) left out,
+    or all of them as one JSON array; raises Problem."""
     octets = octets.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
-    lines, records, wrong = octets.split(b"\n"), list[dict[str, Any]](), list[str]()
+    lines, entries, wrong = octets.split(b"\n"), list[Entry](), list[str]()
     if octets.lstrip()[:1] == b"[":
         try:
             lines = [json.dumps(each).encode() for each in json.loads(octets)[:ROWS_MAX + 1]]
         except (ValueError, RecursionError) as bad:
             raise Problem(f"no JSON array: {bad}") from None
     for number, line in enumerate(map(bytes.strip, lines), 1):
-        if len(records) + len(wrong) > ROWS_MAX:
-            break
+        if len(entries) + len(wrong) > ROWS_MAX:
+            break  # of hundreds of thousands of lines no more is needed to refuse them
         try:
             if line and line[:1] != b"#":
-                records.append(parse_row(line.decode()))
-        except (ValueError, RecursionError, Problem) as bad:  # not UTF-8, no JSON
+                entries.append(parse_line(line.decode()))
+        except (ValueError, RecursionError) as bad:  # Problem, too; not UTF-8, no JSON
             wrong.append(f"line {number}: {bad}: {line[:40]!r}")
-    return records, wrong
+    return Found(entries, wrong)
 
 
-def parse_row(line: str) -> dict[str, Any]:
-    """A line of a command as a record: a JSON object, or COLUMNS separated by | or tab, else comma
-    or white space (an address may hold a comma there); raises Problem, ValueError."""
+def parse_line(line: str) -> Entry:
+    """Return a line of a command as an entry: a JSON object, or COLUMNS separated by | or tab, else
+    comma or white space (an address may hold a comma there); raises Problem, ValueError."""
     if line[0] == "{":
-        record: dict[str, Any] = json.loads(line)
-    else:
-        mark = r"\s+"
-        if re.search(r"[|\t]", line):
-            mark = r"[|\t]"
-        elif re.search(r",\s|\s,|^\S*$", line):
-            mark = ","
-        fields = [each.strip() for each in re.split(mark, line)]
-        if len(fields) > len(COLUMNS):
-            raise Problem(f"more columns than {', '.join(COLUMNS)}")
-        record = dict(zip(COLUMNS, fields, strict=False))
-    return record
+        entry: Entry = json.loads(line)
+        return entry
+    mark = r"\s+"
+    if re.search(r"[|\t]", line):
+        mark = r"[|\t]"
+    elif re.search(r",\s|\s,|^\S*$", line):
+        mark = ","
+    fields = [each.strip() for each in re.split(mark, line)]
+    if len(fields) > len(COLUMNS):
+        raise Problem(f"more columns than {', '.join(COLUMNS)}")
+    return dict(zip(COLUMNS, fields, strict=False))
 
 
-def tidy(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as it is meant: names of columns and states have no case, numbers may be text, and
-    what stands for NULL is left out, but for a pool. What cannot be read stays, for its check."""
+def tidy(entry: Entry) -> Entry:
+    """Return an entry as it is meant: names of columns and states have no case, numbers may be
+    text, and what stands for NULL is left out, except for a pool. What cannot be read stays, for
+    its rule to refuse it."""
     found = {}
-    for name, value in record.items():
-        column, word = name.lower(), value
-        if isinstance(word, bytes):
-            word = word.decode("utf-8", "replace")
-        if isinstance(word, str):
-            word = word.strip()
-            if column in NUMBERS and re.fullmatch(NUMBER, word):
-                number = float(word)
-                word = int(number) if number.is_integer() else number
-            elif column == "state":
-                word = word.lower()
-        if str(word).upper() in ("", "NONE", "NULL", r"\N"):
-            word = None
-        if word is not None or column == "pool":
-            found[column] = word
+    for name, value in entry.items():
+        column = name.lower()
+        value = tidy_value(column, value)
+        if value is not None or column == "pool":
+            found[column] = value
     return found
 
 
+def tidy_value(column: str, value: Any) -> Any:
+    """Return a value as it is meant; None = NULL."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        value = value.strip()
+        if column in NUMBERS and re.fullmatch(NUMBER, value):
+            number = float(value)
+            value = int(number) if number.is_integer() else number
+        elif column == "state":
+            value = value.lower()
+    return None if str(value).upper() in ("", "NONE", "NULL", r"\N") else value
+
+
 def worse_state(one: str, other: str) -> str:
-    """Which of two states counts, of config and source: a drain in the config is meant."""
+    """Return which of two states counts, of config and source: a drain in the config is meant."""
     return max(one, other, key=STATES.index)
 
 
-def merge_rows(one: tuple[Row, float], other: tuple[Row, float]) -> tuple[Row, float]:
-    """What two records say about one backend; the older report is the age of the sum."""
+class Dated(NamedTuple):
+    """A row, and since when it is true."""
+    row: Row
+    at: float = math.inf        # monotonic seconds; inf = as of the last good poll
+
+
+def merge_rows(one: Dated, other: Dated) -> Dated:
+    """Return what two entries say about one backend; the older report is the age of the sum."""
     (row, at), (more, since) = one, other
     counts = [each.connections for each in (row, more) if each.connections is not None]
     limits = filter(None, (row.max_connections, more.max_connections))
-    return row._replace(
+    merged = row._replace(
         weight=min(row.weight, more.weight), state=worse_state(row.state, more.state),
         connections=sum(counts) if counts else None,
-        max_connections=min(limits, default=None)), min(at, since)
+        max_connections=min(limits, default=None))
+    return Dated(merged, min(at, since))
+
+
+Rows = dict[tuple[str, ...], Dated]  # by all addresses of the backend
+
+
+def refuse_overlaps(found: Rows, wrong: list[str]) -> dict[str, tuple[str, ...]]:
+    """Take out the backends that have an address of another, whatever their order, and say so in
+    `wrong`; returns the backend that has each address."""
+    taken = dict[str, tuple[str, ...]]()
+    for addresses in sorted(found, key=lambda key: (len(key), key)):
+        both = [each for each in addresses if each in taken]
+        if both:
+            del found[addresses]
+            wrong.append(f"{','.join(addresses)}: {both[0]} is in the row of "
+                         f"{','.join(taken[both[0]])}, too: delete one of them")
+        else:
+            taken.update(dict.fromkeys(addresses, addresses))
+    return taken
 
 
 class Feed:
-    """A pool's source. Its thread polls it, again and again, and keeps the last good rows. Where
-    the config is the source, which never changes, it is not started."""
-    def __init__(self, pool: PoolConfig, source: Source, log: "Log") -> None:
-        self.pool, self.source, self.log, self.polls, self.begun = pool, source, log, 0, math.inf
-        self.thread: threading.Thread | None = None
-        self.lacking = ""  # why there is no thread to poll it
-        self.origin = f"{source.name:.80}"  # for the log
-        # When the last good poll began, or this; what the config says does not grow old.
-        self.good = time.monotonic() if pool.source else math.inf
-        self.times, self.unknown = 0, ""  # how often the load was unknown; that it is so now
-        # As of the last good poll, and as the config has them: row, true when.
-        self.rows = self.base = {row.addresses: (row, -math.inf) for row in pool.backends}
-        self.inline = {address: row for row in pool.backends for address in row.addresses}
-        self.makes = True  # whether a missing table is made: not when it was there before
-        self.trouble = self.skipped = ""  # why the last poll failed; why records of it were ignored
-        self.doubled = ""  # which backends had several records
+    """The last good rows of a pool, as its source has them; or as its config has them, where that
+    is the source: then they never change, and there is no poll.
 
-    def take(self, pool: str, stale: bool, at: float, rows: Iterable[Row]) -> None:
-        """Begin with what somebody else has read, as far as the config has it still."""
-        self.rows, self.good = self.base.copy(), -math.inf if stale else self.good
-        for row in rows:
-            given, _ = self.base.get(row.addresses, (None if self.base else row, at))
+    rows       by all addresses of the backend
+    version    a number that is another one when the rows or the trouble may have changed
+    good       when the last good poll began, or this process; what the config says does not age
+    trouble    why the last poll has failed for this pool alone, "" = it has not
+    skipped    why entries of the last poll were ignored
+    doubled    which backends had several entries
+    """
+    def __init__(self, pool: PoolConfig, origin: str, log: "Log") -> None:
+        self.pool, self.log = pool, log
+        self.origin = f"{pool.source.name if pool.source else origin:.80}"  # for people
+        self.poll: Poll | None = None
+        self.base = {row.addresses: Dated(row, -math.inf) for row in pool.backends}
+        self.inline = {address: row for row in pool.backends for address in row.addresses}
+        self.rows: Rows = self.base
+        self.version = 0
+        self.good = time.monotonic() if pool.source else math.inf
+        self.trouble = self.skipped = self.doubled = ""
+        self.times, self.unknown = 0, ""  # how often the load was unknown; that it is so now
+
+    def resume(self, before: "PoolState") -> None:
+        """Begin with what another monitor has read, as far as the config has it still."""
+        self.rows, self.good = self.base.copy(), -math.inf if before.stale else self.good
+        for row in before.rows:
+            given, _ = self.base.get(row.addresses, (None if self.base else row, 0.0))
             if given:
                 state = worse_state(given.state, row.state)
-                self.rows[row.addresses] = row._replace(state=state), at
+                self.rows[row.addresses] = Dated(row._replace(state=state), before.at)
 
-    def run(self) -> None:
-        """Poll every `every` seconds, counted from start to start."""
-        while True:
-            self.begun = begun = time.monotonic()
-            try:
-                self.poll(begun)
-                self.trouble, self.good = "", begun
-            except Problem as bad:
-                self.trouble = f"{bad}; the last good rows stay"
-            except Exception as bug:  # a poll must never end the polling
-                self.trouble = f"internal error, please report: {bug!r}"
-            self.polls += 1
-            time.sleep(max(0.05, begun + self.source.every - time.monotonic()))
+    def apply(self, found: Found, now: float) -> None:
+        """Take over what a poll that began at `now` has found for this pool. A bad entry is passed
+        over, and its last good row stays."""
+        self.version += 1
+        try:
+            self.apply_entries(found, now)
+            self.trouble, self.good = "", now
+        except Problem as bad:
+            self.trouble = str(bad)
 
-    def poll(self, now: float) -> None:
-        """Read the source once; a bad record is passed over, and its last good row stays."""
-        source, pool = self.source, self.pool.name
-        if source.command:
-            records, wrong = read_command(source)
-        else:
-            records, wrong = read_sqlite(source, pool, self.makes and source.query is None)
-            self.makes = False
-        if len(records) + len(wrong) > ROWS_MAX:
+    def apply_entries(self, found: Found, now: float) -> None:
+        """Do that; raises Problem where nothing can be taken over."""
+        if len(found.entries) + len(found.wrong) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
-        found, others = dict[tuple[str, ...], tuple[Row, float]](), list[str]()
+        rows, wrong, doubled = Rows(), list(found.wrong), ""
         blamed: set[tuple[str, ...] | None] = {None} if wrong else set()
-        doubled = ""
-        for record in map(tidy, records):
-            given = record.pop("pool", pool)
-            name = pool if given is None else str(given)
-            if name.lower().removesuffix(".") != pool:
-                others.append(name)
-                continue
+        for entry in found.entries:
             try:
-                if given is None:
-                    raise Problem("its pool is NULL or empty")
-                row, at = self.check(record, now)
+                dated = self.row_of(entry)
             except Problem as bad:
-                wrong.append(f"{record.get('address')!s:.40}: {bad!s:.400}")
-                blamed.add(self.whose(record.get("address")))
+                wrong.append(f"{entry.get('address')!s:.40}: {bad!s:.400}")
+                blamed.add(self.backend_of(entry.get("address")))
                 continue
-            if row.addresses in found:
-                row, at = merge_rows(found[row.addresses], (row, at))
-                doubled = (f"several about one backend, such as {row.addresses[0]}: their "
-                           "connections are added, the worst state and the smallest weight and "
-                           "limit count")
-            found[row.addresses] = row, at
-        taken = self.refuse_overlaps(found, wrong)
+            addresses = dated.row.addresses
+            if addresses in rows:
+                dated = merge_rows(rows[addresses], dated)
+                doubled = (f"several about one backend, such as {addresses[0]}: their connections "
+                           "are added, the worst state and the smallest weight and limit count")
+            rows[addresses] = dated
+        taken = refuse_overlaps(rows, wrong)
         self.doubled = doubled
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
-        if not found:
-            raise Problem("no rows that can be used" if wrong else no_rows(pool, others))
-        # Where nobody knows whose a bad record is, all that are young enough stay: who was removed
-        # must not stay for ever. No address stays beside a row that has it now.
+        if not rows:
+            raise Problem("no rows that can be used" if wrong else self.no_rows(found.pools))
+        # Where a bad entry does not say which backend it is about, all rows that are young enough
+        # stay: a backend that was removed must not stay for ever. No address stays beside a row
+        # that has it now.
         oldest = now - self.pool.stale if None in blamed else math.inf
-        kept = {key: row for key, row in self.rows.items()
-                if (key in blamed or row[1] > oldest) and taken.keys().isdisjoint(key)}
-        self.rows = self.base | kept | found
+        kept = {key: Dated(row, min(at, self.good)) for key, (row, at) in self.rows.items()
+                if (key in blamed or min(at, self.good) > oldest) and taken.keys().isdisjoint(key)}
+        self.rows = self.base | kept | rows
 
-    @staticmethod
-    def refuse_overlaps(found: dict[tuple[str, ...], Any],
-                        wrong: list[str]) -> dict[str, tuple[str, ...]]:
-        """Take out the backends that have an address of another, whatever their order, and say so
-        in `wrong`; returns whose each address is."""
-        taken = dict[str, tuple[str, ...]]()
-        for addresses in sorted(found, key=lambda key: (len(key), key)):
-            both = [each for each in addresses if each in taken]
-            if both:
-                del found[addresses]
-                wrong.append(f"{','.join(addresses)}: {both[0]} is in the row of "
-                             f"{','.join(taken[both[0]])}, too: delete one of them")
-            else:
-                taken.update(dict.fromkeys(addresses, addresses))
-        return taken
+    def no_rows(self, others: Sequence[str]) -> str:
+        """Say that the pool has no rows, and which others have."""
+        names = [each[:wire.NAME_MAX] for each in dict.fromkeys(others[:100])]
+        near = difflib.get_close_matches(self.pool.name, names, 3, 0)
+        return f"no rows for {self.pool.name}" + (
+            f"; the table has rows for {', '.join(near):.200}" if near else "")
 
-    def whose(self, address: Any) -> tuple[str, ...] | None:
-        """Addresses of the backend that a bad record is about; None where it does not tell."""
+    def backend_of(self, address: Any) -> tuple[str, ...] | None:
+        """Return the addresses of the backend that a bad entry is about; None = it does not
+        say."""
         with contextlib.suppress(Problem):
             addresses = backend_address(address)
             if addresses[0] in self.inline:
@@ -2154,11 +2177,13 @@ class Feed:
                 return addresses
         return None
 
-    def check(self, record: dict[str, Any], now: float) -> tuple[Row, float]:
-        """The row that a record makes, by the rules of inline backends, and since when (monotonic
-        seconds) it is so; raises Problem."""
-        reader = ConfigReader("")
-        given = reader.table("", {"address": "", **record}, RECORD)
+    def row_of(self, entry: Entry) -> Dated:
+        """Return the row that an entry makes, by the rules of inline backends; raises Problem."""
+        if entry.get("pool", "") is None:
+            raise Problem("its pool is NULL or empty")
+        reader, given = ConfigReader(""), {"address": "", **entry}
+        given.pop("pool", None)
+        given = reader.table("", given, RECORD)
         if reader.problems:
             raise Problem(reader.problems[0])
         addresses = given.pop("address")
@@ -2172,106 +2197,249 @@ class Feed:
         row = ours.pop() if ours else Row(addresses)
         at = time.monotonic() - time.time() + given.pop("updated_at", math.inf)
         if "connections" not in given:  # only these grow old
-            at = now
+            at = math.inf
         given["state"] = worse_state(row.state, given.get("state", "up"))
-        # At most as fresh as the poll, also where its clock is ahead of ours.
-        return row._replace(**given), min(now, at)
+        return Dated(row._replace(**given), at)
 
-    def report(self, now: float) -> tuple[list[Row], bool, float]:
-        """Its rows, without connections that are too old to be true; whether all are; the time of
-        the newest. What is wrong with it is logged."""
-        found, oldest = list(self.rows.values()), now - self.pool.stale
-        known = [at for row, at in found if row.connections is not None]
-        stale = max(known, default=self.good) < oldest  # none is young enough
-        self.times += stale > bool(self.unknown)
-        pool, path, trouble = f"pool {self.pool.name}", self.origin, self.log.trouble
-        self.unknown = f"load unknown (time {self.times})" * stale
-        hangs = now - self.begun > self.source.every + 2 * self.source.timeout
-        trouble(f"{pool}: {path}", self.lacking or ("a poll hangs" if hangs else self.trouble))
-        trouble(f"{pool}: rows of {path}", self.skipped)
-        trouble(f"{pool}: backends of {path}", self.doubled)
-        trouble(f"{pool}: load",
-                f"reports are over {self.pool.stale:g} s old, {self.unknown}" * stale)
-        return ([row if at >= oldest else row._replace(connections=None) for row, at in found],
-                stale, max((0.0, *(at for _, at in found))))
+    def newest(self) -> float:
+        """Return when (monotonic seconds) the newest row was true."""
+        return max([0.0, *(min(at, self.good) for _, at in self.rows.values())])
+
+    def is_dated(self) -> bool:
+        """Return whether rows have ages of their own."""
+        return any(-math.inf < at < math.inf for _, at in self.rows.values())
+
+    def is_stale(self, now: float) -> bool:
+        """Return whether no row has connections that are young enough to be believed."""
+        known = [min(at, self.good) for row, at in self.rows.values()
+                 if row.connections is not None]
+        return max(known, default=self.good) < now - self.pool.stale
+
+    def state(self, now: float) -> tuple[Any, ...]:
+        """Return what is another value when there may be something new to publish or to log. What
+        has ages of its own, or goes wrong, may be new each second."""
+        failed = self.poll is not None and (self.poll.trouble or self.poll.hangs(now))
+        restless = (self.trouble or self.skipped or self.doubled or self.unknown or failed
+                    or self.is_dated())
+        return self.version, self.is_stale(now), failed, int(now) if restless else 0
+
+    def believed(self, now: float) -> list[Row]:
+        """Return the rows, without connections that are too old to be true."""
+        oldest = now - self.pool.stale
+        return [row if min(at, self.good) >= oldest else row._replace(connections=None)
+                for row, at in self.rows.values()]
+
+    def log_troubles(self, now: float) -> None:
+        """Log what is wrong with the source, and what is well again."""
+        stale, pool, trouble = self.is_stale(now), f"pool {self.pool.name}", self.log.trouble
+        self.times += stale and not self.unknown
+        self.unknown = f"load unknown (time {self.times})" if stale else ""
+        failed = self.trouble
+        if self.poll is not None:
+            failed = self.poll.trouble or failed
+            if self.poll.hangs(now):
+                failed = "a poll hangs"
+            elif failed:
+                failed += "; the last good rows stay"
+        trouble(f"{pool}: {self.origin}", failed)
+        trouble(f"{pool}: rows of {self.origin}", self.skipped)
+        trouble(f"{pool}: backends of {self.origin}", self.doubled)
+        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old, {self.unknown}"
+                if stale else "")
+
+
+class Poll:
+    """Reads a source again and again, for all pools that have it.
+
+    count      polls that have ended, well or not
+    begun      when the last one began, in monotonic seconds; inf = none has
+    trouble    why it has failed for all pools
+    makes      whether a missing table is made: not when it has been there before
+    last       what it has found, None = the next one is to be looked at in any case
+    """
+    def __init__(self, source: Source, feeds: Sequence[Feed], commands: "Commands",
+                 threads: "Threads") -> None:
+        self.source, self.commands, self.threads = source, commands, threads
+        self.feeds = {feed.pool.name: feed for feed in feeds}
+        self.count, self.begun, self.trouble, self.makes = 0, math.inf, "", True
+        self.last: Found | None = None
+        for feed in feeds:
+            feed.poll = self
+
+    def hangs(self, now: float) -> bool:
+        """Return whether the last poll should have ended long ago."""
+        return now - self.begun > self.source.every + 2 * self.source.timeout
+
+    async def run(self) -> NoReturn:
+        """Poll every `every` seconds, counted from start to start."""
+        while True:
+            self.begun = time.monotonic()
+            try:
+                await self.poll_once(self.begun)
+                self.trouble = ""
+            except Problem as bad:
+                self.trouble = str(bad)
+            except Exception as bug:  # a poll must never end the polling
+                self.trouble = f"internal error, please report: {bug!r}"
+            self.count += 1
+            await asyncio.sleep(max(0.05, self.begun + self.source.every - time.monotonic()))
+
+    async def poll_once(self, now: float) -> None:
+        """Read the source, and deal its rows out to the pools; raises Problem."""
+        if self.source.command:
+            code, octets, errors = await self.commands.run(self.source.command,
+                                                           self.source.timeout)
+            if code:
+                raise Problem(show_end(code, errors))
+            found = read_printed(octets)
+        else:
+            found = await self.threads.run(read_sqlite, self.source, list(self.feeds), self.makes)
+            self.makes = False
+        if found == self.last:
+            for feed in self.feeds.values():
+                feed.good = feed.good if feed.trouble else now
+            return
+        self.last = found
+        for at, (feed, own) in enumerate(self.deal(found)):
+            feed.apply(own, now)
+            if feed.skipped or feed.is_dated():  # the same entries may soon mean other rows
+                self.last = None
+            if at % SLICE == SLICE - 1:  # other tasks have their turn
+                await asyncio.sleep(0)
+
+    def deal(self, found: Found) -> Iterator[tuple[Feed, Found]]:
+        """Yield what was found for each pool. An entry that names no pool is for all of them."""
+        dealt: dict[str, list[Entry]] = {name: [] for name in self.feeds}
+        others = list(found.pools)
+        for entry in map(tidy, found.entries):
+            name = plain_pool(entry["pool"]) if entry.get("pool") is not None else None
+            if name is None:
+                for entries in dealt.values():
+                    entries.append(entry)
+            elif name in dealt:
+                dealt[name].append(entry)
+            else:
+                others.append(str(entry["pool"]))
+        for name, feed in self.feeds.items():
+            yield feed, Found(dealt[name], found.wrong, others)
+
+
+class Threads:
+    """A few threads for what would block the loop."""
+    def __init__(self) -> None:
+        self.executor = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
+
+    async def run(self, function: Callable[..., Found], *words: Any) -> Found:
+        """Return what a function returns, or raise what it raises; Problem where there is no thread
+        to be had."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.executor, function, *words)
+        except RuntimeError as bad:
+            # The one that failed has kept the call, and would keep one at each attempt.
+            self.executor = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
+            raise Problem(f"{bad}; {MORE_TASKS}") from None
 
 
 # ---- 11. Other people's commands -----------------------------------------------------------------
-COMMANDS_MAX = 4096       # commands that run at the same time, of checks and sources
-OUTPUT_MAX = 1 << 20      # octets a command may print, to each of stdout and stderr
-# Process groups that run, 0 = none: they end with this process. The monitor's stand in memory that
-# it shares, so that the supervisor can end them when it is killed.
-COMMANDS = memoryview(array.array("Q", bytes(8 * COMMANDS_MAX)))
-COMMANDS_LOCK = threading.Lock()  # held while one starts, so that none is missed above
+COMMANDS_MAX = 192        # commands that run at the same time; the unit allows 512 tasks
+OUTPUT_MAX = 1 << 20      # octets that a command may print, to each of stdout and stderr
 
 
-def run_command(command: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
-    """Run a program to its end, from any thread; returns its exit code (-N: signal N ended it),
-    stdout and stderr. What it leaves behind in its process group is killed, and all of it when it
-    takes too long or prints too much. Raises Problem."""
-    try:
-        with COMMANDS_LOCK:
-            place = COMMANDS.tolist().index(0)
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
-            COMMANDS[place] = process.pid
-    except (OSError, ValueError) as bad:  # ValueError: a NUL in a word
-        raise Problem(f"cannot be run: {getattr(bad, 'strerror', None) or bad}") from None
-    outputs = bytearray(), bytearray()
-    with process, selectors.DefaultSelector() as selector:  # waits for it at last: no zombie stays
+class Commands:
+    """Runs programs of the operator, each in a process group of its own.
+
+    What a program leaves behind in its group is killed when it ends, and all of it when it takes
+    too long or prints too much. Groups that run stand in memory that the supervisor shares (0 = a
+    free place), so that it can kill them when this process has been killed.
+    """
+    def __init__(self, groups: "memoryview[int]") -> None:
+        self.groups = groups
+        self.slots = asyncio.Semaphore(len(groups))
+        self.changed: set[asyncio.Event] = set()  # of each program: something is to be looked at
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.on_end)
+
+    def on_end(self) -> None:
+        """Have each program looked at: one of them has ended."""
+        for changed in self.changed:
+            changed.set()
+
+    async def run(self, command: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
+        """Run a program to its end; returns its exit code (-N: signal N ended it), stdout and
+        stderr. Raises Problem."""
+        async with self.slots:
+            try:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE, bufsize=0, start_new_session=True)
+            except (OSError, ValueError) as bad:  # ValueError: a NUL in a word
+                reason = getattr(bad, "strerror", None) or bad
+                raise Problem(f"cannot be run: {reason}") from bad
+            place = self.groups.tolist().index(0)
+            self.groups[place] = process.pid
+            try:
+                return await self.follow(process, seconds)
+            finally:
+                self.groups[place] = 0
+
+    async def follow(self, process: subprocess.Popen[bytes],
+                     seconds: float) -> tuple[int, bytes, bytes]:
+        """Gather what a program prints until it has ended, though others may hold its pipes; then
+        kill what is left of it, and wait for that, so that no zombie stays. Raises Problem."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        self.changed.add(changed)
+        outputs = [Output(cast("IO[bytes]", pipe)) for pipe in (process.stdout, process.stderr)]
+        for output in outputs:
+            loop.add_reader(output.pipe, changed.set)
         try:
-            for file, octets in zip((process.stdout, process.stderr), outputs, strict=True):
-                selector.register(cast("int", file), READ, octets)
-            read_outputs(process.poll, selector, seconds)
+            async with asyncio.timeout(seconds):
+                while process.poll() is None:
+                    await changed.wait()
+                    changed.clear()
+                    for output in filter(Output.read, outputs):
+                        loop.remove_reader(output.pipe)
+            for output in outputs:
+                output.read()
+        except TimeoutError:
+            raise Problem(f"timed out after {seconds:g} s") from None
         finally:
+            for output in outputs:
+                loop.remove_reader(output.pipe)
+                output.pipe.close()
             kill_group(process.pid)
-            COMMANDS[place] = 0
-    return process.returncode, bytes(outputs[0]), bytes(outputs[1])
+            while process.poll() is None:
+                await changed.wait()
+                changed.clear()
+            self.changed.discard(changed)
+        return process.returncode, bytes(outputs[0].octets), bytes(outputs[1].octets)
 
 
-def show_end(code: int, said: bytes) -> str:
-    """How a program ended, with the first line that it said."""
-    line = said.decode("utf-8", "replace").strip().partition("\n")[0]
+class Output:
+    """What a program has printed to a pipe so far."""
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self.pipe, self.octets = pipe, bytearray()
+        os.set_blocking(pipe.fileno(), False)
+
+    def read(self) -> bool:
+        """Take what is in the pipe; returns whether nobody can print any more. Raises Problem."""
+        with contextlib.suppress(BlockingIOError):
+            while len(self.octets) <= OUTPUT_MAX:
+                piece = os.read(self.pipe.fileno(), 1 << 16)
+                if not piece:
+                    return True
+                self.octets += piece
+            raise Problem(f"printed more than {OUTPUT_MAX} octets")
+        return False
+
+
+def show_end(code: int, printed: bytes) -> str:
+    """Say how a program ended, with the first line that it has printed."""
+    line = printed.decode("utf-8", "replace").strip().partition("\n")[0]
     end = f"signal {-code}" if code < 0 else f"exit code {code}"
     return f"{end}: {line:.{CHECK_TEXT}}" if line else end
 
 
-def read_outputs(ended: Callable[[], int | None], selector: selectors.BaseSelector,
-                 seconds: float) -> None:
-    """Gather what a program prints until it has ended, though others may hold its pipes; raises
-    Problem."""
-    limit, pause, code = time.monotonic() + seconds, 0.0, None
-    ready: list[Any] = []
-    while code is None or ready:
-        left, code = limit - time.monotonic(), ended()
-        if left <= 0:
-            raise Problem(f"timed out after {seconds:g} s")
-        ready = selector.select(0 if code is not None else min(left, pause))
-        # After its last words it is likely to end soon; nothing else tells of that everywhere.
-        pause = WAKE / 100 if ready else min(WAKE, 2 * pause + WAKE / 100)
-        for key, _ in ready:
-            piece = os.read(key.fd, 1 << 16)
-            key.data.extend(piece)
-            if not piece:
-                selector.unregister(key.fileobj)
-            if len(key.data) > OUTPUT_MAX:
-                raise Problem(f"printed more than {OUTPUT_MAX} octets")
-
-
-def prepare_commands(config: Config, commands: "memoryview[int]", log: "Log") -> None:
-    """Have commands run beside the config, so that paths in them are relative to it like others."""
-    global COMMANDS
-    COMMANDS = commands
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # their ends need not wake the supervisor
-    try:
-        os.chdir(pathlib.Path(config.file).parent)
-    except OSError as bad:
-        log.error(f"commands cannot run in the config's folder: {bad.strerror}")
-
-
 def kill_groups(groups: "memoryview[int]") -> None:
-    """End what stands in such a memory."""
+    """End what stands in the memory of `Commands`."""
     for place, group in enumerate(groups):
         if group:
             kill_group(group)
@@ -2284,54 +2452,52 @@ def kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def exit_process(code: int) -> NoReturn:
-    """End this process and the commands that it runs."""
-    COMMANDS_LOCK.acquire(timeout=WAKE)  # for good: no more are started
-    kill_groups(COMMANDS)
-    os._exit(code)
-
-
 # ---- 12. Health checks: what is up ---------------------------------------------------------------
-CHECK_TICK = 0.05         # seconds between two looks at what checks are due
-CHECK_SPREAD = 0.002      # seconds between the first checks of two targets,
+CHECK_TICK = 0.05         # seconds between two looks at which probes are due
+CHECK_SPREAD = 0.002      # seconds between the first probes of two targets,
 CHECK_FIRST = 1.0         # and at most from the first of them to the last
-CHECK_TIMEOUT = 2.0       # seconds a check may take, unless the config says otherwise
+CHECK_TIMEOUT = 2.0       # seconds that a probe may take, unless the config says otherwise
 CHECK_READ = 65536        # octets of an HTTP reply that are looked at
 CHECK_CHUNKS = 1000       # chunks of its body that are looked at, and records of TLS
 CHECK_INTERIM = 16        # replies 1xx after which no other is waited for
-CHECK_PIECES = 32         # pieces of a reply that are read as soon as they come, and
-CHECK_PAUSE = 0.05        # seconds before each further one: a reply that drips must cost little
-CHECK_RESERVE = 64        # file descriptors of the monitor for everything but checks
-CHECK_THREADS = 192       # commands that check at the same time; the unit allows 512 tasks
+CHECK_PIECES = 32         # pieces of a reply that are read as soon as they come
+CHECK_PAUSE = 0.05        # seconds before each further piece: a reply that drips must cost little
+CHECK_RESERVE = 64        # file descriptors of the monitor for everything but probes
 CHECK_TEXT = 120          # characters shown of a command's output, or of what is no HTTP reply
-# What says something of this host and nothing of the backend.
+# Errors that say something of this host and nothing of the backend.
 LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.ENETUNREACH,
          errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES}
-MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 
 
-def show_check(probe: Probe, address: str) -> str:
-    """A check as people know it: "tcp://192.0.2.1:443", or its command's name."""
+def show_probe(probe: Probe, address: str) -> str:
+    """Return a probe as people know it: "tcp://192.0.2.1:443", or its command's name."""
     if probe.command:
         return os.path.basename(probe.command[0])
     return f"{probe.kind}://{show_endpoint(address, probe.port)}{probe.path}"
 
 
 class Target:
-    """What is checked, for all pools and workers: an address, in some way."""
+    """What is probed, for all pools and workers: an address, in some way.
+
+    key        by which the next monitor knows it
+    health     up, down, or unknown: it could never be probed; "" = it has not been yet
+    count      results in a row that contradict the health
+    reason     of the last change of health
+    first      when it is probed first, in monotonic seconds
+    anchor     a start from which its intervals count
+    trouble    why the last probe could not be made
+    wanted     whether it is still to be probed
+    """
     def __init__(self, address: str, probe: Probe) -> None:
         self.address, self.probe = address, probe
-        self.key = json.dumps([address, probe])  # by which the next monitor knows it
-        self.health = ""           # up | down | unknown: it could never be tried; "" = not yet
-        self.count = 0             # results in a row that say otherwise
-        self.reason = ""           # of the last change
-        self.first = self.anchor = 0.0  # monotonic: first start; one from which intervals count
-        self.trouble = ""          # why the last check could not be made
+        self.key = json.dumps([address, probe])
+        self.health, self.count, self.reason, self.trouble = "", 0, "", ""
+        self.first = self.anchor = 0.0
         self.wanted = True
 
-    def take(self, result: str | None) -> bool:
+    def record(self, result: str | None) -> bool:
         """Count a result: "" = good, None = unknown, else what is wrong; returns whether anything
-        is not as it was. The first decides at once."""
+        is not as it was. The first result decides at once."""
         before = self.health, self.count
         if result is None:
             self.health = self.health or "unknown"
@@ -2339,7 +2505,7 @@ class Target:
         health, enough = ("down", self.probe.fall) if result else ("up", self.probe.rise)
         self.count = 0 if health == self.health else self.count + 1
         if self.count >= enough or self.health in ("", "unknown"):
-            self.count, self.reason, self.health = 0, result or "good", health  # to be read at once
+            self.count, self.reason, self.health = 0, result or "good", health
         return before != (self.health, self.count)
 
 
@@ -2355,7 +2521,7 @@ LENGTH = re.compile(rb"(?im)^content-length:[ \t]*([0-9]{1,15})\b")
 
 
 def show_host(probe: Probe) -> str:
-    """What a check's request says for Host: with the port, if it is unusual (RFC 9110 7.2)."""
+    """Return what a request says for Host: with the port, if it is unusual (RFC 9110 7.2)."""
     return probe.host if probe.port == URL_PORTS[probe.kind] else f"{probe.host}:{probe.port}"
 
 
@@ -2363,16 +2529,18 @@ class Exchange:
     """An HTTP request, and as much of the reply (RFC 9112) as it takes to judge it.
 
     Replies are understood as curl does. Not by http.client, which blocks until all has come, would
-    have to begin anew with each piece, and takes the first 103 for the reply.
+    have to begin anew with each piece, and takes the first 103 for the reply. Nor by asyncio's
+    transports: they decrypt what drips as fast as it comes, and cost twice the CPU time (1,550 us a
+    probe, against 810).
+
+    data       octets that came and were not looked at yet
+    left       octets that may still come
+    before     the end of the body so far, with which a text may begin
+    pieces     what was received and what was read from it, counted together
     """
     def __init__(self, probe: Probe, sock: socket.socket) -> None:
         self.probe, self.sock = probe, sock
-        self.data = bytearray()    # what came and was not looked at yet
-        self.left = CHECK_READ     # octets that may still come
-        self.before = bytearray()  # the end of the body so far, with which a text may begin
-        self.pieces = 0            # what was received and what was read from it, counted together
-        # Not by asyncio's transports: they decrypt what drips as fast as it comes, and cost twice
-        # the CPU time: 1,550 us a check, against 810.
+        self.data, self.left, self.before, self.pieces = bytearray(), CHECK_READ, bytearray(), 0
         self.received, self.to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.read, self.write = self.received.read, self.to_send.write
         if probe.kind == "https":
@@ -2381,7 +2549,8 @@ class Exchange:
             self.read, self.write = tls.read, tls.write
 
     async def run(self) -> str:
-        """Send the request and judge the reply: "" = good. Raises OSError."""
+        """Send the request and judge the reply; returns what is wrong, "" = it is good. Raises
+        OSError."""
         probe = self.probe
         request = (f"GET {probe.path} HTTP/1.1\r\nHost: {show_host(probe)}\r\nUser-Agent: "
                    f"lbdns/{VERSION}\r\nAccept: */*\r\nConnection: close\r\n\r\n").encode()
@@ -2404,34 +2573,40 @@ class Exchange:
         return "too many 1xx replies"
 
     async def look_for_text(self, status: int, head: bytes) -> str:
-        """Judge the body by the text that it has to hold: "" = good, at the first place where it
+        """Judge the body by the text that it has to hold: it is good at the first place where that
         stands, though more were to come. Raises OSError."""
-        text, where = self.probe.body.encode(), ""
+        text, chunks = self.probe.body.encode(), 0
         if not text:
             return ""
-        head = re.sub(rb"\r?\n[ \t]+", b" ", head)  # a folded line: RFC 9112 5.2
-        length = LENGTH.search(head)
-        if not head or status in (204, 304):
-            pass  # no body
-        elif CHUNKED.search(head):
-            self.data[:0] = b"\n"  # as before every other chunk
-            for _ in range(CHECK_CHUNKS):
-                line = await self.until(CHUNK_END)
-                match = CHUNK.fullmatch(line)
-                if line and match is None:
-                    return "malformed chunk"
-                size = int(match[1], 16) if match else 0
-                if not size:
-                    break
-                if await self.holds(text, size):
-                    return ""
-            else:
-                where = f" in its first {CHECK_CHUNKS:,} chunks"
-        elif await self.holds(text, int(length[1]) if length else CHECK_READ):
-            return ""
+        async for size in self.body_parts(status, head):
+            chunks += 1
+            if await self.holds(text, size):
+                return ""
+        where = f" in its first {CHECK_CHUNKS:,} chunks" if chunks >= CHECK_CHUNKS else ""
         if not self.left:
             where = f" in its first {CHECK_READ >> 10} KiB"
         return f'body lacks "{self.probe.body}"{where}'
+
+    async def body_parts(self, status: int, head: bytes) -> AsyncIterator[int]:
+        """Yield the size of each part of the body, in octets, when it is the next to be read: of a
+        chunk, or of all of it (RFC 9112 6.3). Raises OSError."""
+        head = re.sub(rb"\r?\n[ \t]+", b" ", head)  # a folded line: RFC 9112 5.2
+        length = LENGTH.search(head)
+        if not head or status in (204, 304):
+            return  # there is no body
+        if not CHUNKED.search(head):
+            yield int(length[1]) if length else CHECK_READ
+            return
+        self.data[:0] = b"\n"  # as before every other chunk
+        for _ in range(CHECK_CHUNKS):
+            line = await self.until(CHUNK_END)
+            match = CHUNK.fullmatch(line)
+            if line and match is None:
+                raise ConnectionError("malformed chunk")
+            size = int(match[1], 16) if match else 0
+            if not size:
+                return
+            yield size
 
     async def holds(self, text: bytes, size: int) -> bool:
         """Return whether a text ends in the next `size` octets of the body. Raises OSError."""
@@ -2472,8 +2647,8 @@ class Exchange:
         return bool(piece)
 
     async def exchange(self, action: Callable[[Any], Any], word: Any) -> Any:
-        """Call `read` or `write`, and again after each piece that it lacks; returns what it does.
-        Raises OSError."""
+        """Call `read` or `write`, and again after each piece that it lacks; returns what it
+        returns. Raises OSError."""
         loop = asyncio.get_running_loop()
         while True:
             self.pieces += 1
@@ -2493,29 +2668,34 @@ class Exchange:
 
 @functools.cache
 def tls_context(verify: bool) -> Any:
-    """What https checks need of TLS: certificates of the system, or those of SSL_CERT_FILE."""
+    """Return what probes of https need of TLS: certificates of the system, or of SSL_CERT_FILE."""
     context = ssl.create_default_context()
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
-class Checks:
-    """Makes the checks: a thread with an asyncio loop, in which each check is a task.
+Memory = tuple[str, int, str, float]  # of a target: health, count, reason, anchor
 
-    The other side, `want` and what looks at the targets, is the monitor's own thread.
+
+class Prober:
+    """Probes all targets, each at its time.
+
+    memory     of an earlier monitor: what it knew of targets, by key
+    targets    by address and probe
+    due        a heap: when a target is probed next (monotonic seconds), its id, itself
+    changes    a number that is another one when anything has changed
     """
-    def __init__(self, memo: dict[str, tuple[str, int, str, float]]) -> None:
-        self.memo = memo           # of an earlier monitor: health, count, reason, anchor by key
+    def __init__(self, memory: dict[str, Memory], commands: Commands) -> None:
+        self.memory, self.commands = memory, commands
         self.targets: dict[tuple[str, Probe], Target] = {}
-        self.new: list[Target] = []  # to be taken up by the thread
-        self.due: list[tuple[float, int, Target]] = []  # heap: when it starts next, its id, itself
-        self.changes = 0           # a number that is another one when anything has changed
-        self.thread: threading.Thread | None = None
-        self.lacking = ""          # why there is no thread to make them
+        self.due: list[tuple[float, int, Target]] = []
+        self.changes = 0
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.slots = asyncio.Semaphore(max(1, soft - CHECK_RESERVE))
 
-    def want(self, keys: Iterable[tuple[str, Probe]], now: float) -> None:
-        """Check these from now on, and no others. First starts are CHECK_SPREAD apart; the second
+    def set_targets(self, keys: Iterable[tuple[str, Probe]], now: float) -> None:
+        """Probe these from now on, and no others. First starts are CHECK_SPREAD apart; the second
         comes after a share of the interval that grows from target to target, so that later ones are
         spread over all of it."""
         wanted = dict.fromkeys(keys)
@@ -2526,65 +2706,52 @@ class Checks:
             interval = target.probe.interval
             target.first = now + at * min(CHECK_SPREAD, CHECK_FIRST / len(fresh))
             target.anchor = target.first + interval * (at + 1) / len(fresh)
-            if target.key in self.memo:
-                memo = self.memo.pop(target.key)
-                target.health, target.count, target.reason, target.anchor = memo
+            if target.key in self.memory:
+                memory = self.memory.pop(target.key)
+                target.health, target.count, target.reason, target.anchor = memory
                 target.first = now + (target.anchor - now) % interval
             self.targets[target.address, target.probe] = target
-        self.new += fresh
+            heapq.heappush(self.due, (target.first, id(target), target))
 
     def health(self, key: tuple[str, Probe | None]) -> str:
-        """What is known of a target: up | down | unknown, "" = nothing yet."""
+        """Return what is known of a target: up, down, or unknown; "" = nothing yet."""
         address, probe = key
         if probe is None:
             return "unknown"
         target = self.targets.get((address, probe))
-        return target and target.health or ("unknown" if self.lacking else "")
+        return target.health if target else ""
 
-    def remember(self) -> dict[str, tuple[str, int, str, float]]:
-        """What the next monitor may have to know."""
+    def remember(self) -> dict[str, Memory]:
+        """Return what the next monitor may have to know."""
         return {each.key: (each.health, each.count, each.reason, each.anchor)
                 for each in self.targets.values() if each.health}
 
     def trouble(self) -> str:
-        """What keeps checks from being made; raises RuntimeError when nobody makes them."""
-        if self.lacking:
-            return self.lacking
-        if self.thread and not self.thread.is_alive():
-            raise RuntimeError("the health checks ended")  # so that a new monitor begins them anew
+        """Say what keeps probes from being made."""
         found = [each for each in self.targets.values() if each.trouble]
+        if not found:
+            return ""
         return (f"{len(found)} of {len(self.targets)} cannot be made, such as "
-                f"{show_check(found[0].probe, found[0].address)}: {found[0].trouble}"
-                if found else "")
+                f"{show_probe(found[0].probe, found[0].address)}: {found[0].trouble}")
 
-    def run(self) -> None:
-        """The thread."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.room = asyncio.Semaphore(max(1, soft - CHECK_RESERVE))
-        self.threads = concurrent.futures.ThreadPoolExecutor(CHECK_THREADS)
-        asyncio.run(self.work())
-
-    async def work(self) -> None:
+    async def run(self) -> NoReturn:
         """Begin what is due until the next look; together, since that costs half the CPU time of
         beginning each at its own moment."""
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         async with asyncio.TaskGroup() as tasks:  # should one fail by a mistake of ours, all end
             while True:
-                while self.new:
-                    target = self.new.pop(0)
-                    heapq.heappush(self.due, (target.first, id(target), target))
                 while self.due and self.due[0][0] < time.monotonic() + CHECK_TICK:
                     due, _, target = heapq.heappop(self.due)
                     tasks.create_task(self.follow(target, due))
                 await asyncio.sleep(CHECK_TICK)
 
     async def follow(self, target: Target, due: float) -> None:
-        """Check a target until the time for its next check is still to come."""
+        """Probe a target until the time for its next probe is still to come."""
         interval = target.probe.interval
         while target.wanted:
-            async with self.room:
-                result = await self.check(target)
-            self.changes += target.take(result)  # in one go: others do so, too
+            async with self.slots:
+                result = await self.probe(target)
+            self.changes += target.record(result)
             if due + CHECK_TICK < target.anchor:  # the first
                 due = target.anchor
             else:  # one that takes all of the interval is followed by the next at once
@@ -2593,13 +2760,12 @@ class Checks:
                 heapq.heappush(self.due, (due, id(target), target))
                 return
 
-    async def check(self, target: Target) -> str | None:
-        """One check: "" = good, else what is wrong; None = it could not be made."""
+    async def probe(self, target: Target) -> str | None:
+        """Make one attempt; returns what is wrong, "" = nothing, None = it could not be made."""
         trouble, timeout = "", target.probe.timeout
         try:
             if target.probe.command:
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self.threads, self.run_check, target)
+                return await self.run_command(target)
             async with asyncio.timeout(timeout):
                 return await self.connect(target)
         except TimeoutError:
@@ -2613,30 +2779,27 @@ class Checks:
             trouble = os.strerror(bad.errno)
         except Problem as bad:
             trouble = str(bad)
-        except RuntimeError as bad:  # no thread for a command
-            trouble = f"{bad}; {MORE_TASKS}"
-        except Exception as bug:  # a check must never end the checking
+        except Exception as bug:  # a probe must never end the probing
             trouble = f"internal error, please report: {bug!r}"
         finally:
             target.trouble = trouble
         return None
 
-    @staticmethod
-    def run_check(target: Target) -> str:
-        """One check by a command; raises Problem when that cannot be run."""
+    async def run_command(self, target: Target) -> str:
+        """Probe by a command; returns what is wrong. Raises Problem where it cannot be run."""
         words = [word.replace("{address}", target.address) for word in target.probe.command]
         try:
-            code, out, err = run_command(words, target.probe.timeout)
+            code, out, err = await self.commands.run(words, target.probe.timeout)
         except Problem as bad:
-            if isinstance(bad.__context__, OSError):  # it says nothing of the backend
+            if isinstance(bad.__cause__, OSError):  # it says nothing of the backend
                 raise
             return str(bad)
         return show_end(code, out.strip() or err) if code else ""
 
     async def connect(self, target: Target) -> str:
-        """One check over the network; raises OSError."""
+        """Probe over the network; returns what is wrong. Raises OSError, Problem."""
         probe, address, loop = target.probe, target.address, asyncio.get_running_loop()
-        # Not by streams: 415 to 505 us of CPU time a check, against 215 to 260.
+        # Not by streams: 415 to 505 us of CPU time a probe, against 215 to 260.
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
             sock.setblocking(False)
             code = sock.connect_ex((address, probe.port))
@@ -2646,25 +2809,68 @@ class Checks:
                 await loop.sock_connect(sock, (address, probe.port))
             except OSError as bad:
                 raise ConnectionError(os.strerror(bad.errno or 0).lower()) from None
-            if not probe.path:
-                return ""
-            return await Exchange(probe, sock).run()
+            return await Exchange(probe, sock).run() if probe.path else ""
 
 
 # ---- 14. What changed: the snapshot for workers, log lines for people ----------------------------
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
 DRAIN_MARGIN = 1.0        # seconds in which the last worker has learned of a drain
 LOG_BURST = 20            # changes of one poll that are logged one by one
-NO_SNAPSHOT = b'\n{"targets": {}, "pools": {}}'  # what there is before the first
+
+
+class Snapshot(NamedTuple):
+    """What the monitor publishes, as text that is cut at the ends of lines."""
+    status: str = ""            # for people: systemctl status shows it
+    memory: str = '{"targets": {}, "pools": {}}'  # JSON: what the next monitor has to know
+    pools: Sequence[str] = ()   # a line for each pool: see `pack_pool`
+
+    def pack(self) -> bytes:
+        """Return all of it as octets."""
+        return "\n".join((self.status, self.memory, *self.pools)).encode()
+
+    @classmethod
+    def unpack(cls, octets: bytes) -> "Snapshot":
+        """Return what `pack` has packed."""
+        status, memory, *pools = octets.decode().split("\n")
+        return cls(status, memory, pools)
+
+
+class PoolState(NamedTuple):
+    """What a snapshot says of a pool."""
+    name: str
+    stale: bool                 # whether all reports are too old to be believed
+    at: float                   # monotonic seconds: when the newest row was true
+    rows: Iterator[Row]
+
+
+def pack_rows(rows: Sequence[Row]) -> str:
+    """Return rows in pieces of JSON with tabs between, so that thousands need not be read at
+    once."""
+    return "".join(f"\t{json.dumps(rows[start:start + SLICE])}"
+                   for start in range(0, len(rows), SLICE))
+
+
+def pack_pool(name: str, stale: bool, at: float, rows: str) -> str:
+    """Return the line of a pool, with rows that are packed already."""
+    return json.dumps([name, stale, at]) + rows
+
+
+def unpack_pool(line: str) -> PoolState:
+    """Return what the line of a pool says."""
+    head, *pieces = line.split("\t")
+    name, stale, at = json.loads(head)
+    rows = (Row(tuple(addresses), *rest) for piece in pieces
+            for addresses, *rest in json.loads(piece))
+    return PoolState(name, stale, at, rows)
 
 
 def is_watched(pool: PoolConfig) -> bool:
-    """Whether there is anything about a pool that changes, or that is to be shown."""
+    """Return whether there is anything about a pool that changes, or that is to be shown."""
     return bool(pool.source or pool.check or any(row.state == "drain" for row in pool.backends))
 
 
 def show_time(at: float) -> str:
-    """Monotonic seconds as a date."""
+    """Return monotonic seconds as a date."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + at - time.monotonic()))
 
 
@@ -2677,72 +2883,91 @@ class Past(NamedTuple):
 
 
 class Watch:
-    """A pool as the monitor sees it: the rows of its source or its config, and what the checks say
-    of them. It makes the pool's line of the snapshot, its status, and log lines."""
-    def __init__(self, pool: PoolConfig, origin: str, checks: Checks, log: "Log") -> None:
-        self.pool, self.checks, self.log, self.title = pool, checks, log, f"pool {pool.name}"
-        self.feed = Feed(pool, pool.source or Source(origin, None, (), math.inf, 0.0), log)
-        # Finds out who is answered, by the rules of the workers.
-        self.twin = Pool(pool._replace(policy="failover"), 1, log, random.random)
-        # Whether time alone changes it: reports grow old, resolvers forget.
-        self.ages = bool(pool.source) or any(row.state == "drain" for row in pool.backends)
-        self.keys: list[tuple[str, Probe]] = []    # of its targets,
-        self.aimed = False                         # once it has been polled, or cannot be
-        self.seen: tuple[Any, ...] = ()            # what decided when it was looked at,
-        self.status = self.line = ""               # what it showed then
-        self.known: dict[str, Past] | None = None  # by address
-        self.kept = pool.ttl    # seconds for which resolvers keep an answer
-        self.overlap = 0.0      # until when (monotonic) processes of an earlier config may answer
+    """A pool as the monitor sees it: the rows of its feed, and what the probes say of them. It
+    makes the pool's line of the snapshot, its status, and log lines.
 
-    def aim(self) -> list[tuple[str, Probe]]:
-        """Find out what is to be checked."""
-        # Looked at before the rows, which come first.
-        self.aimed = bool(self.feed.polls or self.feed.lacking or not self.pool.source)
-        self.keys = [(address, self.pool.check) for row, _ in self.feed.rows.values()
-                     for address in row.addresses if self.pool.check]
-        return self.keys
+    twin       finds out which backends are answered, by the rules of the workers
+    targets    keys of what is to be probed
+    seen       what decided when the pool was looked at last
+    status     what people are shown of it
+    known      Past by address; None = nothing was ever known
+    kept       seconds for which resolvers keep an answer
+    overlap    until when (monotonic) processes of an earlier config may answer
+    """
+    def __init__(self, pool: PoolConfig, origin: str, prober: Prober, log: "Log") -> None:
+        self.pool, self.prober, self.log, self.title = pool, prober, log, f"pool {pool.name}"
+        self.feed = Feed(pool, origin, log)
+        self.twin = Pool(pool._replace(policy="failover"), 1, log, random.random)
+        self.targets: list[tuple[str, Probe]] = []
+        self.seen: tuple[Any, ...] = ()
+        self.status = self.line = self.rows = ""
+        self.known: dict[str, Past] | None = None
+        self.kept, self.overlap = pool.ttl, 0.0
+        self.draining = False
+
+    def list_targets(self) -> list[tuple[str, Probe]]:
+        """Return what is to be probed now."""
+        if self.pool.check:
+            self.targets = [(address, self.pool.check) for addresses in self.feed.rows
+                            for address in addresses]
+        return self.targets
 
     def ready(self) -> bool:
-        """Whether the first poll and the first checks are done."""
-        return self.aimed and all(map(self.checks.health, self.keys))
+        """Return whether the first poll and the first probes are done."""
+        is_polled = self.feed.poll is None or self.feed.poll.count > 0
+        return is_polled and all(map(self.prober.health, self.targets))
 
     def fails(self, address: str) -> bool:
-        """Whether it fails its check, or has not been checked yet."""
-        return self.checks.health((address, self.pool.check)) in ("", "down")
+        """Return whether an address fails its check, or has not been probed yet."""
+        return self.prober.health((address, self.pool.check)) in ("", "down")
 
-    def look(self, now: float) -> None:
-        """Look at it, and tell what is new unless nothing can be."""
-        before = self.seen
-        self.seen = (self.feed.polls, int(now) * self.ages, *map(self.checks.health, self.keys))
+    def refresh(self, now: float) -> bool:
+        """Look at the pool, and log what is new; returns whether its line is another one.
+
+        Where connections matter, each poll makes the line another one, though it may have found
+        the same: workers have to know that reports are new.
+        """
+        before, line, feed = self.seen, self.line, self.feed
+        self.seen = (feed.state(now), int(now) if self.draining else 0,
+                     *map(self.prober.health, self.targets))
         if self.seen != before:
-            self.tell(now)
+            self.log_changes(now)
+        at, pace = feed.newest(), self.pool.stale / 4
+        if not self.twin.counting and not POLICIES.get(self.pool.policy, Custom).uses_load:
+            at -= at % pace
+        self.line = pack_pool(self.pool.name, feed.is_stale(now), at, self.rows)
+        return self.line != line or self.seen != before
 
-    def tell(self, now: float) -> None:
-        """Make the line and the status, and log each thing that is not as it was."""
-        rows, stale, newest = self.feed.report(now)
-        rows = [row._replace(down=tuple(filter(self.fails, row.addresses))) for row in rows]
-        self.line = write_line(self.pool.name, stale, newest, rows)
-        at_once(self.twin.apply_rows(rows, stale, now))
+    def log_changes(self, now: float) -> None:
+        """Pack the rows, make the status, and log each thing that is not as it was."""
+        self.feed.log_troubles(now)
+        rows = [row._replace(down=tuple(filter(self.fails, row.addresses)))
+                for row in self.feed.believed(now)]
+        self.rows = pack_rows(rows)
+        at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
         self.log_states(rows, answered, now)
-        self.log_troubles()
+        self.log_answers()
+        draining = [row for row in rows if row.state == "drain"]
+        self.draining = bool(draining)
         self.status = (f"{self.pool.name} {sum(map(Backend.up, self.twin.backends))}/{len(rows)} up"
-                       + self.show_drain([row for row in rows if row.state == "drain"], answered)
-                       + f", {self.feed.unknown}" * stale)
+                       + self.show_drain(draining, answered))
+        if self.feed.unknown:
+            self.status += f", {self.feed.unknown}"
 
-    def log_troubles(self) -> None:
-        """Log what is wrong with the pool as a whole."""
+    def log_answers(self) -> None:
+        """Log what is unusual about the answers of the pool as a whole."""
         full = {each for policy, _ in self.twin.current.values()
                 if isinstance(policy, LowestRatio) for each in policy.backends}
-        self.log.trouble(f"{self.title}: limits", f"all {len(full)} backends are at max_connections"
-                         * bool(full))
+        self.log.trouble(f"{self.title}: limits",
+                         f"all {len(full)} backends are at max_connections" if full else "")
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             self.log.trouble(f"{self.title}: {wire.show_type(rtype)} answers",
                              self.twin.current[rtype][1] if rtype in self.twin.current else "")
 
     def show_drain(self, rows: list[Row], answered: set[str]) -> str:
-        """What the status says of rows that drain."""
+        """Return what the status says of rows that drain."""
         past = [self.known[each] for row in rows for each in row.addresses if self.known]
         if not past:
             return ""
@@ -2753,7 +2978,7 @@ class Watch:
         return text + (f", forgotten at {show_time(gone)}" if gone else ", forgotten")
 
     def log_states(self, rows: list[Row], answered: set[str], now: float) -> None:
-        """One line for each address that came, went or changed its state."""
+        """Log one line for each address that came, went or changed its state."""
         first, known = self.known is None, self.known or {}
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
@@ -2774,12 +2999,12 @@ class Watch:
             self.log.change(f"{self.title}: {line}")
 
     def compare(self, old: Past, address: str, state: str, answered: bool, now: float) -> Past:
-        """What there is to know of an address now. One that drains may fail its check: nobody is
-        sent there anyway."""
-        checked, health = False, self.checks.health((address, self.pool.check))
+        """Return what there is to know of an address now. One that drains may fail its check:
+        nobody is sent there anyway."""
+        checked, health = False, self.prober.health((address, self.pool.check))
         if state == "up" and health == "down":
             state, checked = "down", True
-        elif state == "up" and not health:  # a newcomer: it is told when it has been checked
+        elif state == "up" and not health:  # a newcomer: it is logged when it has been probed
             state, checked = old.state, old.checked
         since, gone = (old.since, old.gone) if state == old.state else (now, 0.0)
         if state == "drain" and (state != old.state or answered):
@@ -2787,14 +3012,15 @@ class Watch:
         return Past(state, checked, since, gone if gone > now else 0.0)
 
     def explain(self, address: str, old: Past, new: Past, now: float) -> str:
-        """A line about a change: what, why, and for how long it was otherwise; "" = no change."""
+        """Return a line about a change: what, why, and for how long it was otherwise; "" = nothing
+        has changed."""
         if new.state == old.state:
             return (f"{address}: drained: no resolver that keeps the TTL hands it out any more; "
                     f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
         why = f"says {self.feed.origin}"
         if self.pool.check and (new.checked or old.checked and new.state == "up"):
-            target = self.checks.targets.get((address, self.pool.check))
-            why = f"check {show_check(self.pool.check, address)}: {target.reason if target else ''}"
+            target = self.prober.targets.get((address, self.pool.check))
+            why = f"check {show_probe(self.pool.check, address)}: {target.reason if target else ''}"
         line = f"{address}: {old.state} -> {new.state}, {why}"
         if old.state != "absent":
             line += f"; was {old.state} for {now - old.since:.0f} s"
@@ -2803,45 +3029,97 @@ class Watch:
         return line
 
 
-def write_line(name: str, stale: bool, at: float, rows: Sequence[Row]) -> str:
-    """A pool's line of a snapshot, in pieces of JSON with tabs between, so that thousands of rows
-    need not be read at once."""
-    pieces = [rows[start:start + SLICE] for start in range(0, len(rows), SLICE)]
-    return "\t".join(map(json.dumps, ([name, stale, at], *pieces)))
+class Monitor:
+    """The program of the monitor: polls, probes, and what is published of them.
 
+    `before` is the config of the processes that answered so far. What an earlier monitor knew is in
+    the snapshot that is there: neither a reload nor a crash forgets load or health.
+    """
+    def __init__(self, config: Config, before: Config, child: "Child", log: "Log") -> None:
+        self.config, self.before, self.child, self.log = config, before, child, log
+        snapshot = Snapshot.unpack(child.generation.read()[1])
+        self.memory: dict[str, Any] = json.loads(snapshot.memory)
+        self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
+        self.commands, self.threads = Commands(child.generation.commands), Threads()
+        self.prober = Prober(self.memory["targets"], self.commands)
+        self.watches = self.make_watches()
+        self.polls = self.make_polls()
 
-def read_line(line: str) -> tuple[str, bool, float, Iterator[Row]]:
-    """The same, read: name, whether its load is stale, time of its last report, rows."""
-    head, *pieces = line.split("\t")
-    name, stale, at = json.loads(head)
-    return name, stale, at, (Row(tuple(addresses), *rest) for piece in pieces
-                             for addresses, *rest in json.loads(piece))
+    def make_watches(self) -> list[Watch]:
+        """Return what is watched, as far as it is known already."""
+        watches = []
+        for owner, pool in self.config.pools.items():
+            if not is_watched(pool):
+                continue
+            watch = Watch(pool, self.config.file, self.prober, self.log)
+            watches.append(watch)
+            if pool.name in self.memory["pools"]:
+                past = self.memory["pools"][pool.name]
+                watch.known = {address: Past(*each) for address, each in past.items()}
+            if pool.source and pool.name in self.states:
+                watch.feed.resume(self.states[pool.name])
+            watch.kept = max(pool.ttl, self.before.pools.get(owner, pool).ttl)
+            if self.before is not self.config:  # its processes may answer TCP clients for a while
+                watch.overlap = self.child.beat() + RETIRE_LIMIT
+        return watches
 
+    def make_polls(self) -> list[Poll]:
+        """Return one poll for each distinct source. A query that asks for its pool has as many
+        sources as pools."""
+        polled = {pool.source.name for pool in self.before.pools.values()
+                  if pool.source and pool.name in self.states}
+        sources: dict[tuple[Source, str], list[Feed]] = {}
+        for watch in self.watches:
+            source = watch.pool.source
+            if source is not None:
+                own = watch.pool.name if ":pool" in (source.query or "") else ""
+                sources.setdefault((source, own), []).append(watch.feed)
+        polls = [Poll(source, feeds, self.commands, self.threads)
+                 for (source, _), feeds in sources.items()]
+        for poll in polls:
+            poll.makes = poll.source.name not in polled
+        return polls
 
-def make_watches(config: Config, before: Config, child: "Child", log: "Log") -> list[Watch]:
-    """What the monitor watches, as far as it is known from an earlier one: a reload or a crash
-    forgets neither load nor health."""
-    _, memo, *lines = child.generation.read()[1].decode().split("\n")
-    memory: dict[str, Any] = json.loads(memo)
-    known = {line[0]: line for line in map(read_line, lines)}
-    checks, watches = Checks(memory["targets"]), []
-    polled = {pool.source.name for pool in before.pools.values()
-              if pool.source and pool.name in known}
-    for owner, pool in config.pools.items():
-        if not is_watched(pool):
-            continue
-        watch = Watch(pool, config.file, checks, log)
-        watches.append(watch)
-        if pool.name in memory["pools"]:
-            past = memory["pools"][pool.name]
-            watch.known = {address: Past(*each) for address, each in past.items()}
-        if pool.source and pool.name in known:
-            watch.feed.take(*known[pool.name])
-        watch.feed.makes = watch.feed.source.name not in polled
-        watch.kept = max(pool.ttl, before.pools.get(owner, pool).ttl)
-        if before is not config:  # a reload: its processes may answer TCP clients for a while
-            watch.overlap = child.beat() + RETIRE_LIMIT
-    return watches
+    async def run(self) -> None:
+        """Do all of it at the same time until it is to end; raises what one of the tasks raises, so
+        that another monitor begins anew."""
+        tasks = [asyncio.ensure_future(each) for each in (
+            self.publish(), self.prober.run(), *(poll.run() for poll in self.polls))]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def publish(self) -> None:
+        """Publish a snapshot when the first round of polls and probes is complete, then every
+        change, until this process is to end."""
+        limit, before, last = self.child.beat() + FIRST_LIMIT, tuple[float, ...](), Snapshot()
+        while not self.child.ended():
+            now = self.child.beat()
+            polled = sum(poll.count for poll in self.polls)
+            moment = int(now), now > limit, self.prober.changes, polled
+            if moment != before:
+                self.prober.set_targets(
+                    (key for watch in self.watches for key in watch.list_targets()), now)
+                if now > limit or all(watch.ready() for watch in self.watches):
+                    limit = 0.0
+                    last = self.publish_changes(last, now)
+            before = moment
+            self.log.flush()
+            await asyncio.sleep(PUBLISH)
+
+    def publish_changes(self, last: Snapshot, now: float) -> Snapshot:
+        """Look at all pools, and publish a snapshot where it is not the last one; returns it."""
+        changes = [watch.refresh(now) for watch in self.watches]
+        self.log.trouble("health checks", self.prober.trouble())
+        if not any(changes) and last.pools:
+            return last
+        memory = {"targets": self.prober.remember(),
+                  "pools": {watch.pool.name: watch.known for watch in self.watches}}
+        snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),
+                            [watch.line for watch in self.watches])
+        if snapshot != last:
+            self.child.generation.publish(snapshot.pack())
+        return snapshot
 
 
 def import_for_monitor() -> None:
@@ -2854,57 +3132,18 @@ def import_for_monitor() -> None:
 
 
 def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
-    """What the monitor does: publish a snapshot when the first round of polls and checks is
-    complete, then every change, until told to stop.
-
-    A snapshot is a line of status for people, one of what the next monitor has to know, and then
-    one for each pool. `before` is the config of the processes that answered so far.
-    """
+    """Be the monitor of a config until the supervisor ends it."""
     with contextlib.suppress(OSError):  # a sandbox forbids it
         os.nice(5)  # where processors are short, answers come first
     import_for_monitor()
-    prepare_commands(config, child.generation.commands, log)
-    watches, last, moment = make_watches(config, before, child, log), "", tuple[float, ...]()
-    checks, limit = watches[0].checks, child.beat() + FIRST_LIMIT
-    while not child.wait(PUBLISH):
-        now, seen = child.beat(), moment
-        moment = int(now), now > limit, checks.changes, *(watch.feed.polls for watch in watches)
-        if moment != seen:
-            start_threads(watches)
-            checks.want((key for watch in watches for key in watch.aim()), now)
-        if moment != seen and (now > limit or all(watch.ready() for watch in watches)):
-            limit = 0.0
-            snapshot = make_snapshot(watches, now)
-            if snapshot != last:
-                last = snapshot
-                child.generation.publish(snapshot.encode())
-            log.trouble("health checks", checks.trouble())
-        log.flush()
+    try:
+        os.chdir(pathlib.Path(config.file).parent)  # paths in commands are relative to it
+    except OSError as bad:
+        log.error(f"commands cannot run in the config's folder: {bad.strerror}")
 
-
-def start_threads(watches: Sequence[Watch]) -> None:
-    """Start what makes checks and polls and does not run yet. Where there are too many threads, it
-    costs only those of a source or of all checks, is logged, and tried again each second."""
-    works: list[Feed | Checks] = [watch.feed for watch in watches if watch.pool.source]
-    works += [watch.checks for watch in watches if watch.pool.check][:1]
-    for work in works:
-        if work.thread is None:
-            thread = threading.Thread(target=work.run, daemon=True)
-            try:
-                thread.start()
-                work.thread, work.lacking = thread, ""
-            except RuntimeError as bad:
-                work.lacking = f"{bad}; {MORE_TASKS}"
-
-
-def make_snapshot(watches: Sequence[Watch], now: float) -> str:
-    """What the monitor publishes."""
-    for watch in watches:
-        watch.look(now)
-    memory = {"targets": watches[0].checks.remember(),
-              "pools": {watch.pool.name: watch.known for watch in watches}}
-    return "\n".join(["; ".join(watch.status for watch in watches), json.dumps(memory),
-                      *(watch.line for watch in watches)])
+    async def run() -> None:
+        await Monitor(config, before, child, log).run()
+    asyncio.run(run())
 
 
 # ==== IV  The supervisor: root, fork, signals; parses nothing, serves nobody ======================
@@ -2998,7 +3237,8 @@ class Child:
     def ended(self) -> int:
         """How to end, 0 = not yet; at once where the supervisor is gone."""
         if os.getppid() != self.parent:
-            exit_process(0)
+            kill_groups(self.generation.commands)
+            os._exit(0)
         return self.generation.shared[ENDING]
 
     def beat(self) -> float:
@@ -3007,12 +3247,12 @@ class Child:
         self.generation.shared[self.slot] = int(now * 1000) or 1
         return now
 
-    def news(self) -> str | None:
+    def news(self) -> Snapshot | None:
         """The newest snapshot, when it was not read before."""
         if self.generation.shared[NEWEST] == self.number:
             return None
-        self.number, snapshot = self.generation.read()
-        return snapshot.decode()
+        self.number, octets = self.generation.read()
+        return Snapshot.unpack(octets)
 
     def wait(self, seconds: float) -> bool:
         """Sleep; returns whether the end has come."""
@@ -3351,7 +3591,7 @@ class Supervisor:
                  for (host, *_), (udp, _) in self.sockets.items()]
         self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        self.current = self.start(config, NO_SNAPSHOT, math.inf)
+        self.current = self.start(config, Snapshot().pack(), math.inf)
         if self.current.ready():
             self.announce("ready")
         while not self.signals & STOPS:
@@ -3363,8 +3603,8 @@ class Supervisor:
                 else:
                     self.log.change(f"{signal.Signals(each).name}: means nothing to lbdns")
             if self.current.shared[NEWEST] != self.current.announced:
-                self.current.announced, snapshot = self.current.read()
-                notify("STATUS=" + snapshot.partition(b"\n")[0].decode("utf-8", "replace"))
+                self.current.announced, octets = self.current.read()
+                notify("STATUS=" + Snapshot.unpack(octets).status)
         return self.stop()
 
     def bind(self, config: Config) -> None:
@@ -3454,7 +3694,8 @@ class Supervisor:
                 self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
         finally:
             self.log.flush()
-            exit_process(code)
+            kill_groups(generation.commands)
+            os._exit(code)
 
     def serve(self, config: Config, kept: Sequence[Endpoint], child: Child) -> None:
         """What the monitor and the workers do."""
@@ -3500,7 +3741,7 @@ class Supervisor:
         first = MONITOR if any(map(is_watched, config.pools.values())) else FIRST_WORKER
         run = functools.partial(self.serve, config, endpoints(config))
         new = Generation(range(first, config.workers + FIRST_WORKER), run,
-                         seed if first == MONITOR else NO_SNAPSHOT)
+                         seed if first == MONITOR else Snapshot().pack())
         new.children, workers = new.children[:-config.workers], new.children[-config.workers:]
         self.generations.append(new)
         alone, patience = limit == math.inf, time.monotonic() + WAIT_LIMIT
@@ -4466,7 +4707,7 @@ def check(file: str) -> int:
         if pool.source:
             rows.append(f"rows of {pool.source.name}")
         if pool.check:
-            rows.append(f"check {show_check(pool.check, '')}")
+            rows.append(f"check {show_probe(pool.check, '')}")
         if pool.anticache:
             rows.append("anti-cache")
         text += f"{pool.name}: {', '.join([pool.policy, f'TTL {pool.ttl}', *rows])}\n"
