@@ -1785,10 +1785,18 @@ class Worker:
 
 # ==== III  The monitor: files, other programs, the network; never a query =========================
 # One asyncio program: each poll, each probe that is due, and what publishes are tasks of one loop.
-# SQLite, which blocks, has a few threads; nothing else has.
+# SQLite, which blocks, has a few threads; nothing else has. Whatever goes wrong here is logged and
+# costs no answer: workers go on with the last snapshot.
 
 
 # ---- 10. Sources: what backends there are, and their load ----------------------------------------
+# A Poll reads a source every `every` seconds, in these steps:
+#   read_sqlite, or Commands.run and read_printed    what a source says, as entries
+#   Poll.deal                                        the entries of each pool
+#   Feed.row_of                                      a row for each entry that keeps the rules
+#   Feed.apply                                       the rows of the pool, which a Watch looks at
+# A poll that fails, is late or finds nothing leaves the last good rows in force. They grow old, and
+# after `stale` seconds their connections are not believed any more.
 POLL_THREADS = 64         # tables that are read at the same time
 VALUE_MAX = 1 << 16       # octets that a value of a table may have
 TABLE_MAX = 16 << 20      # octets that all which a poll finds in a table may have
@@ -2341,6 +2349,8 @@ class Threads:
 
 
 # ---- 11. Other people's commands -----------------------------------------------------------------
+# Sources and checks may be any program. It may hang, print without end, ignore signals, or leave
+# processes behind; none of that may last longer than its time, or than this process.
 COMMANDS_MAX = 192        # commands that run at the same time; the unit allows 512 tasks
 OUTPUT_MAX = 1 << 20      # octets that a command may print, to each of stdout and stderr
 
@@ -2453,6 +2463,9 @@ def kill_group(group: int) -> None:
 
 
 # ---- 12. Health checks: what is up ---------------------------------------------------------------
+# A Target is an address with the way to probe it; several pools may share one. The Prober begins
+# each probe when it is due: `rise` good ones in a row make a target up, `fall` bad ones down. What
+# is wrong with this host, such as too few descriptors, says nothing of a target.
 CHECK_TICK = 0.05         # seconds between two looks at which probes are due
 CHECK_SPREAD = 0.002      # seconds between the first probes of two targets,
 CHECK_FIRST = 1.0         # and at most from the first of them to the last
@@ -2813,6 +2826,9 @@ class Prober:
 
 
 # ---- 14. What changed: the snapshot for workers, log lines for people ----------------------------
+# A Watch joins the rows of a pool with the health of its targets. Ten times a second the Monitor
+# asks whether there may be anything new; then each Watch looks at its pool, and where lines have
+# changed, a Snapshot of all pools is published in the memory that workers read.
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
 DRAIN_MARGIN = 1.0        # seconds in which the last worker has learned of a drain
 LOG_BURST = 20            # changes of one poll that are logged one by one
@@ -2891,6 +2907,8 @@ class Watch:
     seen       what decided when the pool was looked at last
     status     what people are shown of it
     known      Past by address; None = nothing was ever known
+    rows       packed, as the line holds them
+    draining   whether one of them drains, which time alone changes
     kept       seconds for which resolvers keep an answer
     overlap    until when (monotonic) processes of an earlier config may answer
     """
@@ -2902,8 +2920,7 @@ class Watch:
         self.seen: tuple[Any, ...] = ()
         self.status = self.line = self.rows = ""
         self.known: dict[str, Past] | None = None
-        self.kept, self.overlap = pool.ttl, 0.0
-        self.draining = False
+        self.draining, self.kept, self.overlap = False, pool.ttl, 0.0
 
     def list_targets(self) -> list[tuple[str, Probe]]:
         """Return what is to be probed now."""
@@ -2932,9 +2949,9 @@ class Watch:
                      *map(self.prober.health, self.targets))
         if self.seen != before:
             self.log_changes(now)
-        at, pace = feed.newest(), self.pool.stale / 4
+        at = feed.newest()
         if not self.twin.counting and not POLICIES.get(self.pool.policy, Custom).uses_load:
-            at -= at % pace
+            at -= at % (self.pool.stale / 4)  # exact enough for the next monitor
         self.line = pack_pool(self.pool.name, feed.is_stale(now), at, self.rows)
         return self.line != line or self.seen != before
 
@@ -3141,7 +3158,7 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
     except OSError as bad:
         log.error(f"commands cannot run in the config's folder: {bad.strerror}")
 
-    async def run() -> None:
+    async def run() -> None:  # since a Monitor belongs to the loop in which it is made
         await Monitor(config, before, child, log).run()
     asyncio.run(run())
 
