@@ -3982,6 +3982,48 @@ class Tables(unittest.TestCase):
         self.assertEqual(self.trouble("SELECT ip FROM t"), "no column 'address' among ip: write "
                          "the query as SELECT ip AS address, ...")
 
+    def test_pools_with_the_same_source_share_its_polls(self):
+        sources = {"one": "sqlite = 'b.db'", "two": "sqlite = 'b.db'", "slow": "sqlite = 'b.db', "
+                   "every = 9", "all": "sqlite = 'b.db', query = 'SELECT * FROM t'",
+                   "all2": "sqlite = 'b.db', query = 'SELECT * FROM t'",
+                   "own": "sqlite = 'b.db', query = 'SELECT * FROM t WHERE p = :pool'",
+                   "own2": "sqlite = 'b.db', query = 'SELECT * FROM t WHERE p = :pool'",
+                   "run": "command = ['x']", "run2": "command = ['x']",
+                   "named": "command = ['x', '{pool}']", "named2": "command = ['x', '{pool}']"}
+        text = ZONE + "".join(f"[pools.'{name}.example.com']\nsource = {{ {source} }}\n"
+                              for name, source in sources.items())
+        config = lbdns.ConfigReader("t").config(tomllib.loads(text))
+
+        async def polls():
+            memory = SimpleNamespace(read=lambda: (0, lbdns.Snapshot().pack()),
+                                     commands=commands().groups)
+            child = SimpleNamespace(generation=memory, beat=time.monotonic)
+            return lbdns.Monitor(config, config, child, lbdns.Log()).polls
+        found = [" ".join(name.partition(".")[0] for name in poll.feeds)
+                 for poll in asyncio.run(polls())]
+        self.assertEqual(found, ["one two", "slow", "all all2", "own", "own2", "run run2", "named",
+                                 "named2"])
+
+    def test_one_poll_deals_out_the_rows_of_many_pools(self):
+        number = 2 * lbdns.POOLS_AT_ONCE + 7
+        self.run_sql(lbdns.SCHEMA, "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n "
+                     f"LIMIT {number}) INSERT INTO backends (pool, address) SELECT "
+                     "CASE i % 2 WHEN 0 THEN 'P' || i || '.Example.com.' ELSE 'p' || i || "
+                     "'.example.com' END, '10.0.' || (i / 256) || '.' || (i % 256) FROM n")
+        feeds = [self.feed(name=f"p{each}.example.com") for each in range(number + 1)]
+
+        async def poll():
+            poll = lbdns.Poll(feeds[0].pool.source, feeds, None, lbdns.Threads())
+            await poll.poll_once(100.0)
+            before = [feed.version for feed in feeds]
+            await poll.poll_once(101.0)
+            self.assertEqual([feed.version for feed in feeds], before, "the same is found again")
+            self.assertEqual({feed.good for feed in feeds[:-1]}, {101.0})
+        asyncio.run(poll())
+        self.assertEqual([list(feed.rows) for feed in feeds[:-1]],
+                         [[(f"10.0.{at // 256}.{at % 256}",)] for at in range(number)])
+        self.assertRegex(feeds[-1].trouble, f"no rows for p{number}.example.com; the table has row")
+
     def test_the_table_that_is_made_can_be_written_by_its_group(self):
         old = os.umask(0o077)
         try:
