@@ -3605,88 +3605,106 @@ class Supervisor:
 
 
 # ---- 19. The log: never blocks, counts what it cannot write --------------------------------------
+# The log must never cost an answer. So lines gather in memory, and each process calls `flush` when
+# it has time. A write never waits for the program that reads the log: lines for which that has no
+# room are dropped, and the next line that gets out says how many were. Of trouble that is seen at
+# each query or each poll, one line in LOG_REPEAT seconds is enough.
 LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
 LOG_REPEAT = 60.0         # seconds in which the same trouble is counted instead of printed
+
+
+class Trouble(NamedTuple):
+    """What the log remembers of a subject with which something is wrong."""
+    kind: str       # the text's beginning without its numbers: another kind is news
+    since: float    # monotonic seconds when trouble with this subject began
+    printed: float  # monotonic seconds when a line about the subject was printed last
+    repeats: int    # times that the same trouble was reported since that line
 
 
 class Log:
     """Lines to standard error. A full pipe, a slow terminal or a full disk costs lines, not time.
 
     The level "errors" prints trouble, "changes" also what changed, "queries" also every query.
+    Each process has a log of its own, which writes whole lines, so that those of others do not
+    cut them.
     """
     LEVELS = ("errors", "changes", "queries")
 
     def __init__(self) -> None:
-        self.level, self.json = 1, False
-        self.lines: list[bytes] = []
-        self.lost = 0                                  # lines dropped since the last that got out
-        # subject -> kind, since when, when it was printed last, times since
-        self.troubles: dict[str, tuple[str, float, float, int]] = {}
-        self.write: Callable[[bytes], int] = functools.partial(os.write, 2)
-        with contextlib.suppress(OSError):
-            mode = os.fstat(2).st_mode
-            if stat.S_ISSOCK(mode):  # the journal: MSG_DONTWAIT does it per call
-                journal = socket.socket(fileno=os.dup(2))
-                self.write = lambda line: journal.send(line, socket.MSG_DONTWAIT)
-            elif stat.S_ISREG(mode):  # never blocks; at its end, also for others that have it
-                fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
-            else:  # opened once more, so that the shell's own copy goes on blocking
-                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
-                try:
-                    self.write = functools.partial(os.write, os.open("/dev/fd/2", flags))
-                except OSError:  # another user's pipe or terminal
-                    os.set_blocking(2, False)
+        self.level = 1                           # index of a level in LEVELS
+        self.json = False                        # whether each line is a JSON object
+        self.lines: list[bytes] = []             # what the next flush writes
+        self.lost = 0                            # lines dropped since the last that got out
+        self.troubles: dict[str, Trouble] = {}   # subject -> what is wrong with it now
+        self.write = open_stderr()
 
     def configure(self, config: Config) -> None:
-        """Level and form of a config."""
-        self.level, self.json = self.LEVELS.index(config.log), config.log_format == "json"
+        """Set the level and the form of lines that a config asks for."""
+        self.level = self.LEVELS.index(config.log)
+        self.json = config.log_format == "json"
 
     def error(self, text: str) -> None:
-        """Something went wrong, once."""
+        """Report once that something went wrong."""
         self._put(f"error: {text}", level="error", text=text)
 
     def warning(self, text: str) -> None:
-        """Something may not be as it was meant, once."""
+        """Report once that something may not be as it was meant."""
         self._put(f"warning: {text}", level="warning", text=text)
 
     def trouble(self, subject: str, text: str) -> None:
-        """Something is wrong, and may be so again and again: printed when it begins or becomes
-        other trouble, else once in LOG_REPEAT with a count. An empty text is the end of it."""
-        now, kind = time.monotonic(), re.sub("[0-9]+", "", text.partition(":")[0])
-        old, since, when, times = self.troubles.get(subject, ("", now, 0.0, 0))
-        if text and (kind != old or now - when > LOG_REPEAT):
-            self.error(f"{subject}: {text}" + (f" ({times} times more)" if times else ""))
-            self.troubles[subject] = (kind, since, now, 0)
-        elif text:
-            self.troubles[subject] = (kind, since, when, times + 1)
-        elif self.troubles.pop(subject, None):
-            self.change(f"{subject}: well again after {now - since:.0f} s")
+        """Report, as often as it is seen, that something is wrong with a subject. An empty text
+        says that all is well with it.
+
+        A line is printed when the trouble begins or becomes another kind of trouble, then once in
+        LOG_REPEAT with the number of reports in between, and when it ends.
+        """
+        now = time.monotonic()
+        kind = re.sub("[0-9]+", "", text.partition(":")[0])
+        old = self.troubles.get(subject, Trouble("", now, 0.0, 0))
+        if not text:
+            if self.troubles.pop(subject, None):
+                self.change(f"{subject}: well again after {now - old.since:.0f} s")
+        elif kind != old.kind or now - old.printed > LOG_REPEAT:
+            repeats = f" ({old.repeats} times more)" if old.repeats else ""
+            self.error(f"{subject}: {text}{repeats}")
+            self.troubles[subject] = Trouble(kind, old.since, now, 0)
+        else:
+            self.troubles[subject] = old._replace(repeats=old.repeats + 1)
 
     def change(self, text: str) -> None:
-        """Something is not as it was: a state, a config, a process."""
+        """Report that something is not as it was: a state, a config, a process."""
         if self.level >= 1:
             self._put(text, level="change", text=text)
 
     def query(self, query: wire.Query, client: str, reply: Reply, micros: int) -> None:
-        """One query and what was answered; strangers' names come escaped."""
-        name = wire.show_name(query.qname) if query.qname else "-"
-        fields = {"client": plain_address(client), "name": name[:-1] or name,
-                  "type": wire.show_type(query.qtype) if query.qname else "-",
-                  "rcode": wire.RCODES[reply.rcode], "chosen": ",".join(reply.chosen) or "-"}
-        self._put(f"{' '.join(fields.values())} {micros}us {query.why}".rstrip(),
-                  **{**fields, "chosen": reply.chosen, "us": micros, "why": query.why})
+        """Report a query, its reply and the microseconds that it took."""
+        name = rtype = "-"  # of a packet in which no question could be read
+        if query.qname:
+            # The final dot is left out; but the root's name is just that dot.
+            name = wire.show_name(query.qname)[:-1] or "."
+            rtype = wire.show_type(query.qtype)
+        client, rcode = plain_address(client), wire.RCODES[reply.rcode]
+        chosen = ",".join(reply.chosen) or "-"
+        line = f"{client} {name} {rtype} {rcode} {chosen} {micros}us {query.why}"
+        self._put(line.rstrip(), client=client, name=name, type=rtype, rcode=rcode,
+                  chosen=reply.chosen, us=micros, why=query.why)
 
     def _put(self, line: str, **fields: Any) -> None:
+        """Add a line as text, or in its place an object of JSON with these fields."""
         now, before = time.time(), priority(str(fields.get("level")))
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now)) + f"{int(now % 1 * 1000):03}Z"
+        # Milliseconds are cut, not rounded: 999.96 of them would become a fourth digit.
+        date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        stamp = f"{date}.{int(now % 1 * 1000):03}Z"
         if self.json:
             line = json.dumps({"time": stamp, **fields})
-        elif not before:  # the journal has the time
+        elif not before:  # the journal has its own time
             line = f"{stamp} {line}"
-        self.lines.append((before + printable(line)).encode("utf-8", "replace")[:LOG_LINE] + b"\n")
+        octets = (before + printable(line)).encode("utf-8", "replace")
+        self.lines.append(octets[:LOG_LINE] + b"\n")
 
     def flush(self) -> None:
-        """Write what has gathered, as much as the reader takes now; count the rest as lost."""
+        """Write the lines that have gathered, as many as the log's reader takes at once; count the
+        others as lost."""
         if self.lost and self.lines:
             lost, self.lost = self.lost, 0
             self.warning(f"{lost} log lines lost: their reader was too slow")
@@ -3699,10 +3717,35 @@ class Log:
                 return
 
 
+def open_stderr() -> Callable[[bytes], int]:
+    """Return a function that writes octets to standard error and never waits: where they cannot be
+    written at once, it raises OSError."""
+    plain = functools.partial(os.write, 2)
+    try:
+        mode = os.fstat(2).st_mode
+        if stat.S_ISSOCK(mode):  # the journal: each call says for itself that it does not wait
+            journal = socket.socket(fileno=os.dup(2))
+            return lambda line: journal.send(line, socket.MSG_DONTWAIT)
+        if stat.S_ISREG(mode):
+            # Files never block. Where the shell opened one with ">", others that write to it have
+            # the same position, so it is for them, too, that all goes to the end.
+            fcntl.fcntl(2, fcntl.F_SETFL, os.O_APPEND)
+            return plain
+        # A pipe or a terminal: O_NONBLOCK is a property of what `open` returns, and the shell's
+        # own copy of this one must go on blocking. So it is opened once more.
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
+        return functools.partial(os.write, os.open("/dev/fd/2", flags))
+    except OSError:  # such as another user's pipe, which cannot be opened once more
+        with contextlib.suppress(OSError):
+            os.set_blocking(2, False)
+        return plain
+
+
 @functools.cache
 def priority(level: str) -> str:
-    """Return what stands before a line of this level, where standard error is systemd's journal
-    (sd-daemon(3), systemd.exec(5)); "" elsewhere."""
+    """Return what stands before a line of this level where standard error is systemd's journal
+    (sd-daemon(3)); "" elsewhere. JOURNAL_STREAM names device and inode of the journal's socket
+    (systemd.exec(5)), and is inherited by programs whose standard error is something else."""
     with contextlib.suppress(OSError):
         found = os.fstat(2)
         if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
@@ -3711,8 +3754,9 @@ def priority(level: str) -> str:
 
 
 def printable(line: str) -> str:
-    """Return a line in which nothing of a stranger moves a cursor or starts a line of its own."""
-    if line.isprintable():
+    """Return a line in which nothing of a stranger moves a cursor or starts a line of its own:
+    what cannot be printed stands there as \\xNN."""
+    if line.isprintable():  # as nearly all are
         return line
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
 
