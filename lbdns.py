@@ -3761,155 +3761,234 @@ def printable(line: str) -> str:
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
 
 
-# ---- 20. Config: tables, then the reader ---------------------------------------------------------
-NSID_MAX = 64             # octets; it rides in every reply that is asked for it
-Rule = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
-HOST_NAME = r"([a-z0-9_-]*\.)*[0-9]*[a-z_-][a-z0-9_-]*\.?"
-URL_PORTS = {"tcp": 0, "http": 80, "https": 443}  # 0 = none that goes without saying
+# ---- 20. Config: its words, the rules for their values, then the reader --------------------------
+# The file is TOML: tables of words and values. For each kind of table there is a table here (TOP,
+# ZONE, POOL, BACKEND, SOURCE, PROBE) with each word's rule and default. A rule checks one value;
+# what values must not be together, ConfigReader checks. All that is wrong is said in one run, and
+# each line names the file, the path of the word, its value, the rule, and the nearest right word.
+# A start, a reload and the command `check` all come here.
+#
+# EXAMPLE is what `lbdns.py example` prints: each word with its meaning. A test holds it against the
+# tables.
+EXAMPLE = '''\
+# A config of lbdns: each word with its default or an example.
+listen = ["[::]:9000"]  # UDP and TCP
+workers = 0  # processes that answer; 0 = one per CPU
+user = "nobody"  # become this user after binding, if root
+log = "changes"  # errors | changes | queries
+log_format = "text"  # text | json
+# nsid = "ns1"  # what `dig +nsid` shows of this server
+servers = 1  # that answer for these pools; a hint
 
+[zones."example.com"]
+ns = ["ns1.example.com.", "ns2.example.com."]  # the delegation
+# contact = "hostmaster.example.com."  # or a mail address
+# serial = 1  # of the SOA
+# refresh = 7200  # seconds, as the next four
+# retry = 1800
+# expire = 1209600
+# ttl = 3600  # of SOA, NS and records without one
+# negative_ttl = 60  # of the answer that there is none
+# file = "example.com.zone"  # records in a file of their own
+records = """
+ns1  300 IN A   192.0.2.53
+ns2  300 IN A   198.51.100.53
+@    300 IN MX  10 mail
+www  300 IN A   192.0.2.80
+"""
 
-class Key(NamedTuple):
-    """A word of the config: its rule, what holds when it is absent, its line in the example."""
-    rule: Rule
-    default: Any
-    example: str = ""
-    help: str = ""
+[pools."api.example.com"]
+policy = "least-connections"  # random, round-robin, least-connections, failover, hash, \
+"file.py:function"
+ttl = 60  # seconds
+answers = 1  # addresses per answer; one balances best
+anticache = true  # also answer <anything>api.example.com
+backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, max_connections = 1000, \
+state = "up" }]
+# source = { sqlite = "backends.db", every = 1 }  # or { command = ["psql", "-XAtc", \
+"SELECT ..."], every = 5, timeout = 4 }
+# stale = 15  # seconds a report of load is believed
+all_down = "all"  # when nothing is up: all | servfail | empty | "192.0.2.9"
+# check = { url = "https://:443/health", interval = 5, timeout = 2, rise = 2, fall = 3, \
+status = [200, 204], body = "ok", verify = true }  # or "tcp://:443", or { command = ["check_x", \
+"-H", "{address}"] }
+# min_up = 1  # with fewer up, the checks are ignored
+'''
+
+# A rule checks and converts one value of the file: it returns the value as we keep it, or raises
+# Problem, whose text says what the value must be. Functions whose docstring begins with "Check" are
+# rules; those before them make rules from parameters.
+Rule = Callable[[Any], Any]
+NSID_MAX = 64             # octets; the value rides in every reply that is asked for it
 
 
 def suggest(word: Any, known: Collection[str]) -> str:
-    """The nearest right word, or all of them."""
+    """Return the known word that is most like this one, as a question, or else all known words."""
+    # A word longer than any name is cut, since comparing takes time by the square of its length.
     near = difflib.get_close_matches(str(word)[:wire.NAME_MAX], known, 1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
 
 def require(test: Callable[[Any], Any], says: str, words: Sequence[str] = ()) -> Rule:
-    """A rule that keeps the value as it is; `words` are what it could be meant to be."""
+    """Return a rule that keeps values which pass a test and refuses others by what it `says`.
+    `words` are those that a refused value could be meant to be."""
     def rule(value: Any) -> Any:
-        if not test(value):
-            raise Problem(says + (f"; {suggest(value, words)}" if words else ""))
-        return value
+        if test(value):
+            return value
+        raise Problem(f"{says}; {suggest(value, words)}" if words else says)
     return rule
 
 
-def whole(low: int, high: int) -> Rule:
-    """A check for whole numbers; True is none, though Python thinks so."""
-    return require(lambda value: type(value) is int and low <= value <= high,
-                f"must be a whole number from {low} to {high}")
-
-
-def number(low: float, high: float) -> Rule:
-    """A check for numbers."""
+def number(low: float, high: float, says: str = "") -> Rule:
+    """Return a rule for numbers, both ends included."""
+    # Types are compared, since `isinstance` takes True for an int.
     return require(lambda value: type(value) in (int, float) and low <= value <= high,
-                f"must be a number from {low} to {high}")
+                   says or f"must be a number from {low} to {high}")
+
+
+def whole(low: int, high: int) -> Rule:
+    """Return a rule for whole numbers, both ends included."""
+    return require(lambda value: type(value) is int and low <= value <= high,
+                   f"must be a whole number from {low} to {high}")
 
 
 def count(low: int, high: int) -> Rule:
-    """A check for a count as tables have it: 17.0 and 17.5 are numbers, too, and are rounded."""
-    test = number(low, high)
-    return lambda value: round(test(value))
+    """Return a rule for whole numbers as tables of other programs have them: 17.0 is one, too, and
+    so is 17.5, an average; they are rounded."""
+    rule = number(low, high)
+    return lambda value: round(rule(value))
+
+
+def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Rule:
+    """Return a rule for one of a few words, or for text that passes the test `other`, which the
+    text `says` describes."""
+    return require(lambda value: isinstance(value, str) and (value in words or other(value)),
+                   f"must be one of {', '.join(words)} {says}".rstrip(), words)
+
+
+def list_of(rule: Rule) -> Rule:
+    """Return a rule for a list, never an empty one, of values that each pass a rule; as a tuple."""
+    return lambda value: tuple(map(rule, LIST(value)))
+
+
+# Rules for the plain types of TOML. No text may hold a NUL: paths, words of commands and names of
+# users go to the operating system, where a NUL ends them.
+TEXT = require(lambda value: isinstance(value, str) and value != "" and "\0" not in value,
+               "must be text, without NUL")
+SHORT = require(lambda value: isinstance(value, str) and 0 < len(value.encode()) <= NSID_MAX,
+                f"must be text of 1 to {NSID_MAX} octets")
+TRUTH = require(lambda value: isinstance(value, bool), "must be true or false")
+LIST = require(lambda value: isinstance(value, list) and value != [],
+               "must be a list with at least one item")
+TABLE = require(lambda value: isinstance(value, dict), "must be a table")
+SECONDS = whole(0, wire.TTL_MAX)
 
 
 def weight(value: Any) -> Any:
-    """A check for a weight, which others are divided by."""
+    """Check a weight. Connections are divided by it, and the smallest floats would make that inf.
+    """
     if 0 < number(0, 10**6)(value) < 1e-6:
         raise Problem("must be 0, or at least 0.000001")
     return value
 
 
-def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Rule:
-    """A check for one of a few words, or for text that `other` accepts."""
-    return require(lambda value: isinstance(value, str) and (value in words or other(value)),
-                f"must be one of {', '.join(words)} {says}".rstrip(), words)
+def statuses(value: Any) -> Any:
+    """Check the HTTP statuses of a good reply: one, or a list."""
+    return list_of(whole(100, 599))(value if isinstance(value, list) else [value])
 
 
-def some(rule: Rule) -> Rule:
-    """A rule for a list of at least one of something."""
-    return lambda value: tuple(map(rule, LIST(value)))
-
-
-def endpoint(value: Any) -> tuple[str, int]:
-    """A check for "127.0.0.1:53", "[::]:53" and "[fe80::1%eth0]:53", the interface by name or
-    number; port 0 lets the kernel pick one."""
-    match = re.fullmatch(r"(?:\[([^%]+)(?:%(.+))?\]|([0-9.]+)):([0-9]{1,5})", str(value))
-    if not match or not is_address(match[1] or match[3]) or int(match[4]) > 65535:
-        raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
-    (host,), interface, port = backend_address(match[1] or match[3]), match[2], int(match[4])
-    if bool(interface) != (":" in host and ipaddress.ip_address(host).is_link_local):
-        raise Problem("addresses of fe80::/10, and no others, need an interface, such as "
-                      '"[fe80::1%eth0]:53"')
-    if not interface:
-        return host, port
-    try:
-        if interface.isdecimal():
-            interface = socket.if_indextoname(int(interface))
-        socket.if_nametoindex(interface)
-    except (OSError, OverflowError):
-        raise Problem(f"this host has no interface {interface}; `ip link` shows those that it "
-                      "has") from None
-    return f"{host}%{interface}", port
-
-
-def is_missing(host: str) -> bool:
-    """Whether this host lacks an address that bind_pair can wait for."""
-    octets = host.encode()  # text would need the module encodings.idna, which may be unreadable
-    try:
-        family, *_, address = socket.getaddrinfo(octets, 0, flags=socket.AI_NUMERICHOST)[0]
-        with socket.socket(family) as sock:
-            sock.bind(address)
-    except OSError as bad:
-        return bad.errno == errno.EADDRNOTAVAIL and sys.platform == "linux"
-    return False
+def domain(value: Any) -> bytes:
+    """Check a domain name; it is absolute, with or without its final dot."""
+    return wire.parse_name(TEXT(value))
 
 
 def contact(value: Any) -> bytes:
-    """A check for the SOA's contact, a domain name or a mail address (RFC 1035 8)."""
+    """Check a zone's contact: a domain name, or a mail address, which becomes one by the rule of
+    RFC 1035 8 (a dot before the @ belongs to the first label)."""
     local, at, host = TEXT(value).partition("@")
-    return domain(local.replace(".", "\\.") + "." + host if at else value)
+    if not at:
+        return domain(value)
+    return domain(local.replace(".", "\\.") + "." + host)
 
 
 def is_address(value: Any) -> bool:
-    """Whether this is the text of an IPv4 or IPv6 address, without an interface."""
+    """Return whether a value is the text of an IPv4 or IPv6 address, without an interface."""
     with contextlib.suppress(ValueError):
         return isinstance(value, str) and "%" not in value and bool(ipaddress.ip_address(value))
     return False
 
 
-def domain(value: Any) -> bytes:
-    """A check for a domain name."""
-    return wire.parse_name(TEXT(value))
+def endpoint(value: Any) -> tuple[str, int]:
+    """Check what to listen on: "127.0.0.1:53", "[::]:53" or "[fe80::1%eth0]:53", the interface by
+    name or number. Port 0 lets the kernel pick one. Returns host and port."""
+    # Groups: address in brackets, its interface, address without brackets, port.
+    match = re.fullmatch(r"(?:\[([^%]+)(?:%(.+))?\]|([0-9.]+)):([0-9]{1,5})", str(value))
+    if not match or not is_address(match[1] or match[3]) or int(match[4]) > 65535:
+        raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
+    [host], interface, port = backend_address(match[1] or match[3]), match[2], int(match[4])
+    # Each interface has its own fe80::/10 (RFC 4007 5), so which one is meant must be said.
+    if bool(interface) != (":" in host and ipaddress.ip_address(host).is_link_local):
+        raise Problem("addresses of fe80::/10, and no others, need an interface, such as "
+                      '"[fe80::1%eth0]:53"')
+    return f"{host}%{interface_name(interface)}" if interface else host, port
+
+
+def interface_name(text: str) -> str:
+    """Check an interface of this host, by its name or number. Returns the name, which stays the
+    same when the number changes."""
+    try:
+        if text.isdecimal():
+            text = socket.if_indextoname(int(text))
+        socket.if_nametoindex(text)
+    except (OSError, OverflowError):
+        raise Problem(f"this host has no interface {text}; `ip link` shows those that it "
+                      "has") from None
+    return text
+
+
+# Names of hosts as they are in use, with "_" and without "*". The last label is no number, so that
+# a mistyped address is no name (RFC 3696 2).
+HOST_NAME = r"([a-z0-9_-]*\.)*[0-9]*[a-z_-][a-z0-9_-]*\.?"
 
 
 def backend_address(value: Any) -> tuple[str, ...]:
-    """A check for a backend: an address, one of each family (list or comma-separated), or a host
-    name; canonical, so that the same server is the same key everywhere."""
+    """Check a backend: an address, one of each family (as a list, or with a comma in between), or a
+    host name. Returns them in canonical form, IPv4 first, so that the same server is the same key
+    in the config, in all sources and in the checks."""
     return read_addresses(",".join(map(TEXT, value)) if isinstance(value, list) else TEXT(value))
 
 
 @functools.lru_cache(2 * ROWS_MAX)  # tables have the same addresses at each poll
-def read_addresses(value: str) -> tuple[str, ...]:
-    """The same for text."""
-    found = set()
-    if len(value) > wire.NAME_MAX:
+def read_addresses(text: str) -> tuple[str, ...]:
+    """Check the text of a backend: see `backend_address`."""
+    if len(text) > wire.NAME_MAX:
         raise Problem(f"must have at most {wire.NAME_MAX} octets")
-    for each in value.split(","):
-        text = TEXT(each).strip().lower()
-        if is_address(text):
-            mapped = getattr(ipaddress.ip_address(text), "ipv4_mapped", None)
-            text = str(mapped or text)
-        elif re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", text):
-            raise Problem("is no IPv4 or IPv6 address alone, and DNS answers carry no port: give "
-                          'it to a check, such as "tcp://:80", or clients by SRV or HTTPS records')
-        elif not re.fullmatch(HOST_NAME, text):
-            raise Problem("is no IPv4 or IPv6 address, and no host name")
-        found.add(wire.address_rdata(text))
-    kinds = [rtype for rtype, _ in sorted(found)]
+    found = sorted({wire.address_rdata(read_address(each)) for each in text.split(",")})
+    # With two addresses of a family, one would be picked and the other one's load not be known.
+    kinds = [rtype for rtype, _ in found]
     if kinds != [wire.A, wire.AAAA] and len(kinds) > 1:
         raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
-    return tuple(wire.show_rdata(*each) for each in sorted(found))
+    return tuple(wire.show_rdata(*each) for each in found)
+
+
+def read_address(value: str) -> str:
+    """Check one address or host name."""
+    text: str = TEXT(value).strip().lower()
+    if is_address(text):
+        # "::ffff:192.0.2.1" is how sockets for both families show IPv4 (RFC 4291 2.5.5.2).
+        mapped = getattr(ipaddress.ip_address(text), "ipv4_mapped", None)
+        return str(mapped or text)
+    if re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", text):  # what other load balancers want here
+        raise Problem("is no IPv4 or IPv6 address alone, and DNS answers carry no port: give "
+                      'it to a check, such as "tcp://:80", or clients by SRV or HTTPS records')
+    if not re.fullmatch(HOST_NAME, text):
+        raise Problem("is no IPv4 or IPv6 address, and no host name")
+    return text
 
 
 def server_address(value: Any) -> tuple[str, ...]:
-    """The same for what clients are sent to: "0.0.0.0" is what servers call themselves."""
+    """Check a backend as `backend_address` does, and that clients can be sent there: "0.0.0.0" is
+    what servers call themselves."""
     addresses = backend_address(value)
     for each in filter(is_address, addresses):
         ip = ipaddress.ip_address(each)
@@ -3918,185 +3997,221 @@ def server_address(value: Any) -> tuple[str, ...]:
     return addresses
 
 
+URL_PORTS = {"tcp": 0, "http": 80, "https": 443}  # scheme -> usual port; 0 = it has none
+
+
 def probe_url(value: Any) -> tuple[str, str, int, str]:
-    """A check for a URL that says how to check: scheme, host, port, path; any may be left out that
-    is known without."""
-    match = re.fullmatch(r"(\w+)://([^:/?#@\[\]]*)(?::([0-9]{1,5}))?(/[!-~]*)?", TEXT(value))
+    """Check a URL that says how to probe, without the address, which is each backend's own. Returns
+    scheme, host, port and path; host and path may be "", and the path is so for tcp."""
+    # Groups: scheme, host, port, path with its query.
+    match = re.fullmatch(r"(\w+)://([^:/?#@\[\]]*)(?::([0-9]{1,5}))?((?:/[!-~]*)?)", TEXT(value))
     if match is None:
         raise Problem('must be such as "tcp://:443" or "http://:8080/health"')
-    kind, path = match[1], match[4] or ""
+    kind, path = match[1], match[4]
     host = match[2].lower().removesuffix(".")  # SNI and certificates do without: RFC 6066 3
     if kind not in URL_PORTS:
         raise Problem(f"must be tcp, http or https; {suggest(kind, URL_PORTS)}")
-    if kind == "tcp" and (host or path):
+    if kind != "tcp":
+        path = path or "/"
+    elif host or path:
         raise Problem("tcp has no host, which is each backend's own, and no path")
-    if host and not re.fullmatch(HOST_NAME, host):
-        raise Problem("the host, which Host and SNI say, must be a name; who is asked are the "
-                      "backends")
-    wire.parse_name(host or ".")
+    if host:
+        if not re.fullmatch(HOST_NAME, host):
+            raise Problem("the host, which Host and SNI say, must be a name; who is asked are the "
+                          "backends")
+        wire.parse_name(host)  # raises Problem for labels and names that are too long
     port = int(match[3] or URL_PORTS[kind])
     if not 0 < port <= 65535:
         raise Problem("needs a port from 1 to 65535")
-    return kind, host, port, path if kind == "tcp" else path or "/"
+    return kind, host, port, path
 
 
-TEXT = require(lambda value: isinstance(value, str) and value != "" and "\0" not in value,
-            "must be text, without NUL")
-SHORT = require(lambda value: isinstance(value, str) and 0 < len(value.encode()) <= NSID_MAX,
-             f"must be text of 1 to {NSID_MAX} octets")
-TRUTH = require(lambda value: isinstance(value, bool), "must be true or false")
-LIST = require(lambda value: isinstance(value, list) and value != [],
-            "must be a list with at least one item")
-TABLE = require(lambda value: isinstance(value, dict), "must be a table")
-SECONDS = whole(0, wire.TTL_MAX)
-TOP = {
-    "listen": Key(some(endpoint), (("::", 9000),), 'listen = ["[::]:9000"]', "UDP and TCP"),
-    "workers": Key(whole(0, 256), 0, "workers = 0", "processes that answer; 0 = one per CPU"),
-    "user": Key(TEXT, "nobody", 'user = "nobody"', "become this user after binding, if root"),
-    "log": Key(one_of(*Log.LEVELS), "changes", 'log = "changes"', "errors | changes | queries"),
-    "log_format": Key(one_of("text", "json"), "text", 'log_format = "text"', "text | json"),
-    "nsid": Key(SHORT, "", '# nsid = "ns1"', "what `dig +nsid` shows of this server"),
-    "servers": Key(whole(1, 1000), 1, "servers = 1", "that answer for these pools; a hint"),
-    "zones": Key(TABLE, {}), "pools": Key(TABLE, {})}
-ZONE = {
-    "ns": Key(some(domain), (), 'ns = ["ns1.example.com.", "ns2.example.com."]', "the delegation"),
-    "contact": Key(contact, None, '# contact = "hostmaster.example.com."', "or a mail address"),
-    "serial": Key(whole(0, 2**32 - 1), 1, "# serial = 1", "of the SOA"),
-    "refresh": Key(SECONDS, 7200, "# refresh = 7200", "seconds, as the next four"),
-    "retry": Key(SECONDS, 1800, "# retry = 1800"),
-    "expire": Key(SECONDS, 1209600, "# expire = 1209600"),
-    "ttl": Key(SECONDS, 3600, "# ttl = 3600", "of SOA, NS and records without one"),
-    "negative_ttl": Key(SECONDS, 60, "# negative_ttl = 60", "of the answer that there is none"),
-    "file": Key(TEXT, "", '# file = "example.com.zone"', "records in a file of their own"),
-    "records": Key(TEXT, "", 'records = """\nns1  300 IN A   192.0.2.53\nns2  300 IN A   '
-                   '198.51.100.53\n@    300 IN MX  10 mail\nwww  300 IN A   192.0.2.80\n"""')}
-POOL = {
+Table = dict[str, Any]        # a table of the file: word -> value
+Keys = types.SimpleNamespace  # the same after its rules, with defaults, as attributes
+
+
+class Key(NamedTuple):
+    """What the reader knows of a word of the config."""
+    rule: Rule
+    default: Any  # the value where the word is absent or wrong; None = it depends on other words
+
+
+# The tables: word -> Key. Ranges keep out what is surely a mistake, such as a TTL in milliseconds.
+TOP = {  # the file itself
+    "listen": Key(list_of(endpoint), (("::", 9000),)),  # "::" is IPv4, too
+    "workers": Key(whole(0, 256), 0),           # 0 = one per CPU
+    "user": Key(TEXT, "nobody"),
+    "log": Key(one_of(*Log.LEVELS), "changes"),
+    "log_format": Key(one_of("text", "json"), "text"),
+    "nsid": Key(SHORT, ""),
+    "servers": Key(whole(1, 1000), 1),
+    "zones": Key(TABLE, {}),
+    "pools": Key(TABLE, {})}
+ZONE = {  # [zones."NAME"]
+    "ns": Key(list_of(domain), ()),
+    "contact": Key(contact, None),              # hostmaster at the apex
+    "serial": Key(whole(0, 2**32 - 1), 1),
+    # Secondaries would go by the next three; resolvers go by negative_ttl (RFC 2308 4).
+    "refresh": Key(SECONDS, 7200),
+    "retry": Key(SECONDS, 1800),
+    "expire": Key(SECONDS, 1209600),
+    "ttl": Key(SECONDS, 3600),
+    "negative_ttl": Key(SECONDS, 60),
+    "file": Key(TEXT, ""),
+    "records": Key(TEXT, "")}
+POOL = {  # [pools."NAME"]
     "policy": Key(one_of(*POLICIES, other=re.compile(r".+\.py:\w+").fullmatch,
-                         says='or "file.py:function"'), "random", 'policy = "least-connections"',
-                  ", ".join(POLICIES) + ', "file.py:function"'),
-    "ttl": Key(SECONDS, 60, "ttl = 60", "seconds"),
-    "answers": Key(whole(1, 13), 1, "answers = 1", "addresses per answer; one balances best"),
-    "anticache": Key(TRUTH, None, "anticache = true", "also answer <anything>api.example.com"),
-    "backends": Key(LIST, (), 'backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, '
-                    'max_connections = 1000, state = "up" }]'),
-    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }',
-                  'or { command = ["psql", "-XAtc", "SELECT ..."], every = 5, timeout = 4 }'),
-    "stale": Key(number(1, 86400), None, "# stale = 15", "seconds a report of load is believed"),
+                         says='or "file.py:function"'), "random"),
+    "ttl": Key(SECONDS, 60),
+    "answers": Key(whole(1, 13), 1),
+    "anticache": Key(TRUTH, None),              # true, but at an apex false
+    "backends": Key(LIST, ()),                  # see BACKEND
+    "source": Key(TABLE, None),                 # see SOURCE
+    "stale": Key(number(1, 86400), None),       # three polls, at least 10 s
     "all_down": Key(one_of("all", "servfail", "empty", other=is_address,
-                           says="or an address"), "all", 'all_down = "all"',
-                    'when nothing is up: all | servfail | empty | "192.0.2.9"'),
+                           says="or an address"), "all"),
+    # A URL, or see PROBE.
     "check": Key(require(lambda value: isinstance(value, (str, dict)), "must be text or a table"),
-                 None, '# check = { url = "https://:443/health", interval = 5, timeout = 2, rise = '
-                 '2, fall = 3, status = [200, 204], body = "ok", verify = true }',
-                 'or "tcp://:443", or { command = ["check_x", "-H", "{address}"] }'),
-    "min_up": Key(whole(0, ROWS_MAX), 0, "# min_up = 1", "with fewer up, the checks are ignored")}
-BACKEND = {
-    "address": Key(server_address, ()), "weight": Key(weight, 1.0),
-    "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
+                 None),
+    "min_up": Key(whole(0, ROWS_MAX), 0)}
+BACKEND = {  # one of a pool's `backends`
+    "address": Key(server_address, ()),
+    "weight": Key(weight, 1.0),
+    "max_connections": Key(whole(1, 10**9), None),
+    "state": Key(one_of(*STATES), "up")}
+# A row of a source has the same words, and those that say how much load there is, and since when.
+# A row without `connections` says that they are unknown, which is not 0; and a limit may be 17.0.
 RECORD = BACKEND | {
-    "connections": Key(count(0, 10**9), 0), "max_connections": Key(count(1, 10**9), None),
-    "updated_at": Key(require(lambda value: type(value) in (int, float) and 0 <= value <= 1e12,
-                           "must be unix time: seconds since 1970"), 0)}
+    "connections": Key(count(0, 10**9), 0),
+    "max_connections": Key(count(1, 10**9), None),
+    "updated_at": Key(number(0, 1e12, "must be unix time: seconds since 1970"), 0)}
+# Columns that a command may print as text although they are numbers.
 NUMBERS = RECORD.keys() - {"address", "state"}
-PROBE = {
-    "url": Key(probe_url, None), "command": Key(some(TEXT), ()),
-    "interval": Key(number(0.1, 3600), 5.0), "timeout": Key(number(0.05, 60), None),
-    "rise": Key(whole(1, 100), 2), "fall": Key(whole(1, 100), 3),
-    "status": Key(lambda value: some(whole(100, 599))(
-        value if isinstance(value, list) else [value]), ()),
-    "body": Key(TEXT, ""), "verify": Key(TRUTH, True)}
-SOURCE = {
-    "sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "command": Key(some(TEXT), ()),
-    "every": Key(number(0.1, 3600), 1.0), "timeout": Key(number(0.1, 60), 2.0)}
+PROBE = {  # a pool's `check`
+    "url": Key(probe_url, None),
+    "command": Key(list_of(TEXT), ()),
+    "interval": Key(number(0.1, 3600), 5.0),
+    "timeout": Key(number(0.05, 60), None),     # CHECK_TIMEOUT, or the interval if that is less
+    "rise": Key(whole(1, 100), 2),
+    "fall": Key(whole(1, 100), 3),
+    "status": Key(statuses, ()),                # 200 to 399
+    "body": Key(TEXT, ""),
+    "verify": Key(TRUTH, True)}
+SOURCE = {  # a pool's `source`
+    "sqlite": Key(TEXT, ""),
+    "query": Key(TEXT, None),                   # all of the pool's rows in a table `backends`
+    "command": Key(list_of(TEXT), ()),
+    "every": Key(number(0.1, 3600), 1.0),
+    "timeout": Key(number(0.1, 60), 2.0)}
+
+
 BESIDE_CNAME = {wire.RRSIG, wire.NSEC}  # types that may stand there: RFC 4035 2.5
-# Text, names and comments of SQL; else, as the group, a parameter.
+# Finds the parameters of an SQL query, as its group. The other alternatives match texts, names and
+# comments, in which "?" and ":word" are no parameters.
 SQL = r"""'[^']*'?|"[^"]*"?|`[^`]*`?|\[[^]]*]?|--[^\n]*|/\*.*?(?:\*/|\Z)|""" \
       r"(\?[0-9]*|(?<![\w$])[:@$]\w+)"
 
 
-def quote_names(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The entries of [zones] or [pools]. Without its quotes [pools.api.example.com] is a table in
-    a table in a table: it becomes an entry of the whole name."""
-    for name, value in table.items():
-        inner = {}
-        if isinstance(value, dict) and "." not in name:  # a name with a dot had its quotes
-            inner = {word: each for word, each in value.items()
-                     if isinstance(each, dict) and word not in POOL}
-        for word, each in quote_names(inner):
-            yield f"{name}.{word}", each
-        if not inner:
-            yield name, value
+SOA_NUMBERS = ("serial", "refresh", "retry", "expire", "negative_ttl")  # RFC 1035 3.3.13
 
 
-def record_key(zone: ServedZone, owner: bytes, rtype: int, rdata: bytes) -> tuple[Any, ...]:
-    """What two records of a config have in common that are the same to a resolver."""
-    return zone.apex, owner, rtype, wire.rdata_key(rtype, rdata)
-
-
-def show_value(value: Any) -> str:
-    """A value of the config, for messages."""
-    try:
-        return f"{value!r:.80}"
-    except (ValueError, RecursionError):  # thousands of digits, or of tables
-        return "..."
+class Placed(NamedTuple):
+    """A record, with its owner in lower case, and its place in the config."""
+    where: str
+    zone: ServedZone
+    record: wire.Record
 
 
 class ConfigReader:
-    """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
+    """Turns a parsed TOML file into a Config, gathering everything that is wrong with it.
+
+    Methods that read a table get `where`, its path in the file, such as pools."api.example.com",
+    and return what the table describes. They go on after a problem, with defaults, so that one run
+    shows all problems; the result is then of no use. A warning is about what can be served, though
+    hardly as it is meant.
+    """
     def __init__(self, file: str) -> None:
-        self.file, self.folder = file, pathlib.Path(file).parent
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
-        self.zones: dict[bytes, ServedZone] = {}
-        self.pools: dict[bytes, PoolConfig] = {}
-        self.places: dict[tuple[Any, ...], str] = {}  # record_key() -> who says so
+        self.file = file                          # "" = what is read is a row, not a file
+        self.folder = pathlib.Path(file).parent   # where files stand that the config names
+        self.problems: list[str] = []             # lines: why it cannot be served
+        self.warnings: list[str] = []             # lines: what is hardly meant so
+        self.zones: dict[bytes, ServedZone] = {}  # by apex
+        self.pools: dict[bytes, PoolConfig] = {}  # by owner
+        # By what makes records the same to a resolver: zone, owner, type, and rdata without case.
+        self.records: dict[tuple[Any, ...], Placed] = {}
 
     def problem(self, path: str, says: str) -> None:
-        """Note a problem: file, path of the key, rule."""
-        self.problems.append(printable(
-            f"{self.file}: {path}{says}" if self.file else f"{path}{says}"))
+        """Note why the config cannot be served: the path of a key, and what is wrong there. Values
+        come from the file, so they could move a cursor."""
+        line = f"{self.file}: {path}{says}" if self.file else f"{path}{says}"
+        self.problems.append(printable(line))
 
     def warn(self, path: str, says: str) -> None:
-        """Note what can be served, though hardly as it is meant: path of the key, rule, remedy."""
+        """Note what is hardly meant so: the path of a key, what follows from it, and the remedy."""
         self.warnings.append(f"{self.file}: {path}{says}")
 
-    def text(self, path: str, file: str, errors: str = "strict") -> str:
-        """What a file beside the config holds, "" if it cannot be read; `errors` is decode's."""
-        try:
-            return read_text(self.folder / file, errors)
-        except Problem as bad:
-            self.problem(path, f" = {file!r}: {bad}")
-            return ""
+    # -- The whole file, and what all its tables have in common --
 
-    def table(self, path: str, value: dict[str, Any], keys: dict[str, Key]) -> dict[str, Any]:
-        """The values of a table that pass their checks."""
+    def config(self, document: Table) -> Config:
+        """Return the whole config. Raises ConfigError with all problems, one a line.
+
+        Zones come first, since pools stand in them; both are finished before their records are
+        held against each other.
+        """
+        keys = self.read_keys("", document, TOP)
+        for where, apex, value in self.named("zones", keys.zones):
+            self.zones[apex] = self.zone(where, apex, value)
+        for apex, zone in self.zones.items():
+            # In the zone above, the apex and the names in between exist without records. Its answer
+            # for them is NODATA: NXDOMAIN would deny all names below, too (RFC 8020).
+            above = wire.find_zone(wire.suffixes(apex), wire.DS, self.zones) or zone
+            above.add_name(apex)
+        for where, owner, value in self.named("pools", keys.pools):
+            self.pools[owner] = self.pool(where, owner, value)
+        if not keys.zones:
+            self.problem("zones", ': there is none; add [zones."example.com"]')
+        self.review()
+        self.review_hidden()
+        self.fit_to_host(keys)
+        if self.problems:
+            raise ConfigError("\n".join(self.problems))
+        keys.zones, keys.pools, keys.file = self.zones, self.pools, self.file
+        return Config(**vars(keys), warnings=tuple(self.warnings))
+
+    def table(self, path: str, value: Table, keys: dict[str, Key]) -> Table:
+        """Return the values of a table that pass their rules, as the rules return them; note the
+        others. Words that are absent stay so, for rows in which that has a meaning."""
         found = {}
         for name, each in value.items():
             where = f"{path}.{name}" if path else name
+            if name not in keys:
+                self.problem(where, ": unknown key; " + suggest(name, keys))
+                continue
             try:
-                if name not in keys:
-                    self.problem(where, ": unknown key; " + suggest(name, keys))
-                else:
-                    found[name] = keys[name].rule(each)
-            except (ValueError, RecursionError) as bad:  # Problem, and what cannot be shown
+                found[name] = keys[name].rule(each)
+            except (ValueError, RecursionError) as bad:  # Problem, or a value that has no text
                 self.problem(where, f" = {show_value(each)}: {bad}")
         return found
 
-    def full(self, path: str, value: dict[str, Any], keys: dict[str, Key]) -> dict[str, Any]:
-        """The same, with the defaults of what is absent or wrong. Warns of names that were meant
-        to be within the zone, such as "ns1": those of keys are whole."""
+    def read_keys(self, path: str, value: Table, keys: dict[str, Key]) -> Keys:
+        """Return the values of a table as attributes, with defaults for what is absent or wrong.
+        Warn of names that were hardly meant as they stand there."""
         found = self.table(path, value, keys)
         for key in found.keys() & {"ns", "contact", "address"}:
             for name in value[key] if isinstance(value[key], list) else [value[key]]:
+                # Zone text would complete "ns1" with the name of its zone; names in keys are whole
+                # with or without the final dot. With the dot nobody means anything else.
                 if re.fullmatch(r"[\w-]+", name):
                     self.warn(path, f".{key} = {name!r}: stands for {name}. itself, since names in "
                               f"keys are whole; write all of it, such as {name}.example.com.")
-        return {name: key.default for name, key in keys.items()} | found
+        defaults = {name: key.default for name, key in keys.items()}
+        return Keys(**defaults | found)
 
-    def named(self, path: str, value: dict[str, Any]) -> Iterator[tuple[str, bytes, Any]]:
-        """Path, lower-case name and value of each entry of [zones] or [pools]; no name twice."""
+    def named(self, path: str, value: Table) -> Iterator[tuple[str, bytes, Any]]:
+        """Yield path, name in lower case, and table of each entry of [zones] or [pools]. TOML keeps
+        a key from standing there twice, but not the same name in other spellings."""
         seen: dict[bytes, str] = {}
-        for name, each in quote_names(value):
+        for name, each in join_names(value):
             where = f'{path}."{name}"'
             if name not in value:
                 self.problem(where, f": put the name in quotes: [{where}]")
@@ -4108,195 +4223,176 @@ class ConfigReader:
             except Problem as bad:
                 self.problem(where, f": {bad}")
 
-    def config(self, document: dict[str, Any]) -> Config:
-        """The whole config; raises ConfigError with all problems."""
-        top = self.full("", document, TOP)
-        for where, apex, value in self.named("zones", top["zones"]):
-            self.zones[apex] = self.zone(where, apex, value)
-        for apex, zone in self.zones.items():  # it and all above it exist in the zone above
-            above = wire.find_zone(wire.suffixes(apex), wire.DS, self.zones) or zone
-            above.add_name(apex)
-        for where, owner, value in self.named("pools", top["pools"]):
-            self.pools[owner] = self.pool(where, owner, value)
-        if not top["zones"]:
-            self.problem("zones", ': there is none; add [zones."example.com"]')
-        for zone in self.zones.values():
-            self.review(zone)
+    def text(self, path: str, file: str, errors: str = "strict") -> str:
+        """Return what a file beside the config holds, "" if it cannot be read: see `read_text`."""
         try:
-            pwd.getpwnam(top["user"] if os.geteuid() == 0 else "root")
+            return read_text(self.folder / file, errors)
+        except Problem as bad:
+            self.problem(path, f" = {file!r}: {bad}")
+            return ""
+
+    def fit_to_host(self, keys: Keys) -> None:
+        """Check the user and the addresses against this host, and count its CPUs. An address that
+        it lacks is no problem: it may come later, from DHCP or VRRP."""
+        try:
+            pwd.getpwnam(keys.user if os.geteuid() == 0 else "root")  # only root needs the user
         except (KeyError, ValueError):  # ValueError: a NUL in it
-            self.problem("user", f" = {top['user']!r}: no such user on this host")
-        if self.problems:
-            raise ConfigError("\n".join(self.problems))
-        listen = tuple(dict.fromkeys(top["listen"]))
-        for host in dict(listen):  # once, whatever the ports
+            self.problem("user", f" = {keys.user!r}: no such user on this host")
+        keys.listen = tuple(dict.fromkeys(keys.listen))
+        for host in dict(keys.listen):  # each host once, whatever its ports
             if is_missing(host):
                 self.warn("listen", f": this host has no address {host} yet; lbdns answers there "
                           "as soon as it has")
-        top.update(listen=listen, zones=self.zones, pools=self.pools,
-                   workers=(top["workers"] or len(os.sched_getaffinity(0)))
-                   if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
-        return Config(**top, warnings=tuple(self.warnings), file=self.file)
+        if sys.platform != "linux":
+            keys.workers = 1  # elsewhere nobody has measured more
+        elif not keys.workers:
+            keys.workers = len(os.sched_getaffinity(0))
 
-    def zone(self, where: str, apex: bytes, value: dict[str, Any]) -> ServedZone:
-        """One zone: its records, and SOA and NS from the keys where the records have none."""
-        keys, zone = self.full(where, value, ZONE), ServedZone(apex)
-        # RFC 1035 5: a zone file is octets, so those that are no UTF-8 pass through as they are.
-        texts = {"records": keys["records"], f"file = {keys['file']!r}": keys["file"] and self.text(
-            f"{where}.file", keys["file"], "surrogateescape")}
+    # -- Zones: value and keys of [zones."NAME"] become records --
+
+    def zone(self, where: str, apex: bytes, value: Table) -> ServedZone:
+        """Return one zone with all its records: from the key `records`, from the file, and what
+        these two leave out of SOA and NS from the other keys."""
+        keys, zone = self.read_keys(where, value, ZONE), ServedZone(apex)
+        texts = {"records": keys.records}  # what stands before a line's number -> zone text
+        if keys.file:
+            # A zone file is octets (RFC 1035 5): those that are no UTF-8 pass through as they are.
+            texts[f"file = {keys.file!r}"] = self.text(
+                f"{where}.file", keys.file, "surrogateescape")
         for label, text in texts.items():
-            parsed = wire.ZoneText(text, apex, keys["ttl"])
+            parsed = wire.ZoneText(text, apex, keys.ttl)
             for problem in parsed.problems:
                 self.problem(where, f".{label} {problem}")
             for record in parsed.records:
                 self.add(f"{where}.{label} line {record.line}", zone, record)
-        node = zone.nodes.setdefault(apex, {})
-        timers = "serial", "refresh", "retry", "expire", "negative_ttl"
+        node = zone.nodes.get(apex, {})
         for word in value:
             rtype = wire.NS if word == "ns" else wire.SOA
-            if rtype in node and word in ("ns", "contact", *timers):
+            if rtype in node and word in ("ns", "contact", *SOA_NUMBERS):
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
-        own = wire.Record(apex, wire.NS, wire.CLASS_IN, keys["ttl"], b"")
-        if wire.NS not in node:
-            for server in keys["ns"] or [self.below("ns1", where, "ns", apex)]:
-                self.add(f"{where}.ns", zone, own._replace(rdata=server))
-        if wire.SOA not in node:
-            contact = keys["contact"] or self.below("hostmaster", where, "contact", apex)
-            rdata = node[wire.NS].rdatas[0] + contact + struct.pack(
-                "!5I", *(keys[each] for each in timers))
-            self.add(f"{where}.contact", zone, own._replace(type=wire.SOA, rdata=rdata))
+        self.add_apex(where, zone, keys)
         zone.finish()
         return zone
 
-    def below(self, label: str, where: str, word: str, apex: bytes) -> bytes:
-        """The name that a key has unless it is given, below an apex."""
+    def add(self, where: str, zone: ServedZone, record: wire.Record) -> None:
+        """Put a record into its zone and take note of its place, or note why it cannot stand there.
+        Of records that are the same to a resolver, the first one counts."""
+        try:
+            zone.add(record)
+        except Problem as bad:
+            self.problem(where, f": {bad}")
+        else:
+            record = record._replace(owner=record.owner.lower())
+            rdata = wire.rdata_key(record.type, record.rdata)
+            key = zone.apex, record.owner, record.type, rdata
+            self.records.setdefault(key, Placed(where, zone, record))
+
+    def add_apex(self, where: str, zone: ServedZone, keys: Keys) -> None:
+        """Add what each zone needs at its apex, NS and SOA (RFC 1034 4.2.1), as the keys have them,
+        unless it is there. The first name server is the SOA's primary one."""
+        apex, node = zone.apex, zone.nodes.setdefault(zone.apex, {})
+        own = wire.Record(apex, wire.NS, wire.CLASS_IN, keys.ttl, b"")
+        if wire.NS not in node:
+            for server in keys.ns or [self.name_below("ns1", where, "ns", apex)]:
+                self.add(f"{where}.ns", zone, own._replace(rdata=server))
+        if wire.SOA not in node:
+            contact = keys.contact or self.name_below("hostmaster", where, "contact", apex)
+            numbers = [getattr(keys, word) for word in SOA_NUMBERS]
+            rdata = node[wire.NS].rdatas[0] + contact + struct.pack("!5I", *numbers)
+            self.add(f"{where}.contact", zone, own._replace(type=wire.SOA, rdata=rdata))
+
+    def name_below(self, label: str, where: str, word: str, apex: bytes) -> bytes:
+        """Return the name below an apex that is a word's default. Some apexes leave no room for
+        one within the 255 octets of a name (RFC 1035 3.1)."""
         try:
             return wire.parse_name(label, apex)
         except Problem as bad:
             self.problem(where, f".{word}: is to be given, for its default, {bad}")
             return apex
 
-    def add(self, where: str, zone: ServedZone, record: wire.Record) -> None:
-        """Put a record into its zone, or note why it cannot stand there."""
-        try:
-            zone.add(record)
-        except Problem as bad:
-            self.problem(where, f": {bad}")
-        else:
-            key = record_key(zone, record.owner.lower(), record.type, record.rdata)
-            self.places.setdefault(key, where)
+    # -- Pools: [pools."NAME"], with its backends, its source and its check --
 
-    def review(self, zone: ServedZone) -> None:
-        """Rule what only a finished zone shows: what stands beside a CNAME (RFC 1034 3.6.2), what
-        no answer has room for, and what none ever holds since others answer for its name."""
-        servers = {server.lower() for node in zone.nodes.values() if wire.NS in node
-                   for server in node[wire.NS].rdatas}
-        warned = {zone.apex}  # of those who answer for names, who needs no other warning
-        for owner, node in zone.nodes.items():
-            name, names = wire.show_name(owner), wire.suffixes(owner)
-            others = sorted(node.keys() - BESIDE_CNAME - {wire.CNAME})
-            home = wire.find_zone(names, wire.A, self.zones) or zone
-            cut = zone.find_cut(names, wire.A) or home.apex
-            for rtype, rrset in node.items():
-                where = self.places[record_key(zone, owner, rtype, rrset.rdatas[0])]
-                what = f": {name} {wire.show_type(rtype)}"
-                if rtype == wire.CNAME and others:
-                    self.problem(where, f": {name} has a CNAME, which stands alone, beside "
-                                 f"{', '.join(map(wire.show_type, others))}")
-                if rtype == wire.NS and owner.startswith(b"\x01*"):
-                    self.problem(where, f": {name} cannot be delegated (RFC 4592 4.2); delegate "
-                                 "each name of its own")
-                if rtype == wire.NS:
-                    self.review_servers(zone, owner, rrset)
-                size = sum(12 + len(rdata) for rdata in rrset.rdatas)
-                if size > wire.TCP_MAX:  # except for names, which can be written shorter there
-                    self.warn(where, f"{what}: {size} octets, which may be more than the 64 KiB "
-                              "of an answer over TCP hold; leave some out")
-                glue = rtype in (wire.A, wire.AAAA) and owner in servers
-                if cut not in warned and not glue and (
-                        owner != cut or rtype not in (wire.NS, wire.DS)):
-                    warned.add(cut)
-                    self.warn(where, f"{what} is never answered: {wire.show_name(cut)} is a zone "
-                              "of its own, and the place for all below that name")
-
-    def review_servers(self, zone: ServedZone, owner: bytes, rrset: wire.RRset) -> None:
-        """Warn of name servers whose addresses should be in our zones, and are not."""
-        for server in rrset.rdatas:
-            names = wire.suffixes(server.lower())
-            if is_address(wire.show_name(server)[:-1]):
-                self.warn(self.places[record_key(zone, owner, wire.NS, server)],
-                          f": name server {wire.show_name(server)} looks like an address; give it "
-                          "a name, and that name the address")
-            home = wire.find_zone(names, wire.A, self.zones)
-            cut = home.find_cut(names, wire.A) if home else None
-            if home is None or cut not in (None, owner):
-                continue  # others have its address
-            pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, self.pools)
-            if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
-                self.warn(self.places[record_key(zone, owner, wire.NS, server)],
-                          f": name server {wire.show_name(server)} has no A or AAAA record "
-                          f"in the zone {wire.show_name(home.apex)}, so nobody can reach it; add "
-                          "one, or name another server")
-
-    def pool(self, where: str, owner: bytes, value: dict[str, Any]) -> PoolConfig:
-        """One pool."""
-        keys = self.full(where, value, POOL)
-        keys.update(name=wire.show_name(owner)[:-1], code="",
-                    backends=tuple(self.backends(where, keys["backends"])))
-        hosts = [each for row in keys["backends"] for each in row.addresses if not is_address(each)]
+    def pool(self, where: str, owner: bytes, value: Table) -> PoolConfig:
+        """Return one pool, after putting it into its zone."""
+        keys = self.read_keys(where, value, POOL)
+        keys.name, keys.code = wire.show_name(owner)[:-1], ""
+        keys.backends = tuple(self.backends(where, keys.backends))
+        addresses = [each for row in keys.backends for each in row.addresses]
+        hosts = [each for each in addresses if not is_address(each)]
         self.place(where, owner, keys, bool(hosts))
-        if is_address(keys["all_down"]):
-            (keys["all_down"],) = backend_address(keys["all_down"])
-            kinds = {":" in each for row in keys["backends"] for each in row.addresses}
-            if kinds == {":" not in keys["all_down"]}:
-                self.warn(where, f".all_down = {keys['all_down']!r}: is never answered, since no "
-                          "backend has an address of its family; name one of the other")
-        if keys["policy"] not in POLICIES:
-            keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
-        elif "backends" not in value and keys["source"] is None:
+        if is_address(keys.all_down):
+            self.read_last_resort(where, keys, addresses)
+        if keys.policy not in POLICIES:
+            # The text is read now, perhaps as root, and run later, as a user who may be barred from
+            # the file; so it is also the text that was tried when the config was checked.
+            keys.code = self.text(f"{where}.policy", keys.policy.rpartition(":")[0])
+        elif "backends" not in value and keys.source is None:
             self.problem(where, ": needs backends, or a source that names them")
-        if 0 < len(hosts) < len(keys["backends"]):
+        if 0 < len(hosts) < len(keys.backends):
             self.problem(where, ".backends: addresses and host names do not mix, and these are "
                          f"names: {', '.join(hosts):.200}")
-        if hosts and keys["check"] is not None:
+        if hosts and keys.check is not None:
             self.problem(where, ".check: needs backends with addresses; these are host names")
-        self.set_source(where, keys)
-        self.set_probe(where, keys)
-        return PoolConfig(**keys)
+        self.read_source(where, keys)
+        self.read_check(where, keys)
+        return PoolConfig(**vars(keys))
 
-    def place(self, where: str, owner: bytes, keys: dict[str, Any], alias: bool) -> None:
-        """Put a pool into its zone, or note why it cannot stand there."""
+    def read_last_resort(self, where: str, keys: Keys, addresses: Sequence[str]) -> None:
+        """Read an `all_down` that is an address, which answers queries of its own family only."""
+        [keys.all_down] = backend_address(keys.all_down)
+        if {":" in each for each in addresses} == {":" not in keys.all_down}:
+            self.warn(where, f".all_down = {keys.all_down!r}: is never answered, since no "
+                      "backend has an address of its family; name one of the other")
+
+    def place(self, where: str, owner: bytes, keys: Keys, alias: bool) -> None:
+        """Put a pool into its zone, or note why it cannot stand there. An `alias` has host names as
+        backends, so it answers with a CNAME, beside which nothing may stand (RFC 1034 3.6.2)."""
         names = wire.suffixes(owner)
         zone = wire.find_zone(names, wire.A, self.zones)
-        if zone is None or owner == b"\0":
+        if zone is None or owner == b"\0":  # the root has no label for clients to ask for
             self.problem(where, ": in none of the zones; add its zone")
             return
         if zone.find_cut(names, wire.A):
             self.problem(where, ": below a delegation of its zone, so others answer for it")
-        kinds = zone.nodes.get(owner, {}).keys()
-        clash = kinds & {wire.A, wire.AAAA, wire.CNAME}
-        if alias:
-            clash = kinds - BESIDE_CNAME
+        others = zone.nodes.get(owner, {}).keys()
+        clash = others - BESIDE_CNAME if alias else others & {wire.A, wire.AAAA, wire.CNAME}
         if clash:
             found = ", ".join(map(wire.show_type, sorted(clash)))
             self.problem(where, f": its zone has {found} at this name; a pool has addresses of its "
                          "own, or host names, which make it a CNAME, and that stands alone")
-        if keys["anticache"] is None:
-            keys["anticache"] = owner != zone.apex
+        if keys.anticache is None:
+            keys.anticache = owner != zone.apex  # there it would answer for all names of the zone
         zone.add_name(owner)
-        for each in self.zones.values():
+        for each in self.zones.values():  # a pool at an apex may be glue in the zone above
             if owner in each.nodes:
                 each.owners.add(owner)
-        if keys["anticache"]:
+        if keys.anticache:  # see ServedZone.find_anticache
             label, parent = owner[1:1 + owner[0]], owner[1 + owner[0]:]
             zone.endings.setdefault(parent, {})[label] = owner
-            zone.lengths[parent] = sorted({len(label), *zone.lengths.get(parent, ())}, reverse=True)
+            lengths = {len(label), *zone.lengths.get(parent, ())}
+            zone.lengths[parent] = sorted(lengths, reverse=True)
 
-    def set_source(self, where: str, keys: dict[str, Any]) -> None:
-        """Read where a pool's rows come from, and for how long they are believed."""
-        source, stale, rhythm = keys["source"], keys["stale"], 0.0
-        if source is not None:
-            keys["source"] = source = self.source(f"{where}.source", source, keys["name"])
+    def backends(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
+        """Yield a row for each inline backend, which is a table, or an address alone."""
+        seen: set[str] = set()
+        for at, value in enumerate(values):
+            path = f"{where}.backends[{at}]"
+            table = value if isinstance(value, dict) else {"address": value}
+            keys = self.read_keys(path, table, BACKEND)
+            if seen & set(keys.address):  # in canonical form: "::1" and "0::1" are the same
+                self.problem(path, f" = {value!r:.80}: stands in the list twice")
+            elif "address" not in table:
+                self.problem(path, ": needs an address")
+            seen.update(keys.address)
+            if keys.address:
+                yield Row(keys.address, keys.weight, keys.max_connections, keys.state)
+
+    def read_source(self, where: str, keys: Keys) -> None:
+        """Read where a pool's rows come from, and for how long their load is believed. Without a
+        word from the config, reports outlive two polls that fail, and at least 10 s."""
+        stale, rhythm = keys.stale, 0.0
+        if keys.source is not None:
+            keys.source = source = self.source(f"{where}.source", keys.source, keys.name)
             rhythm = max(source.every, source.timeout)
             if stale and stale <= source.every:
                 self.warn(where, f".stale = {stale:g}: load is unknown before each poll, since "
@@ -4304,35 +4400,25 @@ class ConfigReader:
                           f"{3 * source.every:g}")
         elif stale:
             self.warn(where, ".stale: is about the reports of a source, and there is none")
-        keys["stale"] = stale or max(10.0, 3 * rhythm)
+        keys.stale = stale or max(10.0, 3 * rhythm)
 
-    def set_probe(self, where: str, keys: dict[str, Any]) -> None:
-        """Read how a pool's backends are checked, and when that does not count."""
-        min_up, rows = keys["min_up"], keys["backends"]
-        if keys["check"] is not None:
-            keys["check"] = self.probe(f"{where}.check", keys["check"], keys["name"])
-            if rows and min_up >= max(2, len(rows)):
-                self.warn(where, f".min_up = {min_up}: checks never count, since there are "
-                          f"{len(rows)} backends; say less than that, or leave it out")
-        elif min_up:
-            self.problem(where, ".min_up: needs a check, which it is about")
-
-    def source(self, where: str, value: dict[str, Any], pool: str) -> Source:
-        """Where a pool's rows come from."""
-        keys = self.full(where, value, SOURCE)
-        path = keys.pop("sqlite")
+    def source(self, where: str, value: Table, pool: str) -> Source:
+        """Return where the rows of the pool of this name come from. Paths are relative to the
+        config's folder; commands are run there by the monitor."""
+        keys = self.read_keys(where, value, SOURCE)
         if ("sqlite" in value) == ("command" in value):
             self.problem(where, ': needs either sqlite = "FILE" or command = ["PROGRAM", ...]')
-        elif keys["query"] and "command" in value:
+        elif keys.query and "command" in value:
             self.problem(where, ".query: goes with sqlite; a command has its own")
-        elif keys["query"]:
-            self.query(where, keys["query"])
-        keys["command"] = tuple(word.replace("{pool}", pool) for word in keys["command"])
-        name = subprocess.list2cmdline(keys["command"]) or os.path.abspath(self.folder / path)
-        return Source(name, **keys)
+        elif keys.query:
+            self.check_query(where, keys.query)
+        command = tuple(word.replace("{pool}", pool) for word in keys.command)
+        name = subprocess.list2cmdline(command) or os.path.abspath(self.folder / keys.sqlite)
+        return Source(name, keys.query, command, keys.every, keys.timeout)
 
-    def query(self, where: str, query: str) -> None:
-        """Note why a query of SQL cannot work, as far as that shows without its tables."""
+    def check_query(self, where: str, query: str) -> None:
+        """Note why a query of SQL cannot work, as far as that shows without its tables: SQLite
+        translates it (EXPLAIN) for an empty database, and so finds mistakes of syntax."""
         parameters = set(re.findall(SQL, query, re.DOTALL)) - {"", ":pool"}
         try:
             if parameters:
@@ -4341,52 +4427,158 @@ class ConfigReader:
             with contextlib.closing(sqlite3.connect(":memory:")) as database:
                 database.execute("EXPLAIN " + query, {"pool": ""})
         except (sqlite3.Error, sqlite3.Warning, ValueError) as bad:
-            if not str(bad).startswith("no such"):  # table, since this is another database
+            if not str(bad).startswith("no such"):  # "no such table: backends", of course
                 self.problem(where, f".query = {query!r:.80}: {bad!s:.200}")
 
-    def probe(self, where: str, value: Any, name: str) -> Probe:
-        """How to check the backends of the pool of this name."""
-        table = value if isinstance(value, dict) else {"url": value}
-        known, keys = len(self.problems), self.full(where, table, PROBE)
-        kind, host, port, path = keys.pop("url") or ("command", "", 0, "")
-        sound = len(self.problems) == known  # else some words have their defaults
-        keys["timeout"] = keys["timeout"] or min(CHECK_TIMEOUT, keys["interval"])
-        command, web = keys["command"], bool(path)
-        for broken, says in (
-                (("url" in table) == ("command" in table), ": needs either a url or a command"),
-                (keys["timeout"] > keys["interval"], f".timeout = {keys['timeout']:g}: must not "
-                 f"exceed the interval, {keys['interval']:g}"),
-                (table.keys() & {"status", "body"} and not web,
-                 ": status and body are for http and https only"),
-                ("verify" in table and kind != "https", ".verify: is for https only"),
-                (command and "{address}" not in "".join(command),
-                 ".command: {address} must be in one of its words"),
-                (web and not re.fullmatch(HOST_NAME, host or name),
-                 ".url: needs a host name, since the pool's is none")):
-            if broken and sound:
-                self.problem(where, says)
-        keys["command"] = tuple(word.replace("{pool}", name) for word in keys["command"])
-        return Probe(kind, (host or name) if web else "", port, path, **keys)
+    def read_check(self, where: str, keys: Keys) -> None:
+        """Read how a pool's backends are probed, and how many must be up for that to count."""
+        min_up, backends = keys.min_up, len(keys.backends)
+        if keys.check is not None:
+            keys.check = self.probe(f"{where}.check", keys.check, keys.name)
+            if backends and min_up >= max(2, backends):
+                self.warn(where, f".min_up = {min_up}: checks never count, since there are "
+                          f"{backends} backends; say less than that, or leave it out")
+        elif min_up:
+            self.problem(where, ".min_up: needs a check, which it is about")
 
-    def backends(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
-        """The inline backends."""
-        seen: set[str] = set()
-        for at, value in enumerate(values):
-            path = f"{where}.backends[{at}]"
-            table = value if isinstance(value, dict) else {"address": value}
-            keys = self.full(path, table, BACKEND)
-            row = Row(keys.pop("address"), **keys)
-            if seen & set(row.addresses):
-                self.problem(path, f" = {value!r:.80}: stands in the list twice")
-            elif "address" not in table:
-                self.problem(path, ": needs an address")
-            seen.update(row.addresses)
-            if row.addresses:
-                yield row
+    def probe(self, where: str, value: Any, pool: str) -> Probe:
+        """Return how to probe the backends of the pool of this name. The value is a table, or a URL
+        alone."""
+        table, known = value if isinstance(value, dict) else {"url": value}, len(self.problems)
+        keys = self.read_keys(where, table, PROBE)
+        keys.timeout = keys.timeout or min(CHECK_TIMEOUT, keys.interval)
+        keys.kind, host, keys.port, keys.path = vars(keys).pop("url") or ("command", "", 0, "")
+        keys.host = host or pool if keys.path else ""  # only HTTP says a host's name
+        if len(self.problems) == known:  # else what contradicts may be a default
+            for says in contradictions(table, keys):
+                self.problem(where, says)
+        keys.command = tuple(word.replace("{pool}", pool) for word in keys.command)
+        return Probe(**vars(keys))
+
+    # -- Review: what only shows when all zones and pools are finished --
+
+    def review(self) -> None:
+        """Check each record beside the others of its name, and each name server's address."""
+        for where, zone, record in self.records.values():
+            owner, rtype, name = record.owner, record.type, wire.show_name(record.owner)
+            rdatas = zone.nodes[owner][rtype].rdatas
+            if rtype == wire.NS:
+                self.review_server(where, owner, record.rdata)
+            if record.rdata != rdatas[0]:
+                continue  # what follows is about the whole RRset
+            others = sorted(zone.nodes[owner].keys() - BESIDE_CNAME - {wire.CNAME})
+            if rtype == wire.CNAME and others:  # RFC 1034 3.6.2
+                self.problem(where, f": {name} has a CNAME, which stands alone, beside "
+                             f"{', '.join(map(wire.show_type, others))}")
+            if rtype == wire.NS and owner.startswith(b"\x01*"):
+                self.problem(where, f": {name} cannot be delegated (RFC 4592 4.2); delegate each "
+                             "name of its own")
+            # A record has a pointer to its owner, type, class, TTL and length before its rdata.
+            # Names in there can be written shorter, so all of it may fit after all.
+            size = 12 * len(rdatas) + sum(map(len, rdatas))
+            if size > wire.TCP_MAX:
+                self.warn(where, f": {name} {wire.show_type(rtype)}: {size} octets, which may be "
+                          "more than the 64 KiB of an answer over TCP hold; leave some out")
+
+    def review_server(self, where: str, owner: bytes, server: bytes) -> None:
+        """Warn of an owner's name server that nobody can reach, since its name is an address, or
+        should have addresses in our zones and has none."""
+        name, names = wire.show_name(server), wire.suffixes(server.lower())
+        if is_address(name[:-1]):
+            self.warn(where, f": name server {name} looks like an address; give it a name, and "
+                      "that name the address")
+        # The server's own zone, if it is ours; and the delegation that its name is below there.
+        home = wire.find_zone(names, wire.A, self.zones)
+        cut = home.find_cut(names, wire.A) if home else None
+        if home is None or cut not in (None, owner):
+            return  # others have its address
+        # In a delegation only glue counts: no pool and no wildcard answers there.
+        pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, self.pools)
+        if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
+            self.warn(where, f": name server {name} has no A or AAAA record in the zone "
+                      f"{wire.show_name(home.apex)}, so nobody can reach it; add one, or name "
+                      "another server")
+
+    def review_hidden(self) -> None:
+        """Warn of records that no answer ever holds, since their name is in a delegation, or in a
+        zone of its own; one warning for each of those."""
+        servers = {(zone.apex, record.rdata.lower()) for _, zone, record in self.records.values()
+                   if record.type == wire.NS}
+        warned = set()
+        for where, zone, record in self.records.values():
+            owner, names = record.owner, wire.suffixes(record.owner)
+            # Who answers for this name is a delegation, or the zone with the longest apex.
+            home = wire.find_zone(names, wire.A, self.zones) or zone
+            below = zone.find_cut(names, wire.A) or home.apex
+            # Of names in a delegation, referrals show NS and DS at its top, and glue.
+            shown = {wire.NS, wire.DS} if owner == below else set()
+            if (zone.apex, owner) in servers:
+                shown |= {wire.A, wire.AAAA}
+            key = zone.apex, below
+            if below != zone.apex and record.type not in shown and key not in warned:
+                warned.add(key)
+                what = f"{wire.show_name(owner)} {wire.show_type(record.type)}"
+                self.warn(where, f": {what} is never answered: {wire.show_name(below)} is a zone "
+                          "of its own, and the place for all below that name")
+
+
+def contradictions(table: Table, keys: Keys) -> Iterator[str]:
+    """Yield what is wrong with words of a check that are right each by itself; `keys` are the
+    table's, with defaults, and what its URL says."""
+    if ("url" in table) == ("command" in table):
+        yield ": needs either a url or a command"
+    if keys.timeout > keys.interval:
+        yield (f".timeout = {keys.timeout:g}: must not exceed the interval, "
+               f"{keys.interval:g}")
+    if not keys.path and table.keys() & {"status", "body"}:
+        yield ": status and body are for http and https only"
+    if "verify" in table and keys.kind != "https":
+        yield ".verify: is for https only"
+    if keys.command and "{address}" not in "".join(keys.command):
+        yield ".command: {address} must be in one of its words"
+    if keys.path and not re.fullmatch(HOST_NAME, keys.host):
+        yield ".url: needs a host name, since the pool's is none"
+
+
+def join_names(table: Table) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of the entries of [zones] or [pools]. Without its quotes
+    [pools.api.example.com] is, to TOML, a table in a table in a table. It becomes one entry of the
+    whole name, so that what is in there is read, and the remedy names the line to change."""
+    for name, value in table.items():
+        inner = {}
+        if isinstance(value, dict) and "." not in name:  # a name with a dot had its quotes
+            inner = {word: each for word, each in value.items()
+                     if isinstance(each, dict) and word not in POOL}
+        for word, each in join_names(inner):
+            yield f"{name}.{word}", each
+        if not inner:
+            yield name, value
+
+
+def is_missing(host: str) -> bool:
+    """Return whether this host lacks an address for which `bind_pair` can wait, as it can on Linux.
+    Only binding a socket there tells."""
+    octets = host.encode()  # text would need the module encodings.idna, which may be unreadable
+    try:
+        family, *_, address = socket.getaddrinfo(octets, 0, flags=socket.AI_NUMERICHOST)[0]
+        with socket.socket(family) as sock:
+            sock.bind(address)
+    except OSError as bad:
+        return bad.errno == errno.EADDRNOTAVAIL and sys.platform == "linux"
+    return False
+
+
+def show_value(value: Any) -> str:
+    """Return a value of the config for messages, 80 characters of it at most."""
+    try:
+        return f"{value!r:.80}"
+    except (ValueError, RecursionError):  # thousands of digits, or of tables
+        return "..."
 
 
 def read_text(path: pathlib.Path, errors: str = "strict") -> str:
-    """What a file holds, without a byte order mark; raises Problem. `errors` is decode's."""
+    """Return what a file holds, without a byte order mark, which Windows puts there. `errors` is
+    that of `bytes.decode`. Raises Problem."""
     try:
         octets = path.read_bytes()
         return octets.decode("utf-8", errors).removeprefix("\ufeff")
@@ -4399,7 +4591,8 @@ def read_text(path: pathlib.Path, errors: str = "strict") -> str:
 
 
 def read_config(file: str) -> Config:
-    """Read and check a config file; raises ConfigError."""
+    """Read and check a config file. Raises ConfigError, with a line for each problem: one if the
+    file is no TOML, else all."""
     try:
         text = read_text(pathlib.Path(file))
         document = tomllib.loads(text)
@@ -4414,12 +4607,14 @@ def read_config(file: str) -> Config:
 
 
 def explain_toml(text: str, says: str) -> str:
-    """Say why a text is no TOML in the words of tomllib, with the line and a remedy."""
+    """Return why a text is no TOML: what tomllib says, the line that it means, and a remedy."""
     place = re.search("line ([0-9]+)", says)  # or "at end of document"
     line = text.split("\n")[int(place[1]) - 1] if place else text.rstrip().rpartition("\n")[2]
     remedy = ('; write text and names in quotes, and lists in brackets: listen = ["[::]:53"], '
               '[pools."api.example.com"]')
-    return f"{says}: {line.strip():.100}{'' if 'Cannot' in says else remedy}"
+    if "Cannot" in says:  # what stands there twice has its quotes
+        remedy = ""
+    return f"{says}: {line.strip():.100}{remedy}"
 
 
 # ---- 21. Commands --------------------------------------------------------------------------------
@@ -4430,17 +4625,6 @@ USAGE = """lbdns.py                               the demo: api.example.com on 9
        lbdns.py check CONFIG                  say what is wrong with it
        lbdns.py example                       print a config with every word
        lbdns.py bundle                        print lbdns as one file to copy"""
-
-
-def example() -> str:
-    """A config with every word explained, made from the tables that check it."""
-    text = "# A config of lbdns: each word with its default or an example.\n"
-    for title, keys in (("", TOP), ('\n[zones."example.com"]\n', ZONE),
-                        ('\n[pools."api.example.com"]\n', POOL)):
-        text += title
-        for key in keys.values():
-            text += f"{key.example}{'  # ' if key.help else ''}{key.help}\n" if key.example else ""
-    return text
 
 
 def bundle() -> str:
@@ -4544,7 +4728,7 @@ def main(argv: Sequence[str]) -> int:
     if words[0] == "check":
         return check(words[1])
     if words[0] == "example":
-        return show(example())
+        return show(EXAMPLE)
     if words[0] == "bundle":
         return show(bundle())
     if "=" in words[0]:
