@@ -4627,102 +4627,16 @@ USAGE = """lbdns.py                               the demo: api.example.com on 9
        lbdns.py bundle                        print lbdns as one file to copy"""
 
 
-def bundle() -> str:
-    """This program as one file: wire.py stands where lbdns.py imports it."""
-    source = pathlib.Path(__file__).read_text(encoding="utf-8")
-    start, end = source.find("\ntry:\n    import wire\n") + 1, source.find("\nVERSION = ")
-    if not start:  # this is the bundle
-        return source
-    codec = pathlib.Path(wire.__file__).read_text(encoding="utf-8")
-    return source[:start] + codec + "\n\nwire = sys.modules[__name__]\n" + source[end:]
-
-
-def inline_config(pools: Sequence[str], port: int) -> Config:
-    """The config of a command line: NAME=ADDR,ADDR with a zone made for each name."""
-    document: dict[str, Any] = {"listen": [f"[::]:{port}"], "log": "queries", "zones": {},
-                                "pools": {}}
-    for each in pools:
-        name, _, addresses = each.lower().partition("=")
-        if name in document["pools"]:
-            raise ConfigError(f"{name} stands there twice; give all its addresses at once")
-        parent = name.split(".", 1)[1] if name.rstrip(".").count(".") > 1 else name
-        document["zones"][parent] = {}
-        document["pools"][name] = {"backends": addresses.split(",")}
-    return ConfigReader("command line").config(document)._replace(warnings=())
-
-
-def complain(level: str, lines: Iterable[str], before: str = "") -> None:
-    """Print what is wrong, in lines that hold no control characters of a stranger."""
-    with contextlib.suppress(OSError):  # nobody takes it
-        emit("".join(f"{priority(level)}{before}{printable(line)}\n" for line in lines),
-             sys.stderr, 2)
-
-
-def show(text: str) -> int:
-    """Print what a command has found; returns its exit code."""
-    try:
-        emit(text, sys.stdout, 1)
-    except OSError as bad:
-        if bad.errno != errno.EPIPE:  # else its reader has seen enough
-            complain("error", [f"cannot print: {bad.strerror}"])
-        return 1
-    return 0
-
-
-def emit(text: str, file: Any, fd: int) -> None:
-    """Print to a file with this descriptor; raises OSError once, and not again when it is closed at
-    the end."""
-    try:
-        print(text, end="", file=file, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
-        raise
-
-
-def check(file: str) -> int:
-    """The command `check`: 0 and what is served, or 1 and what is wrong."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which end it
-    try:
-        config = Supervisor(lambda: read_config(file), False).read_config()  # as a start does
-    except (ConfigError, OSError) as bad:
-        complain("error", str(bad).splitlines())
-        return 1
-    complain("warning", config.warnings, "warning: ")
-    text = ""
-    for pool in config.pools.values():
-        rows = ["+".join(row.addresses) for row in pool.backends]
-        if pool.source:
-            rows.append(f"rows of {pool.source.name}")
-        if pool.check:
-            rows.append(f"check {show_check(pool.check, '')}")
-        if pool.anticache:
-            rows.append("anti-cache")
-        text += f"{pool.name}: {', '.join([pool.policy, f'TTL {pool.ttl}', *rows])}\n"
-    return show(f"{text}{file}: good; {len(config.zones)} zones, {len(config.pools)} pools\n")
-
-
-def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
-    """What the command line asks for: words and a port."""
-    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE)
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
-    parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}")
-    found = parser.parse_args(argv)
-    words, port = found.words or DEMO, found.port
-    inline, is_check = all("=" in word for word in words), words[0] == "check"
-    if port is not None and not (inline and 0 <= port <= 65535):
-        parser.error("-p takes 0 to 65535 and goes with NAME=ADDR,ADDR; a config has `listen`")
-    if is_check and len(words) != 2:
-        parser.error("check takes one config file, such as: lbdns.py check lbdns.toml")
-    if not inline and len(words) != 1 + is_check:
-        parser.error(f"{' '.join(words)!r} is none of the forms above")
-    return words, 9000 if port is None else port
-
-
 def main(argv: Sequence[str]) -> int:
-    """Run a command; returns the exit code: 0, 1 (check found problems, or memory or processes lack
-    for a start) or 2 (people have to do something before it can start)."""
-    while os.open(os.devnull, os.O_RDWR) < 2:  # no socket may become what the log writes to
+    """Run a command. Returns the exit code.
+
+    0   it did what it should, or ended because it was asked to
+    1   `check` found problems, or the system lacks what a start needs and may have it the next time
+    2   people have to do something before a start can go well
+    """
+    # Descriptors 0 to 2 may be closed. The next sockets would get these numbers, and the log would
+    # be written to the network.
+    while os.open(os.devnull, os.O_RDWR) < 2:
         pass
     words, port = parse_arguments(argv)
     if words[0] == "check":
@@ -4739,11 +4653,119 @@ def main(argv: Sequence[str]) -> int:
     try:
         return supervisor.run(banner)
     except (ConfigError, OSError) as bad:
-        supervisor.log.flush()
+        supervisor.log.flush()  # what happened before comes first
         if supervisor.signals & STOPS:
             return 0
         complain("error", str(bad).splitlines(), "lbdns: ")
         return 2 if isinstance(bad, ConfigError) else 1  # what may go well the next time
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
+    """Return what the command line asks for: words, those of the demo if there are none, and a
+    port. Ends the process with a sentence and exit code 2 where they make no command."""
+    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE)
+    parser.add_argument("words", nargs="*", default=DEMO, help=argparse.SUPPRESS)
+    parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
+    parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}")
+    found = parser.parse_args(argv)
+    words, port = found.words, found.port
+    inline, is_check = all("=" in word for word in words), words[0] == "check"
+    # argparse has no rule for words that depend on each other, so these are checked here.
+    if port is None:
+        port = 9000
+    elif not inline or not 0 <= port <= 65535:
+        parser.error("-p takes 0 to 65535 and goes with NAME=ADDR,ADDR; a config has `listen`")
+    if is_check and len(words) != 2:
+        parser.error("check takes one config file, such as: lbdns.py check lbdns.toml")
+    if not inline and len(words) != 1 + is_check:
+        parser.error(f"{' '.join(words)!r} is none of the forms above")
+    return words, port
+
+
+def inline_config(pools: Sequence[str], port: int) -> Config:
+    """Return the config of a command line, of NAME=ADDR,ADDR each, with a zone for each name: its
+    parent, but no top-level domain. Raises ConfigError."""
+    pool_tables: Table = {}
+    for each in pools:
+        name, _, addresses = each.lower().partition("=")
+        if name in pool_tables:
+            raise ConfigError(f"{name} stands there twice; give all its addresses at once")
+        pool_tables[name] = {"backends": addresses.split(",")}
+    # The first label is left out where a dot is left then that is not the final one.
+    zones: Table = {re.sub(r"^[^.]*\.(?=.*\..)", "", name): {} for name in pool_tables}
+    document = {"listen": [f"[::]:{port}"], "log": "queries", "zones": zones, "pools": pool_tables}
+    return ConfigReader("command line").config(document)._replace(warnings=())
+
+
+def bundle() -> str:
+    """Return this program as one file. The text of wire.py stands where lbdns.py imports it, and
+    the name `wire` is that file itself, so that `wire.decode_query` is found as before."""
+    source = pathlib.Path(__file__).read_text(encoding="utf-8")
+    start, end = source.find("\ntry:\n    import wire\n") + 1, source.find("\nVERSION = ")
+    if not start:  # this is the bundle
+        return source
+    codec = pathlib.Path(wire.__file__).read_text(encoding="utf-8")
+    return source[:start] + codec + "\n\nwire = sys.modules[__name__]\n" + source[end:]
+
+
+def check(file: str) -> int:
+    """Run the command `check`. Returns 0 after printing what is served, or 1 after printing what is
+    wrong."""
+    # Signals wait since the first lines of this file, and nothing but a supervisor's loop would see
+    # to them; here they may end the process, as Ctrl-C should.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
+        # As a start does: in a child, with the policies run in a child of that one, not as root.
+        config = Supervisor(lambda: read_config(file), False).read_config()
+    except (ConfigError, OSError) as bad:
+        complain("error", str(bad).splitlines())
+        return 1
+    complain("warning", config.warnings, "warning: ")
+    pools = "".join(f"{show_pool(pool)}\n" for pool in config.pools.values())
+    return show(f"{pools}{file}: good; {len(config.zones)} zones, {len(config.pools)} pools\n")
+
+
+def show_pool(pool: PoolConfig) -> str:
+    """Return a line about a pool: name, policy, TTL, inline backends, and where it has them its
+    source and check, and that it answers anti-cache names."""
+    words = [pool.policy, f"TTL {pool.ttl}"]
+    words += ["+".join(row.addresses) for row in pool.backends]
+    if pool.source:
+        words.append(f"rows of {pool.source.name}")
+    if pool.check:
+        words.append(f"check {show_check(pool.check, '')}")
+    if pool.anticache:
+        words.append("anti-cache")
+    return f"{pool.name}: {', '.join(words)}"
+
+
+def show(text: str) -> int:
+    """Print what a command has found. Returns its exit code: 1 where that cannot be printed."""
+    bad = write_text(text, sys.stdout)
+    if bad and bad.errno != errno.EPIPE:  # a reader that is gone has seen enough, such as `head`
+        complain("error", [f"cannot print: {bad.strerror}"])
+    return 1 if bad else 0
+
+
+def complain(level: str, lines: Iterable[str], before: str = "") -> None:
+    """Print what is wrong to standard error, each line with its level in front, where the journal
+    reads it, and the text `before`. If even that fails, nobody is there to read it."""
+    start = priority(level) + before
+    write_text("".join(f"{start}{printable(line)}\n" for line in lines), sys.stderr)
+
+
+def write_text(text: str, file: Any) -> OSError | None:
+    """Print to standard output or standard error. Returns why that failed, None if it did not.
+
+    Python keeps what it could not write, would try again when it ends, and report that this failed.
+    So the file's descriptor then leads to where everything can be written.
+    """
+    try:
+        print(text, end="", file=file, flush=True)
+    except OSError as bad:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        return bad
+    return None
 
 
 if __name__ == "__main__":
