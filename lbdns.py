@@ -3659,6 +3659,8 @@ class Log:
         LOG_REPEAT with the number of reports in between, and when it ends.
         """
         now = time.monotonic()
+        # What follows the first colon, such as a system's message, may differ each time, and so may
+        # numbers: without them it is the same trouble.
         kind = re.sub("[0-9]+", "", text.partition(":")[0])
         old = self.troubles.get(subject, Trouble("", now, 0.0, 0))
         if not text:
@@ -3713,6 +3715,7 @@ class Log:
             try:
                 self.write(line)
             except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
+                # The next lines would fail, too, and each attempt costs a system call.
                 self.lost += len(lines) - at
                 return
 
@@ -3833,6 +3836,7 @@ def require(test: Callable[[Any], Any], says: str, words: Sequence[str] = ()) ->
     """Return a rule that keeps values which pass a test and refuses others by what it `says`.
     `words` are those that a refused value could be meant to be."""
     def rule(value: Any) -> Any:
+        """Return the value, or raise Problem."""
         if test(value):
             return value
         raise Problem(f"{says}; {suggest(value, words)}" if words else says)
@@ -4033,7 +4037,7 @@ Keys = types.SimpleNamespace  # the same after its rules, with defaults, as attr
 class Key(NamedTuple):
     """What the reader knows of a word of the config."""
     rule: Rule
-    default: Any  # the value where the word is absent or wrong; None = it depends on other words
+    default: Any  # where the word is absent or wrong; None = it depends on other words, or nothing
 
 
 # The tables: word -> Key. Ranges keep out what is surely a mistake, such as a TTL in milliseconds.
@@ -4106,20 +4110,18 @@ SOURCE = {  # a pool's `source`
 
 
 BESIDE_CNAME = {wire.RRSIG, wire.NSEC}  # types that may stand there: RFC 4035 2.5
+SOA_NUMBERS = ("serial", "refresh", "retry", "expire", "negative_ttl")  # RFC 1035 3.3.13
 # Finds the parameters of an SQL query, as its group. The other alternatives match texts, names and
 # comments, in which "?" and ":word" are no parameters.
 SQL = r"""'[^']*'?|"[^"]*"?|`[^`]*`?|\[[^]]*]?|--[^\n]*|/\*.*?(?:\*/|\Z)|""" \
       r"(\?[0-9]*|(?<![\w$])[:@$]\w+)"
 
 
-SOA_NUMBERS = ("serial", "refresh", "retry", "expire", "negative_ttl")  # RFC 1035 3.3.13
-
-
 class Placed(NamedTuple):
-    """A record, with its owner in lower case, and its place in the config."""
-    where: str
+    """A record of a zone, and where the config has it."""
+    where: str           # for messages, such as zones."example.com".records line 3
     zone: ServedZone
-    record: wire.Record
+    record: wire.Record  # the owner in lower case
 
 
 class ConfigReader:
@@ -4178,25 +4180,25 @@ class ConfigReader:
         keys.zones, keys.pools, keys.file = self.zones, self.pools, self.file
         return Config(**vars(keys), warnings=tuple(self.warnings))
 
-    def table(self, path: str, value: Table, keys: dict[str, Key]) -> Table:
+    def table(self, path: str, value: Table, words: dict[str, Key]) -> Table:
         """Return the values of a table that pass their rules, as the rules return them; note the
         others. Words that are absent stay so, for rows in which that has a meaning."""
         found = {}
         for name, each in value.items():
             where = f"{path}.{name}" if path else name
-            if name not in keys:
-                self.problem(where, ": unknown key; " + suggest(name, keys))
+            if name not in words:
+                self.problem(where, ": unknown key; " + suggest(name, words))
                 continue
             try:
-                found[name] = keys[name].rule(each)
+                found[name] = words[name].rule(each)
             except (ValueError, RecursionError) as bad:  # Problem, or a value that has no text
                 self.problem(where, f" = {show_value(each)}: {bad}")
         return found
 
-    def read_keys(self, path: str, value: Table, keys: dict[str, Key]) -> Keys:
+    def read_keys(self, path: str, value: Table, words: dict[str, Key]) -> Keys:
         """Return the values of a table as attributes, with defaults for what is absent or wrong.
         Warn of names that were hardly meant as they stand there."""
-        found = self.table(path, value, keys)
+        found = self.table(path, value, words)
         for key in found.keys() & {"ns", "contact", "address"}:
             for name in value[key] if isinstance(value[key], list) else [value[key]]:
                 # Zone text would complete "ns1" with the name of its zone; names in keys are whole
@@ -4204,13 +4206,13 @@ class ConfigReader:
                 if re.fullmatch(r"[\w-]+", name):
                     self.warn(path, f".{key} = {name!r}: stands for {name}. itself, since names in "
                               f"keys are whole; write all of it, such as {name}.example.com.")
-        defaults = {name: key.default for name, key in keys.items()}
+        defaults = {name: key.default for name, key in words.items()}
         return Keys(**defaults | found)
 
     def named(self, path: str, value: Table) -> Iterator[tuple[str, bytes, Any]]:
         """Yield path, name in lower case, and table of each entry of [zones] or [pools]. TOML keeps
         a key from standing there twice, but not the same name in other spellings."""
-        seen: dict[bytes, str] = {}
+        seen: dict[bytes, str] = {}  # name as we keep it -> name as it stands there
         for name, each in join_names(value):
             where = f'{path}."{name}"'
             if name not in value:
@@ -4340,6 +4342,7 @@ class ConfigReader:
     def read_last_resort(self, where: str, keys: Keys, addresses: Sequence[str]) -> None:
         """Read an `all_down` that is an address, which answers queries of its own family only."""
         [keys.all_down] = backend_address(keys.all_down)
+        # Backends that a source will name may be of any family; then there are no addresses yet.
         if {":" in each for each in addresses} == {":" not in keys.all_down}:
             self.warn(where, f".all_down = {keys.all_down!r}: is never answered, since no "
                       "backend has an address of its family; name one of the other")
@@ -4444,11 +4447,14 @@ class ConfigReader:
     def probe(self, where: str, value: Any, pool: str) -> Probe:
         """Return how to probe the backends of the pool of this name. The value is a table, or a URL
         alone."""
-        table, known = value if isinstance(value, dict) else {"url": value}, len(self.problems)
+        table = value if isinstance(value, dict) else {"url": value}
+        known = len(self.problems)
         keys = self.read_keys(where, table, PROBE)
         keys.timeout = keys.timeout or min(CHECK_TIMEOUT, keys.interval)
         keys.kind, host, keys.port, keys.path = vars(keys).pop("url") or ("command", "", 0, "")
-        keys.host = host or pool if keys.path else ""  # only HTTP says a host's name
+        if keys.path:  # HTTP asks for a host by its name; without one in the URL by the pool's
+            host = host or pool
+        keys.host = host
         if len(self.problems) == known:  # else what contradicts may be a default
             for says in contradictions(table, keys):
                 self.problem(where, says)
@@ -4458,7 +4464,10 @@ class ConfigReader:
     # -- Review: what only shows when all zones and pools are finished --
 
     def review(self) -> None:
-        """Check each record beside the others of its name, and each name server's address."""
+        """Check each record beside the others of its name, and each name server's address.
+
+        All go by the records as the config has them, so each line can name the place to change.
+        """
         for where, zone, record in self.records.values():
             owner, rtype, name = record.owner, record.type, wire.show_name(record.owner)
             rdatas = zone.nodes[owner][rtype].rdatas
@@ -4491,7 +4500,7 @@ class ConfigReader:
         home = wire.find_zone(names, wire.A, self.zones)
         cut = home.find_cut(names, wire.A) if home else None
         if home is None or cut not in (None, owner):
-            return  # others have its address
+            return  # its address is not ours to know
         # In a delegation only glue counts: no pool and no wildcard answers there.
         pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, self.pools)
         if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
@@ -4523,13 +4532,15 @@ class ConfigReader:
 
 
 def contradictions(table: Table, keys: Keys) -> Iterator[str]:
-    """Yield what is wrong with words of a check that are right each by itself; `keys` are the
-    table's, with defaults, and what its URL says."""
+    """Yield what is wrong with words of a check each of which is right by itself.
+
+    `table` has the words that the config uses, `keys` all of them, and kind, host and path as its
+    URL has them. A path means HTTP.
+    """
     if ("url" in table) == ("command" in table):
         yield ": needs either a url or a command"
     if keys.timeout > keys.interval:
-        yield (f".timeout = {keys.timeout:g}: must not exceed the interval, "
-               f"{keys.interval:g}")
+        yield f".timeout = {keys.timeout:g}: must not exceed the interval, {keys.interval:g}"
     if not keys.path and table.keys() & {"status", "body"}:
         yield ": status and body are for http and https only"
     if "verify" in table and keys.kind != "https":
@@ -4569,10 +4580,11 @@ def is_missing(host: str) -> bool:
 
 
 def show_value(value: Any) -> str:
-    """Return a value of the config for messages, 80 characters of it at most."""
+    """Return a value of the config for messages, 80 characters of it at most. Not all values have a
+    text: Python refuses to show numbers of thousands of digits."""
     try:
         return f"{value!r:.80}"
-    except (ValueError, RecursionError):  # thousands of digits, or of tables
+    except (ValueError, RecursionError):  # digits, or tables in tables
         return "..."
 
 
@@ -4618,6 +4630,8 @@ def explain_toml(text: str, says: str) -> str:
 
 
 # ---- 21. Commands --------------------------------------------------------------------------------
+# A command prints what it finds to standard output (`show`) and what is wrong to standard error
+# (`complain`), and returns the exit code. Once a server runs, only the log speaks.
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
 USAGE = """lbdns.py                               the demo: api.example.com on 9000
        lbdns.py CONFIG                        serve what a TOML file says
@@ -4647,6 +4661,7 @@ def main(argv: Sequence[str]) -> int:
         return show(bundle())
     if "=" in words[0]:
         supervisor = Supervisor(lambda: inline_config(words, port), False)
+        # The supervisor fills in the port, which the kernel may have picked.
         banner = "; try: dig @127.0.0.1 -p {port} " + words[0].partition("=")[0]
     else:
         supervisor, banner = Supervisor(lambda: read_config(words[0]), True), ""
@@ -4657,7 +4672,8 @@ def main(argv: Sequence[str]) -> int:
         if supervisor.signals & STOPS:
             return 0
         complain("error", str(bad).splitlines(), "lbdns: ")
-        return 2 if isinstance(bad, ConfigError) else 1  # what may go well the next time
+        # systemd starts it again after 1, and not after 2: see lbdns.service.
+        return 2 if isinstance(bad, ConfigError) else 1
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
@@ -4687,13 +4703,14 @@ def inline_config(pools: Sequence[str], port: int) -> Config:
     parent, but no top-level domain. Raises ConfigError."""
     pool_tables: Table = {}
     for each in pools:
-        name, _, addresses = each.lower().partition("=")
+        name, _, addresses = each.lower().partition("=")  # names and IPv6 addresses have no case
         if name in pool_tables:
             raise ConfigError(f"{name} stands there twice; give all its addresses at once")
         pool_tables[name] = {"backends": addresses.split(",")}
     # The first label is left out where a dot is left then that is not the final one.
     zones: Table = {re.sub(r"^[^.]*\.(?=.*\..)", "", name): {} for name in pool_tables}
     document = {"listen": [f"[::]:{port}"], "log": "queries", "zones": zones, "pools": pool_tables}
+    # Warnings would be about the zones' name servers, which nobody can give on a command line.
     return ConfigReader("command line").config(document)._replace(warnings=())
 
 
