@@ -3863,88 +3863,108 @@ class Supervisor:
 
 
 # ---- 19. The log: never blocks, counts what it cannot write --------------------------------------
+# The log must never cost an answer. So lines gather in memory, and each process calls `flush` when
+# it has time. A write never waits for the program that reads the log: lines for which that has no
+# room are dropped, and the next line that gets out says how many were. Of trouble that is seen at
+# each query or each poll, one line in LOG_REPEAT seconds is enough.
 LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
 LOG_REPEAT = 60.0         # seconds in which the same trouble is counted instead of printed
+
+
+class Trouble(NamedTuple):
+    """What the log remembers of a subject with which something is wrong."""
+    kind: str       # the text's beginning without its numbers: another kind is news
+    since: float    # monotonic seconds when trouble with this subject began
+    printed: float  # monotonic seconds when a line about the subject was printed last
+    repeats: int    # times that the same trouble was reported since that line
 
 
 class Log:
     """Lines to standard error. A full pipe, a slow terminal or a full disk costs lines, not time.
 
     The level "errors" prints trouble, "changes" also what changed, "queries" also every query.
+    Each process has a log of its own, which writes whole lines, so that those of others do not
+    cut them.
     """
     LEVELS = ("errors", "changes", "queries")
 
     def __init__(self) -> None:
-        self.level, self.json = 1, False
-        self.lines: list[bytes] = []
-        self.lost = 0                                  # lines dropped since the last that got out
-        # subject -> kind, since when, when it was printed last, times since
-        self.troubles: dict[str, tuple[str, float, float, int]] = {}
-        self.write: Callable[[bytes], int] = functools.partial(os.write, 2)
-        with contextlib.suppress(OSError):
-            mode = os.fstat(2).st_mode
-            if stat.S_ISSOCK(mode):  # the journal: MSG_DONTWAIT does it per call
-                journal = socket.socket(fileno=os.dup(2))
-                self.write = lambda line: journal.send(line, socket.MSG_DONTWAIT)
-            elif stat.S_ISREG(mode):  # never blocks; at its end, also for others that have it
-                fcntl.fcntl(2, fcntl.F_SETFL, fcntl.fcntl(2, fcntl.F_GETFL) | os.O_APPEND)
-            else:  # opened once more, so that the shell's own copy goes on blocking
-                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
-                try:
-                    self.write = functools.partial(os.write, os.open("/dev/fd/2", flags))
-                except OSError:  # another user's pipe or terminal
-                    os.set_blocking(2, False)
+        self.level = 1                           # index of a level in LEVELS
+        self.json = False                        # whether each line is a JSON object
+        self.lines: list[bytes] = []             # what the next flush writes
+        self.lost = 0                            # lines dropped since the last that got out
+        self.troubles: dict[str, Trouble] = {}   # subject -> what is wrong with it now
+        self.write = open_stderr()
 
     def configure(self, config: Config) -> None:
-        """Level and form of a config."""
-        self.level, self.json = self.LEVELS.index(config.log), config.log_format == "json"
+        """Set the level and the form of lines that a config asks for."""
+        self.level = self.LEVELS.index(config.log)
+        self.json = config.log_format == "json"
 
     def error(self, text: str) -> None:
-        """Something went wrong, once."""
+        """Report once that something went wrong."""
         self._put(f"error: {text}", level="error", text=text)
 
     def warning(self, text: str) -> None:
-        """Something may not be as it was meant, once."""
+        """Report once that something may not be as it was meant."""
         self._put(f"warning: {text}", level="warning", text=text)
 
     def trouble(self, subject: str, text: str) -> None:
-        """Something is wrong, and may be so again and again: printed when it begins or becomes
-        other trouble, else once in LOG_REPEAT with a count. An empty text is the end of it."""
-        now, kind = time.monotonic(), re.sub("[0-9]+", "", text.partition(":")[0])
-        old, since, when, times = self.troubles.get(subject, ("", now, 0.0, 0))
-        if text and (kind != old or now - when > LOG_REPEAT):
-            self.error(f"{subject}: {text}" + (f" ({times} times more)" if times else ""))
-            self.troubles[subject] = (kind, since, now, 0)
-        elif text:
-            self.troubles[subject] = (kind, since, when, times + 1)
-        elif self.troubles.pop(subject, None):
-            self.change(f"{subject}: well again after {now - since:.0f} s")
+        """Report, as often as it is seen, that something is wrong with a subject. An empty text
+        says that all is well with it.
+
+        A line is printed when the trouble begins or becomes another kind of trouble, then once in
+        LOG_REPEAT with the number of reports in between, and when it ends.
+        """
+        now = time.monotonic()
+        # What follows the first colon, such as a system's message, may differ each time, and so may
+        # numbers: without them it is the same trouble.
+        kind = re.sub("[0-9]+", "", text.partition(":")[0])
+        old = self.troubles.get(subject, Trouble("", now, 0.0, 0))
+        if not text:
+            if self.troubles.pop(subject, None):
+                self.change(f"{subject}: well again after {now - old.since:.0f} s")
+        elif kind != old.kind or now - old.printed > LOG_REPEAT:
+            repeats = f" ({old.repeats} times more)" if old.repeats else ""
+            self.error(f"{subject}: {text}{repeats}")
+            self.troubles[subject] = Trouble(kind, old.since, now, 0)
+        else:
+            self.troubles[subject] = old._replace(repeats=old.repeats + 1)
 
     def change(self, text: str) -> None:
-        """Something is not as it was: a state, a config, a process."""
+        """Report that something is not as it was: a state, a config, a process."""
         if self.level >= 1:
             self._put(text, level="change", text=text)
 
     def query(self, query: wire.Query, client: str, reply: Reply, micros: int) -> None:
-        """One query and what was answered; strangers' names come escaped."""
-        name = wire.show_name(query.qname) if query.qname else "-"
-        fields = {"client": plain_address(client), "name": name[:-1] or name,
-                  "type": wire.show_type(query.qtype) if query.qname else "-",
-                  "rcode": wire.RCODES[reply.rcode], "chosen": ",".join(reply.chosen) or "-"}
-        self._put(f"{' '.join(fields.values())} {micros}us {query.why}".rstrip(),
-                  **{**fields, "chosen": reply.chosen, "us": micros, "why": query.why})
+        """Report a query, its reply and the microseconds that it took."""
+        name = rtype = "-"  # of a packet in which no question could be read
+        if query.qname:
+            # The final dot is left out; but the root's name is just that dot.
+            name = wire.show_name(query.qname)[:-1] or "."
+            rtype = wire.show_type(query.qtype)
+        client, rcode = plain_address(client), wire.RCODES[reply.rcode]
+        chosen = ",".join(reply.chosen) or "-"
+        line = f"{client} {name} {rtype} {rcode} {chosen} {micros}us {query.why}"
+        self._put(line.rstrip(), client=client, name=name, type=rtype, rcode=rcode,
+                  chosen=reply.chosen, us=micros, why=query.why)
 
     def _put(self, line: str, **fields: Any) -> None:
+        """Add a line as text, or in its place an object of JSON with these fields."""
         now, before = time.time(), priority(str(fields.get("level")))
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now)) + f"{int(now % 1 * 1000):03}Z"
+        # Milliseconds are cut, not rounded: 999.96 of them would become a fourth digit.
+        date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        stamp = f"{date}.{int(now % 1 * 1000):03}Z"
         if self.json:
             line = json.dumps({"time": stamp, **fields})
-        elif not before:  # the journal has the time
+        elif not before:  # the journal has its own time
             line = f"{stamp} {line}"
-        self.lines.append((before + printable(line)).encode("utf-8", "replace")[:LOG_LINE] + b"\n")
+        octets = (before + printable(line)).encode("utf-8", "replace")
+        self.lines.append(octets[:LOG_LINE] + b"\n")
 
     def flush(self) -> None:
-        """Write what has gathered, as much as the reader takes now; count the rest as lost."""
+        """Write the lines that have gathered, as many as the log's reader takes at once; count the
+        others as lost."""
         if self.lost and self.lines:
             lost, self.lost = self.lost, 0
             self.warning(f"{lost} log lines lost: their reader was too slow")
@@ -3953,14 +3973,40 @@ class Log:
             try:
                 self.write(line)
             except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
+                # The next lines would fail, too, and each attempt costs a system call.
                 self.lost += len(lines) - at
                 return
 
 
+def open_stderr() -> Callable[[bytes], int]:
+    """Return a function that writes octets to standard error and never waits: where they cannot be
+    written at once, it raises OSError."""
+    plain = functools.partial(os.write, 2)
+    try:
+        mode = os.fstat(2).st_mode
+        if stat.S_ISSOCK(mode):  # the journal: each call says for itself that it does not wait
+            journal = socket.socket(fileno=os.dup(2))
+            return lambda line: journal.send(line, socket.MSG_DONTWAIT)
+        if stat.S_ISREG(mode):
+            # Files never block. Where the shell opened one with ">", others that write to it have
+            # the same position, so it is for them, too, that all goes to the end.
+            fcntl.fcntl(2, fcntl.F_SETFL, os.O_APPEND)
+            return plain
+        # A pipe or a terminal: O_NONBLOCK is a property of what `open` returns, and the shell's
+        # own copy of this one must go on blocking. So it is opened once more.
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
+        return functools.partial(os.write, os.open("/dev/fd/2", flags))
+    except OSError:  # such as another user's pipe, which cannot be opened once more
+        with contextlib.suppress(OSError):
+            os.set_blocking(2, False)
+        return plain
+
+
 @functools.cache
 def priority(level: str) -> str:
-    """Return what stands before a line of this level, where standard error is systemd's journal
-    (sd-daemon(3), systemd.exec(5)); "" elsewhere."""
+    """Return what stands before a line of this level where standard error is systemd's journal
+    (sd-daemon(3)); "" elsewhere. JOURNAL_STREAM names device and inode of the journal's socket
+    (systemd.exec(5)), and is inherited by programs whose standard error is something else."""
     with contextlib.suppress(OSError):
         found = os.fstat(2)
         if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
@@ -3969,161 +4015,242 @@ def priority(level: str) -> str:
 
 
 def printable(line: str) -> str:
-    """Return a line in which nothing of a stranger moves a cursor or starts a line of its own."""
-    if line.isprintable():
+    """Return a line in which nothing of a stranger moves a cursor or starts a line of its own:
+    what cannot be printed stands there as \\xNN."""
+    if line.isprintable():  # as nearly all are
         return line
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
 
 
-# ---- 20. Config: tables, then the reader ---------------------------------------------------------
-NSID_MAX = 64             # octets; it rides in every reply that is asked for it
-Rule = Callable[[Any], Any]      # value of the file -> value we keep; raises Problem
-HOST_NAME = r"([a-z0-9_-]*\.)*[0-9]*[a-z_-][a-z0-9_-]*\.?"
-URL_PORTS = {"tcp": 0, "http": 80, "https": 443}  # 0 = none that goes without saying
+# ---- 20. Config: its words, the rules for their values, then the reader --------------------------
+# The file is TOML: tables of words and values. For each kind of table there is a table here (TOP,
+# ZONE, POOL, BACKEND, SOURCE, PROBE) with each word's rule and default. A rule checks one value;
+# what values must not be together, ConfigReader checks. All that is wrong is said in one run, and
+# each line names the file, the path of the word, its value, the rule, and the nearest right word.
+# A start, a reload and the command `check` all come here.
+#
+# EXAMPLE is what `lbdns.py example` prints: each word with its meaning. A test holds it against the
+# tables.
+EXAMPLE = '''\
+# A config of lbdns: each word with its default or an example.
+listen = ["[::]:9000"]  # UDP and TCP
+workers = 0  # processes that answer; 0 = one per CPU
+user = "nobody"  # become this user after binding, if root
+log = "changes"  # errors | changes | queries
+log_format = "text"  # text | json
+# nsid = "ns1"  # what `dig +nsid` shows of this server
+servers = 1  # that answer for these pools; a hint
 
+[zones."example.com"]
+ns = ["ns1.example.com.", "ns2.example.com."]  # the delegation
+# contact = "hostmaster.example.com."  # or a mail address
+# serial = 1  # of the SOA
+# refresh = 7200  # seconds, as the next four
+# retry = 1800
+# expire = 1209600
+# ttl = 3600  # of SOA, NS and records without one
+# negative_ttl = 60  # of the answer that there is none
+# file = "example.com.zone"  # records in a file of their own
+records = """
+ns1  300 IN A   192.0.2.53
+ns2  300 IN A   198.51.100.53
+@    300 IN MX  10 mail
+www  300 IN A   192.0.2.80
+"""
 
-class Key(NamedTuple):
-    """A word of the config: its rule, what holds when it is absent, its line in the example."""
-    rule: Rule
-    default: Any
-    example: str = ""
-    help: str = ""
+[pools."api.example.com"]
+policy = "least-connections"  # random, round-robin, least-connections, failover, hash, \
+"file.py:function"
+ttl = 60  # seconds
+answers = 1  # addresses per answer; one balances best
+anticache = true  # also answer <anything>api.example.com
+backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, max_connections = 1000, \
+state = "up" }]
+# source = { sqlite = "backends.db", every = 1 }  # or { command = ["psql", "-XAtc", \
+"SELECT ..."], every = 5, timeout = 4 }
+# stale = 15  # seconds a report of load is believed
+all_down = "all"  # when nothing is up: all | servfail | empty | "192.0.2.9"
+# check = { url = "https://:443/health", interval = 5, timeout = 2, rise = 2, fall = 3, \
+status = [200, 204], body = "ok", verify = true }  # or "tcp://:443", or { command = ["check_x", \
+"-H", "{address}"] }
+# min_up = 1  # with fewer up, the checks are ignored
+'''
+
+# A rule checks and converts one value of the file: it returns the value as we keep it, or raises
+# Problem, whose text says what the value must be. Functions whose docstring begins with "Check" are
+# rules; those before them make rules from parameters.
+Rule = Callable[[Any], Any]
+NSID_MAX = 64             # octets; the value rides in every reply that is asked for it
 
 
 def suggest(word: Any, known: Collection[str]) -> str:
-    """The nearest right word, or all of them."""
+    """Return the known word that is most like this one, as a question, or else all known words."""
+    # A word longer than any name is cut, since comparing takes time by the square of its length.
     near = difflib.get_close_matches(str(word)[:wire.NAME_MAX], known, 1)
     return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
 
 
 def require(test: Callable[[Any], Any], says: str, words: Sequence[str] = ()) -> Rule:
-    """A rule that keeps the value as it is; `words` are what it could be meant to be."""
+    """Return a rule that keeps values which pass a test and refuses others by what it `says`.
+    `words` are those that a refused value could be meant to be."""
     def rule(value: Any) -> Any:
-        if not test(value):
-            raise Problem(says + (f"; {suggest(value, words)}" if words else ""))
-        return value
+        """Return the value, or raise Problem."""
+        if test(value):
+            return value
+        raise Problem(f"{says}; {suggest(value, words)}" if words else says)
     return rule
 
 
-def whole(low: int, high: int) -> Rule:
-    """A check for whole numbers; True is none, though Python thinks so."""
-    return require(lambda value: type(value) is int and low <= value <= high,
-                f"must be a whole number from {low} to {high}")
-
-
-def number(low: float, high: float) -> Rule:
-    """A check for numbers."""
+def number(low: float, high: float, says: str = "") -> Rule:
+    """Return a rule for numbers, both ends included."""
+    # Types are compared, since `isinstance` takes True for an int.
     return require(lambda value: type(value) in (int, float) and low <= value <= high,
-                f"must be a number from {low} to {high}")
+                   says or f"must be a number from {low} to {high}")
+
+
+def whole(low: int, high: int) -> Rule:
+    """Return a rule for whole numbers, both ends included."""
+    return require(lambda value: type(value) is int and low <= value <= high,
+                   f"must be a whole number from {low} to {high}")
 
 
 def count(low: int, high: int) -> Rule:
-    """A check for a count as tables have it: 17.0 and 17.5 are numbers, too, and are rounded."""
-    test = number(low, high)
-    return lambda value: round(test(value))
+    """Return a rule for whole numbers as tables of other programs have them: 17.0 is one, too, and
+    so is 17.5, an average; they are rounded."""
+    rule = number(low, high)
+    return lambda value: round(rule(value))
+
+
+def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Rule:
+    """Return a rule for one of a few words, or for text that passes the test `other`, which the
+    text `says` describes."""
+    return require(lambda value: isinstance(value, str) and (value in words or other(value)),
+                   f"must be one of {', '.join(words)} {says}".rstrip(), words)
+
+
+def list_of(rule: Rule) -> Rule:
+    """Return a rule for a list, never an empty one, of values that each pass a rule; as a tuple."""
+    return lambda value: tuple(map(rule, LIST(value)))
+
+
+# Rules for the plain types of TOML. No text may hold a NUL: paths, words of commands and names of
+# users go to the operating system, where a NUL ends them.
+TEXT = require(lambda value: isinstance(value, str) and value != "" and "\0" not in value,
+               "must be text, without NUL")
+SHORT = require(lambda value: isinstance(value, str) and 0 < len(value.encode()) <= NSID_MAX,
+                f"must be text of 1 to {NSID_MAX} octets")
+TRUTH = require(lambda value: isinstance(value, bool), "must be true or false")
+LIST = require(lambda value: isinstance(value, list) and value != [],
+               "must be a list with at least one item")
+TABLE = require(lambda value: isinstance(value, dict), "must be a table")
+SECONDS = whole(0, wire.TTL_MAX)
 
 
 def weight(value: Any) -> Any:
-    """A check for a weight, which others are divided by."""
+    """Check a weight. Connections are divided by it, and the smallest floats would make that inf.
+    """
     if 0 < number(0, 10**6)(value) < 1e-6:
         raise Problem("must be 0, or at least 0.000001")
     return value
 
 
-def one_of(*words: str, other: Callable[[str], Any] = lambda _: False, says: str = "") -> Rule:
-    """A check for one of a few words, or for text that `other` accepts."""
-    return require(lambda value: isinstance(value, str) and (value in words or other(value)),
-                f"must be one of {', '.join(words)} {says}".rstrip(), words)
+def statuses(value: Any) -> Any:
+    """Check the HTTP statuses of a good reply: one, or a list."""
+    return list_of(whole(100, 599))(value if isinstance(value, list) else [value])
 
 
-def some(rule: Rule) -> Rule:
-    """A rule for a list of at least one of something."""
-    return lambda value: tuple(map(rule, LIST(value)))
-
-
-def endpoint(value: Any) -> tuple[str, int]:
-    """A check for "127.0.0.1:53", "[::]:53" and "[fe80::1%eth0]:53", the interface by name or
-    number; port 0 lets the kernel pick one."""
-    match = re.fullmatch(r"(?:\[([^%]+)(?:%(.+))?\]|([0-9.]+)):([0-9]{1,5})", str(value))
-    if not match or not is_address(match[1] or match[3]) or int(match[4]) > 65535:
-        raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
-    (host,), interface, port = backend_address(match[1] or match[3]), match[2], int(match[4])
-    if bool(interface) != (":" in host and ipaddress.ip_address(host).is_link_local):
-        raise Problem("addresses of fe80::/10, and no others, need an interface, such as "
-                      '"[fe80::1%eth0]:53"')
-    if not interface:
-        return host, port
-    try:
-        if interface.isdecimal():
-            interface = socket.if_indextoname(int(interface))
-        socket.if_nametoindex(interface)
-    except (OSError, OverflowError):
-        raise Problem(f"this host has no interface {interface}; `ip link` shows those that it "
-                      "has") from None
-    return f"{host}%{interface}", port
-
-
-def is_missing(host: str) -> bool:
-    """Whether this host lacks an address that bind_pair can wait for."""
-    octets = host.encode()  # text would need the module encodings.idna, which may be unreadable
-    try:
-        family, *_, address = socket.getaddrinfo(octets, 0, flags=socket.AI_NUMERICHOST)[0]
-        with socket.socket(family) as sock:
-            sock.bind(address)
-    except OSError as bad:
-        return bad.errno == errno.EADDRNOTAVAIL and sys.platform == "linux"
-    return False
+def domain(value: Any) -> bytes:
+    """Check a domain name; it is absolute, with or without its final dot."""
+    return wire.parse_name(TEXT(value))
 
 
 def contact(value: Any) -> bytes:
-    """A check for the SOA's contact, a domain name or a mail address (RFC 1035 8)."""
+    """Check a zone's contact: a domain name, or a mail address, which becomes one by the rule of
+    RFC 1035 8 (a dot before the @ belongs to the first label)."""
     local, at, host = TEXT(value).partition("@")
-    return domain(local.replace(".", "\\.") + "." + host if at else value)
+    if not at:
+        return domain(value)
+    return domain(local.replace(".", "\\.") + "." + host)
 
 
 def is_address(value: Any) -> bool:
-    """Whether this is the text of an IPv4 or IPv6 address, without an interface."""
+    """Return whether a value is the text of an IPv4 or IPv6 address, without an interface."""
     with contextlib.suppress(ValueError):
         return isinstance(value, str) and "%" not in value and bool(ipaddress.ip_address(value))
     return False
 
 
-def domain(value: Any) -> bytes:
-    """A check for a domain name."""
-    return wire.parse_name(TEXT(value))
+def endpoint(value: Any) -> tuple[str, int]:
+    """Check what to listen on: "127.0.0.1:53", "[::]:53" or "[fe80::1%eth0]:53", the interface by
+    name or number. Port 0 lets the kernel pick one. Returns host and port."""
+    # Groups: address in brackets, its interface, address without brackets, port.
+    match = re.fullmatch(r"(?:\[([^%]+)(?:%(.+))?\]|([0-9.]+)):([0-9]{1,5})", str(value))
+    if not match or not is_address(match[1] or match[3]) or int(match[4]) > 65535:
+        raise Problem('must be an address and a port, such as "127.0.0.1:53" or "[::]:53"')
+    [host], interface, port = backend_address(match[1] or match[3]), match[2], int(match[4])
+    # Each interface has its own fe80::/10 (RFC 4007 5), so which one is meant must be said.
+    if bool(interface) != (":" in host and ipaddress.ip_address(host).is_link_local):
+        raise Problem("addresses of fe80::/10, and no others, need an interface, such as "
+                      '"[fe80::1%eth0]:53"')
+    return f"{host}%{interface_name(interface)}" if interface else host, port
+
+
+def interface_name(text: str) -> str:
+    """Check an interface of this host, by its name or number. Returns the name, which stays the
+    same when the number changes."""
+    try:
+        if text.isdecimal():
+            text = socket.if_indextoname(int(text))
+        socket.if_nametoindex(text)
+    except (OSError, OverflowError):
+        raise Problem(f"this host has no interface {text}; `ip link` shows those that it "
+                      "has") from None
+    return text
+
+
+# Names of hosts as they are in use, with "_" and without "*". The last label is no number, so that
+# a mistyped address is no name (RFC 3696 2).
+HOST_NAME = r"([a-z0-9_-]*\.)*[0-9]*[a-z_-][a-z0-9_-]*\.?"
 
 
 def backend_address(value: Any) -> tuple[str, ...]:
-    """A check for a backend: an address, one of each family (list or comma-separated), or a host
-    name; canonical, so that the same server is the same key everywhere."""
+    """Check a backend: an address, one of each family (as a list, or with a comma in between), or a
+    host name. Returns them in canonical form, IPv4 first, so that the same server is the same key
+    in the config, in all sources and in the checks."""
     return read_addresses(",".join(map(TEXT, value)) if isinstance(value, list) else TEXT(value))
 
 
 @functools.lru_cache(2 * ROWS_MAX)  # tables have the same addresses at each poll
-def read_addresses(value: str) -> tuple[str, ...]:
-    """The same for text."""
-    found = set()
-    if len(value) > wire.NAME_MAX:
+def read_addresses(text: str) -> tuple[str, ...]:
+    """Check the text of a backend: see `backend_address`."""
+    if len(text) > wire.NAME_MAX:
         raise Problem(f"must have at most {wire.NAME_MAX} octets")
-    for each in value.split(","):
-        text = TEXT(each).strip().lower()
-        if is_address(text):
-            mapped = getattr(ipaddress.ip_address(text), "ipv4_mapped", None)
-            text = str(mapped or text)
-        elif re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", text):
-            raise Problem("is no IPv4 or IPv6 address alone, and DNS answers carry no port: give "
-                          'it to a check, such as "tcp://:80", or clients by SRV or HTTPS records')
-        elif not re.fullmatch(HOST_NAME, text):
-            raise Problem("is no IPv4 or IPv6 address, and no host name")
-        found.add(wire.address_rdata(text))
-    kinds = [rtype for rtype, _ in sorted(found)]
+    found = sorted({wire.address_rdata(read_address(each)) for each in text.split(",")})
+    # With two addresses of a family, one would be picked and the other one's load not be known.
+    kinds = [rtype for rtype, _ in found]
     if kinds != [wire.A, wire.AAAA] and len(kinds) > 1:
         raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
-    return tuple(wire.show_rdata(*each) for each in sorted(found))
+    return tuple(wire.show_rdata(*each) for each in found)
+
+
+def read_address(value: str) -> str:
+    """Check one address or host name."""
+    text: str = TEXT(value).strip().lower()
+    if is_address(text):
+        # "::ffff:192.0.2.1" is how sockets for both families show IPv4 (RFC 4291 2.5.5.2).
+        mapped = getattr(ipaddress.ip_address(text), "ipv4_mapped", None)
+        return str(mapped or text)
+    if re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", text):  # what other load balancers want here
+        raise Problem("is no IPv4 or IPv6 address alone, and DNS answers carry no port: give "
+                      'it to a check, such as "tcp://:80", or clients by SRV or HTTPS records')
+    if not re.fullmatch(HOST_NAME, text):
+        raise Problem("is no IPv4 or IPv6 address, and no host name")
+    return text
 
 
 def server_address(value: Any) -> tuple[str, ...]:
-    """The same for what clients are sent to: "0.0.0.0" is what servers call themselves."""
+    """Check a backend as `backend_address` does, and that clients can be sent there: "0.0.0.0" is
+    what servers call themselves."""
     addresses = backend_address(value)
     for each in filter(is_address, addresses):
         ip = ipaddress.ip_address(each)
@@ -4132,185 +4259,219 @@ def server_address(value: Any) -> tuple[str, ...]:
     return addresses
 
 
+URL_PORTS = {"tcp": 0, "http": 80, "https": 443}  # scheme -> usual port; 0 = it has none
+
+
 def probe_url(value: Any) -> tuple[str, str, int, str]:
-    """A check for a URL that says how to check: scheme, host, port, path; any may be left out that
-    is known without."""
-    match = re.fullmatch(r"(\w+)://([^:/?#@\[\]]*)(?::([0-9]{1,5}))?(/[!-~]*)?", TEXT(value))
+    """Check a URL that says how to probe, without the address, which is each backend's own. Returns
+    scheme, host, port and path; host and path may be "", and the path is so for tcp."""
+    # Groups: scheme, host, port, path with its query.
+    match = re.fullmatch(r"(\w+)://([^:/?#@\[\]]*)(?::([0-9]{1,5}))?((?:/[!-~]*)?)", TEXT(value))
     if match is None:
         raise Problem('must be such as "tcp://:443" or "http://:8080/health"')
-    kind, path = match[1], match[4] or ""
+    kind, path = match[1], match[4]
     host = match[2].lower().removesuffix(".")  # SNI and certificates do without: RFC 6066 3
     if kind not in URL_PORTS:
         raise Problem(f"must be tcp, http or https; {suggest(kind, URL_PORTS)}")
-    if kind == "tcp" and (host or path):
+    if kind != "tcp":
+        path = path or "/"
+    elif host or path:
         raise Problem("tcp has no host, which is each backend's own, and no path")
-    if host and not re.fullmatch(HOST_NAME, host):
-        raise Problem("the host, which Host and SNI say, must be a name; who is asked are the "
-                      "backends")
-    wire.parse_name(host or ".")
+    if host:
+        if not re.fullmatch(HOST_NAME, host):
+            raise Problem("the host, which Host and SNI say, must be a name; who is asked are the "
+                          "backends")
+        wire.parse_name(host)  # raises Problem for labels and names that are too long
     port = int(match[3] or URL_PORTS[kind])
     if not 0 < port <= 65535:
         raise Problem("needs a port from 1 to 65535")
-    return kind, host, port, path if kind == "tcp" else path or "/"
+    return kind, host, port, path
 
 
-TEXT = require(lambda value: isinstance(value, str) and value != "" and "\0" not in value,
-            "must be text, without NUL")
-SHORT = require(lambda value: isinstance(value, str) and 0 < len(value.encode()) <= NSID_MAX,
-             f"must be text of 1 to {NSID_MAX} octets")
-TRUTH = require(lambda value: isinstance(value, bool), "must be true or false")
-LIST = require(lambda value: isinstance(value, list) and value != [],
-            "must be a list with at least one item")
-TABLE = require(lambda value: isinstance(value, dict), "must be a table")
-SECONDS = whole(0, wire.TTL_MAX)
-TOP = {
-    "listen": Key(some(endpoint), (("::", 9000),), 'listen = ["[::]:9000"]', "UDP and TCP"),
-    "workers": Key(whole(0, 256), 0, "workers = 0", "processes that answer; 0 = one per CPU"),
-    "user": Key(TEXT, "nobody", 'user = "nobody"', "become this user after binding, if root"),
-    "log": Key(one_of(*Log.LEVELS), "changes", 'log = "changes"', "errors | changes | queries"),
-    "log_format": Key(one_of("text", "json"), "text", 'log_format = "text"', "text | json"),
-    "nsid": Key(SHORT, "", '# nsid = "ns1"', "what `dig +nsid` shows of this server"),
-    "servers": Key(whole(1, 1000), 1, "servers = 1", "that answer for these pools; a hint"),
-    "zones": Key(TABLE, {}), "pools": Key(TABLE, {})}
-ZONE = {
-    "ns": Key(some(domain), (), 'ns = ["ns1.example.com.", "ns2.example.com."]', "the delegation"),
-    "contact": Key(contact, None, '# contact = "hostmaster.example.com."', "or a mail address"),
-    "serial": Key(whole(0, 2**32 - 1), 1, "# serial = 1", "of the SOA"),
-    "refresh": Key(SECONDS, 7200, "# refresh = 7200", "seconds, as the next four"),
-    "retry": Key(SECONDS, 1800, "# retry = 1800"),
-    "expire": Key(SECONDS, 1209600, "# expire = 1209600"),
-    "ttl": Key(SECONDS, 3600, "# ttl = 3600", "of SOA, NS and records without one"),
-    "negative_ttl": Key(SECONDS, 60, "# negative_ttl = 60", "of the answer that there is none"),
-    "file": Key(TEXT, "", '# file = "example.com.zone"', "records in a file of their own"),
-    "records": Key(TEXT, "", 'records = """\nns1  300 IN A   192.0.2.53\nns2  300 IN A   '
-                   '198.51.100.53\n@    300 IN MX  10 mail\nwww  300 IN A   192.0.2.80\n"""')}
-POOL = {
+Table = dict[str, Any]        # a table of the file: word -> value
+Keys = types.SimpleNamespace  # the same after its rules, with defaults, as attributes
+
+
+class Key(NamedTuple):
+    """What the reader knows of a word of the config."""
+    rule: Rule
+    default: Any  # where the word is absent or wrong; None = it depends on other words, or nothing
+
+
+# The tables: word -> Key. Ranges keep out what is surely a mistake, such as a TTL in milliseconds.
+TOP = {  # the file itself
+    "listen": Key(list_of(endpoint), (("::", 9000),)),  # "::" is IPv4, too
+    "workers": Key(whole(0, 256), 0),           # 0 = one per CPU
+    "user": Key(TEXT, "nobody"),
+    "log": Key(one_of(*Log.LEVELS), "changes"),
+    "log_format": Key(one_of("text", "json"), "text"),
+    "nsid": Key(SHORT, ""),
+    "servers": Key(whole(1, 1000), 1),
+    "zones": Key(TABLE, {}),
+    "pools": Key(TABLE, {})}
+ZONE = {  # [zones."NAME"]
+    "ns": Key(list_of(domain), ()),
+    "contact": Key(contact, None),              # hostmaster at the apex
+    "serial": Key(whole(0, 2**32 - 1), 1),
+    # Secondaries would go by the next three; resolvers go by negative_ttl (RFC 2308 4).
+    "refresh": Key(SECONDS, 7200),
+    "retry": Key(SECONDS, 1800),
+    "expire": Key(SECONDS, 1209600),
+    "ttl": Key(SECONDS, 3600),
+    "negative_ttl": Key(SECONDS, 60),
+    "file": Key(TEXT, ""),
+    "records": Key(TEXT, "")}
+POOL = {  # [pools."NAME"]
     "policy": Key(one_of(*POLICIES, other=re.compile(r".+\.py:\w+").fullmatch,
-                         says='or "file.py:function"'), "random", 'policy = "least-connections"',
-                  ", ".join(POLICIES) + ', "file.py:function"'),
-    "ttl": Key(SECONDS, 60, "ttl = 60", "seconds"),
-    "answers": Key(whole(1, 13), 1, "answers = 1", "addresses per answer; one balances best"),
-    "anticache": Key(TRUTH, None, "anticache = true", "also answer <anything>api.example.com"),
-    "backends": Key(LIST, (), 'backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, '
-                    'max_connections = 1000, state = "up" }]'),
-    "source": Key(TABLE, None, '# source = { sqlite = "backends.db", every = 1 }',
-                  'or { command = ["psql", "-XAtc", "SELECT ..."], every = 5, timeout = 4 }'),
-    "stale": Key(number(1, 86400), None, "# stale = 15", "seconds a report of load is believed"),
+                         says='or "file.py:function"'), "random"),
+    "ttl": Key(SECONDS, 60),
+    "answers": Key(whole(1, 13), 1),
+    "anticache": Key(TRUTH, None),              # true, but at an apex false
+    "backends": Key(LIST, ()),                  # see BACKEND
+    "source": Key(TABLE, None),                 # see SOURCE
+    "stale": Key(number(1, 86400), None),       # three polls, at least 10 s
     "all_down": Key(one_of("all", "servfail", "empty", other=is_address,
-                           says="or an address"), "all", 'all_down = "all"',
-                    'when nothing is up: all | servfail | empty | "192.0.2.9"'),
+                           says="or an address"), "all"),
+    # A URL, or see PROBE.
     "check": Key(require(lambda value: isinstance(value, (str, dict)), "must be text or a table"),
-                 None, '# check = { url = "https://:443/health", interval = 5, timeout = 2, rise = '
-                 '2, fall = 3, status = [200, 204], body = "ok", verify = true }',
-                 'or "tcp://:443", or { command = ["check_x", "-H", "{address}"] }'),
-    "min_up": Key(whole(0, ROWS_MAX), 0, "# min_up = 1", "with fewer up, the checks are ignored")}
-BACKEND = {
-    "address": Key(server_address, ()), "weight": Key(weight, 1.0),
-    "max_connections": Key(whole(1, 10**9), None), "state": Key(one_of(*STATES), "up")}
+                 None),
+    "min_up": Key(whole(0, ROWS_MAX), 0)}
+BACKEND = {  # one of a pool's `backends`
+    "address": Key(server_address, ()),
+    "weight": Key(weight, 1.0),
+    "max_connections": Key(whole(1, 10**9), None),
+    "state": Key(one_of(*STATES), "up")}
+# A row of a source has the same words, and those that say how much load there is, and since when.
+# A row without `connections` says that they are unknown, which is not 0; and a limit may be 17.0.
 RECORD = BACKEND | {
-    "connections": Key(count(0, 10**9), 0), "max_connections": Key(count(1, 10**9), None),
-    "updated_at": Key(require(lambda value: type(value) in (int, float) and 0 <= value <= 1e12,
-                           "must be unix time: seconds since 1970"), 0)}
+    "connections": Key(count(0, 10**9), 0),
+    "max_connections": Key(count(1, 10**9), None),
+    "updated_at": Key(number(0, 1e12, "must be unix time: seconds since 1970"), 0)}
+# Columns that a command may print as text although they are numbers.
 NUMBERS = RECORD.keys() - {"address", "state"}
-PROBE = {
-    "url": Key(probe_url, None), "command": Key(some(TEXT), ()),
-    "interval": Key(number(0.1, 3600), 5.0), "timeout": Key(number(0.05, 60), None),
-    "rise": Key(whole(1, 100), 2), "fall": Key(whole(1, 100), 3),
-    "status": Key(lambda value: some(whole(100, 599))(
-        value if isinstance(value, list) else [value]), ()),
-    "body": Key(TEXT, ""), "verify": Key(TRUTH, True)}
-SOURCE = {
-    "sqlite": Key(TEXT, ""), "query": Key(TEXT, None), "command": Key(some(TEXT), ()),
-    "every": Key(number(0.1, 3600), 1.0), "timeout": Key(number(0.1, 60), 2.0)}
+PROBE = {  # a pool's `check`
+    "url": Key(probe_url, None),
+    "command": Key(list_of(TEXT), ()),
+    "interval": Key(number(0.1, 3600), 5.0),
+    "timeout": Key(number(0.05, 60), None),     # CHECK_TIMEOUT, or the interval if that is less
+    "rise": Key(whole(1, 100), 2),
+    "fall": Key(whole(1, 100), 3),
+    "status": Key(statuses, ()),                # 200 to 399
+    "body": Key(TEXT, ""),
+    "verify": Key(TRUTH, True)}
+SOURCE = {  # a pool's `source`
+    "sqlite": Key(TEXT, ""),
+    "query": Key(TEXT, None),                   # all of the pool's rows in a table `backends`
+    "command": Key(list_of(TEXT), ()),
+    "every": Key(number(0.1, 3600), 1.0),
+    "timeout": Key(number(0.1, 60), 2.0)}
+
+
 BESIDE_CNAME = {wire.RRSIG, wire.NSEC}  # types that may stand there: RFC 4035 2.5
-# Text, names and comments of SQL; else, as the group, a parameter.
+SOA_NUMBERS = ("serial", "refresh", "retry", "expire", "negative_ttl")  # RFC 1035 3.3.13
+# Finds the parameters of an SQL query, as its group. The other alternatives match texts, names and
+# comments, in which "?" and ":word" are no parameters.
 SQL = r"""'[^']*'?|"[^"]*"?|`[^`]*`?|\[[^]]*]?|--[^\n]*|/\*.*?(?:\*/|\Z)|""" \
       r"(\?[0-9]*|(?<![\w$])[:@$]\w+)"
 
 
-def quote_names(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The entries of [zones] or [pools]. Without its quotes [pools.api.example.com] is a table in
-    a table in a table: it becomes an entry of the whole name."""
-    for name, value in table.items():
-        inner = {}
-        if isinstance(value, dict) and "." not in name:  # a name with a dot had its quotes
-            inner = {word: each for word, each in value.items()
-                     if isinstance(each, dict) and word not in POOL}
-        for word, each in quote_names(inner):
-            yield f"{name}.{word}", each
-        if not inner:
-            yield name, value
-
-
-def record_key(zone: ServedZone, owner: bytes, rtype: int, rdata: bytes) -> tuple[Any, ...]:
-    """What two records of a config have in common that are the same to a resolver."""
-    return zone.apex, owner, rtype, wire.rdata_key(rtype, rdata)
-
-
-def show_value(value: Any) -> str:
-    """A value of the config, for messages."""
-    try:
-        return f"{value!r:.80}"
-    except (ValueError, RecursionError):  # thousands of digits, or of tables
-        return "..."
+class Placed(NamedTuple):
+    """A record of a zone, and where the config has it."""
+    where: str           # for messages, such as zones."example.com".records line 3
+    zone: ServedZone
+    record: wire.Record  # the owner in lower case
 
 
 class ConfigReader:
-    """Turns a parsed TOML file into a Config, gathering everything that is wrong with it."""
+    """Turns a parsed TOML file into a Config, gathering everything that is wrong with it.
+
+    Methods that read a table get `where`, its path in the file, such as pools."api.example.com",
+    and return what the table describes. They go on after a problem, with defaults, so that one run
+    shows all problems; the result is then of no use. A warning is about what can be served, though
+    hardly as it is meant.
+    """
     def __init__(self, file: str) -> None:
-        self.file, self.folder = file, pathlib.Path(file).parent
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
-        self.zones: dict[bytes, ServedZone] = {}
-        self.pools: dict[bytes, PoolConfig] = {}
-        self.places: dict[tuple[Any, ...], str] = {}  # record_key() -> who says so
+        self.file = file                          # "" = what is read is a row, not a file
+        self.folder = pathlib.Path(file).parent   # where files stand that the config names
+        self.problems: list[str] = []             # lines: why it cannot be served
+        self.warnings: list[str] = []             # lines: what is hardly meant so
+        self.zones: dict[bytes, ServedZone] = {}  # by apex
+        self.pools: dict[bytes, PoolConfig] = {}  # by owner
+        # By what makes records the same to a resolver: zone, owner, type, and rdata without case.
+        self.records: dict[tuple[Any, ...], Placed] = {}
 
     def problem(self, path: str, says: str) -> None:
-        """Note a problem: file, path of the key, rule."""
-        self.problems.append(printable(
-            f"{self.file}: {path}{says}" if self.file else f"{path}{says}"))
+        """Note why the config cannot be served: the path of a key, and what is wrong there. Values
+        come from the file, so they could move a cursor."""
+        line = f"{self.file}: {path}{says}" if self.file else f"{path}{says}"
+        self.problems.append(printable(line))
 
     def warn(self, path: str, says: str) -> None:
-        """Note what can be served, though hardly as it is meant: path of the key, rule, remedy."""
+        """Note what is hardly meant so: the path of a key, what follows from it, and the remedy."""
         self.warnings.append(f"{self.file}: {path}{says}")
 
-    def text(self, path: str, file: str, errors: str = "strict") -> str:
-        """What a file beside the config holds, "" if it cannot be read; `errors` is decode's."""
-        try:
-            return read_text(self.folder / file, errors)
-        except Problem as bad:
-            self.problem(path, f" = {file!r}: {bad}")
-            return ""
+    # -- The whole file, and what all its tables have in common --
 
-    def table(self, path: str, value: dict[str, Any], keys: dict[str, Key]) -> dict[str, Any]:
-        """The values of a table that pass their checks."""
+    def config(self, document: Table) -> Config:
+        """Return the whole config. Raises ConfigError with all problems, one a line.
+
+        Zones come first, since pools stand in them; both are finished before their records are
+        held against each other.
+        """
+        keys = self.read_keys("", document, TOP)
+        for where, apex, value in self.named("zones", keys.zones):
+            self.zones[apex] = self.zone(where, apex, value)
+        for apex, zone in self.zones.items():
+            # In the zone above, the apex and the names in between exist without records. Its answer
+            # for them is NODATA: NXDOMAIN would deny all names below, too (RFC 8020).
+            above = wire.find_zone(wire.suffixes(apex), wire.DS, self.zones) or zone
+            above.add_name(apex)
+        for where, owner, value in self.named("pools", keys.pools):
+            self.pools[owner] = self.pool(where, owner, value)
+        if not keys.zones:
+            self.problem("zones", ': there is none; add [zones."example.com"]')
+        self.review()
+        self.review_hidden()
+        self.fit_to_host(keys)
+        if self.problems:
+            raise ConfigError("\n".join(self.problems))
+        keys.zones, keys.pools, keys.file = self.zones, self.pools, self.file
+        return Config(**vars(keys), warnings=tuple(self.warnings))
+
+    def table(self, path: str, value: Table, words: dict[str, Key]) -> Table:
+        """Return the values of a table that pass their rules, as the rules return them; note the
+        others. Words that are absent stay so, for rows in which that has a meaning."""
         found = {}
         for name, each in value.items():
             where = f"{path}.{name}" if path else name
+            if name not in words:
+                self.problem(where, ": unknown key; " + suggest(name, words))
+                continue
             try:
-                if name not in keys:
-                    self.problem(where, ": unknown key; " + suggest(name, keys))
-                else:
-                    found[name] = keys[name].rule(each)
-            except (ValueError, RecursionError) as bad:  # Problem, and what cannot be shown
+                found[name] = words[name].rule(each)
+            except (ValueError, RecursionError) as bad:  # Problem, or a value that has no text
                 self.problem(where, f" = {show_value(each)}: {bad}")
         return found
 
-    def full(self, path: str, value: dict[str, Any], keys: dict[str, Key]) -> dict[str, Any]:
-        """The same, with the defaults of what is absent or wrong. Warns of names that were meant
-        to be within the zone, such as "ns1": those of keys are whole."""
-        found = self.table(path, value, keys)
+    def read_keys(self, path: str, value: Table, words: dict[str, Key]) -> Keys:
+        """Return the values of a table as attributes, with defaults for what is absent or wrong.
+        Warn of names that were hardly meant as they stand there."""
+        found = self.table(path, value, words)
         for key in found.keys() & {"ns", "contact", "address"}:
             for name in value[key] if isinstance(value[key], list) else [value[key]]:
+                # Zone text would complete "ns1" with the name of its zone; names in keys are whole
+                # with or without the final dot. With the dot nobody means anything else.
                 if re.fullmatch(r"[\w-]+", name):
                     self.warn(path, f".{key} = {name!r}: stands for {name}. itself, since names in "
                               f"keys are whole; write all of it, such as {name}.example.com.")
-        return {name: key.default for name, key in keys.items()} | found
+        defaults = {name: key.default for name, key in words.items()}
+        return Keys(**defaults | found)
 
-    def named(self, path: str, value: dict[str, Any]) -> Iterator[tuple[str, bytes, Any]]:
-        """Path, lower-case name and value of each entry of [zones] or [pools]; no name twice."""
-        seen: dict[bytes, str] = {}
-        for name, each in quote_names(value):
+    def named(self, path: str, value: Table) -> Iterator[tuple[str, bytes, Any]]:
+        """Yield path, name in lower case, and table of each entry of [zones] or [pools]. TOML keeps
+        a key from standing there twice, but not the same name in other spellings."""
+        seen: dict[bytes, str] = {}  # name as we keep it -> name as it stands there
+        for name, each in join_names(value):
             where = f'{path}."{name}"'
             if name not in value:
                 self.problem(where, f": put the name in quotes: [{where}]")
@@ -4322,195 +4483,177 @@ class ConfigReader:
             except Problem as bad:
                 self.problem(where, f": {bad}")
 
-    def config(self, document: dict[str, Any]) -> Config:
-        """The whole config; raises ConfigError with all problems."""
-        top = self.full("", document, TOP)
-        for where, apex, value in self.named("zones", top["zones"]):
-            self.zones[apex] = self.zone(where, apex, value)
-        for apex, zone in self.zones.items():  # it and all above it exist in the zone above
-            above = wire.find_zone(wire.suffixes(apex), wire.DS, self.zones) or zone
-            above.add_name(apex)
-        for where, owner, value in self.named("pools", top["pools"]):
-            self.pools[owner] = self.pool(where, owner, value)
-        if not top["zones"]:
-            self.problem("zones", ': there is none; add [zones."example.com"]')
-        for zone in self.zones.values():
-            self.review(zone)
+    def text(self, path: str, file: str, errors: str = "strict") -> str:
+        """Return what a file beside the config holds, "" if it cannot be read: see `read_text`."""
         try:
-            pwd.getpwnam(top["user"] if os.geteuid() == 0 else "root")
+            return read_text(self.folder / file, errors)
+        except Problem as bad:
+            self.problem(path, f" = {file!r}: {bad}")
+            return ""
+
+    def fit_to_host(self, keys: Keys) -> None:
+        """Check the user and the addresses against this host, and count its CPUs. An address that
+        it lacks is no problem: it may come later, from DHCP or VRRP."""
+        try:
+            pwd.getpwnam(keys.user if os.geteuid() == 0 else "root")  # only root needs the user
         except (KeyError, ValueError):  # ValueError: a NUL in it
-            self.problem("user", f" = {top['user']!r}: no such user on this host")
-        if self.problems:
-            raise ConfigError("\n".join(self.problems))
-        listen = tuple(dict.fromkeys(top["listen"]))
-        for host in dict(listen):  # once, whatever the ports
+            self.problem("user", f" = {keys.user!r}: no such user on this host")
+        keys.listen = tuple(dict.fromkeys(keys.listen))
+        for host in dict(keys.listen):  # each host once, whatever its ports
             if is_missing(host):
                 self.warn("listen", f": this host has no address {host} yet; lbdns answers there "
                           "as soon as it has")
-        top.update(listen=listen, zones=self.zones, pools=self.pools,
-                   workers=(top["workers"] or len(os.sched_getaffinity(0)))
-                   if sys.platform == "linux" else 1)  # elsewhere nobody has measured more
-        return Config(**top, warnings=tuple(self.warnings), file=self.file)
+        if sys.platform != "linux":
+            keys.workers = 1  # elsewhere nobody has measured more
+        elif not keys.workers:
+            keys.workers = len(os.sched_getaffinity(0))
 
-    def zone(self, where: str, apex: bytes, value: dict[str, Any]) -> ServedZone:
-        """One zone: its records, and SOA and NS from the keys where the records have none."""
-        keys, zone = self.full(where, value, ZONE), ServedZone(apex)
-        # RFC 1035 5: a zone file is octets, so those that are no UTF-8 pass through as they are.
-        texts = {"records": keys["records"], f"file = {keys['file']!r}": keys["file"] and self.text(
-            f"{where}.file", keys["file"], "surrogateescape")}
+    # -- Zones: value and keys of [zones."NAME"] become records --
+
+    def zone(self, where: str, apex: bytes, value: Table) -> ServedZone:
+        """Return one zone with all its records: from the key `records`, from the file, and what
+        these two leave out of SOA and NS from the other keys."""
+        keys, zone = self.read_keys(where, value, ZONE), ServedZone(apex)
+        texts = {"records": keys.records}  # what stands before a line's number -> zone text
+        if keys.file:
+            # A zone file is octets (RFC 1035 5): those that are no UTF-8 pass through as they are.
+            texts[f"file = {keys.file!r}"] = self.text(
+                f"{where}.file", keys.file, "surrogateescape")
         for label, text in texts.items():
-            parsed = wire.ZoneText(text, apex, keys["ttl"])
+            parsed = wire.ZoneText(text, apex, keys.ttl)
             for problem in parsed.problems:
                 self.problem(where, f".{label} {problem}")
             for record in parsed.records:
                 self.add(f"{where}.{label} line {record.line}", zone, record)
-        node = zone.nodes.setdefault(apex, {})
-        timers = "serial", "refresh", "retry", "expire", "negative_ttl"
+        node = zone.nodes.get(apex, {})
         for word in value:
             rtype = wire.NS if word == "ns" else wire.SOA
-            if rtype in node and word in ("ns", "contact", *timers):
+            if rtype in node and word in ("ns", "contact", *SOA_NUMBERS):
                 self.problem(where, f".{word}: the records have {wire.show_type(rtype)} already")
-        own = wire.Record(apex, wire.NS, wire.CLASS_IN, keys["ttl"], b"")
-        if wire.NS not in node:
-            for server in keys["ns"] or [self.below("ns1", where, "ns", apex)]:
-                self.add(f"{where}.ns", zone, own._replace(rdata=server))
-        if wire.SOA not in node:
-            contact = keys["contact"] or self.below("hostmaster", where, "contact", apex)
-            rdata = node[wire.NS].rdatas[0] + contact + struct.pack(
-                "!5I", *(keys[each] for each in timers))
-            self.add(f"{where}.contact", zone, own._replace(type=wire.SOA, rdata=rdata))
+        self.add_apex(where, zone, keys)
         zone.finish()
         return zone
 
-    def below(self, label: str, where: str, word: str, apex: bytes) -> bytes:
-        """The name that a key has unless it is given, below an apex."""
+    def add(self, where: str, zone: ServedZone, record: wire.Record) -> None:
+        """Put a record into its zone and take note of its place, or note why it cannot stand there.
+        Of records that are the same to a resolver, the first one counts."""
+        try:
+            zone.add(record)
+        except Problem as bad:
+            self.problem(where, f": {bad}")
+        else:
+            record = record._replace(owner=record.owner.lower())
+            rdata = wire.rdata_key(record.type, record.rdata)
+            key = zone.apex, record.owner, record.type, rdata
+            self.records.setdefault(key, Placed(where, zone, record))
+
+    def add_apex(self, where: str, zone: ServedZone, keys: Keys) -> None:
+        """Add what each zone needs at its apex, NS and SOA (RFC 1034 4.2.1), as the keys have them,
+        unless it is there. The first name server is the SOA's primary one."""
+        apex, node = zone.apex, zone.nodes.setdefault(zone.apex, {})
+        own = wire.Record(apex, wire.NS, wire.CLASS_IN, keys.ttl, b"")
+        if wire.NS not in node:
+            for server in keys.ns or [self.name_below("ns1", where, "ns", apex)]:
+                self.add(f"{where}.ns", zone, own._replace(rdata=server))
+        if wire.SOA not in node:
+            contact = keys.contact or self.name_below("hostmaster", where, "contact", apex)
+            numbers = [getattr(keys, word) for word in SOA_NUMBERS]
+            rdata = node[wire.NS].rdatas[0] + contact + struct.pack("!5I", *numbers)
+            self.add(f"{where}.contact", zone, own._replace(type=wire.SOA, rdata=rdata))
+
+    def name_below(self, label: str, where: str, word: str, apex: bytes) -> bytes:
+        """Return the name below an apex that is a word's default. Some apexes leave no room for
+        one within the 255 octets of a name (RFC 1035 3.1)."""
         try:
             return wire.parse_name(label, apex)
         except Problem as bad:
             self.problem(where, f".{word}: is to be given, for its default, {bad}")
             return apex
 
-    def add(self, where: str, zone: ServedZone, record: wire.Record) -> None:
-        """Put a record into its zone, or note why it cannot stand there."""
-        try:
-            zone.add(record)
-        except Problem as bad:
-            self.problem(where, f": {bad}")
-        else:
-            key = record_key(zone, record.owner.lower(), record.type, record.rdata)
-            self.places.setdefault(key, where)
+    # -- Pools: [pools."NAME"], with its backends, its source and its check --
 
-    def review(self, zone: ServedZone) -> None:
-        """Rule what only a finished zone shows: what stands beside a CNAME (RFC 1034 3.6.2), what
-        no answer has room for, and what none ever holds since others answer for its name."""
-        servers = {server.lower() for node in zone.nodes.values() if wire.NS in node
-                   for server in node[wire.NS].rdatas}
-        warned = {zone.apex}  # of those who answer for names, who needs no other warning
-        for owner, node in zone.nodes.items():
-            name, names = wire.show_name(owner), wire.suffixes(owner)
-            others = sorted(node.keys() - BESIDE_CNAME - {wire.CNAME})
-            home = wire.find_zone(names, wire.A, self.zones) or zone
-            cut = zone.find_cut(names, wire.A) or home.apex
-            for rtype, rrset in node.items():
-                where = self.places[record_key(zone, owner, rtype, rrset.rdatas[0])]
-                what = f": {name} {wire.show_type(rtype)}"
-                if rtype == wire.CNAME and others:
-                    self.problem(where, f": {name} has a CNAME, which stands alone, beside "
-                                 f"{', '.join(map(wire.show_type, others))}")
-                if rtype == wire.NS and owner.startswith(b"\x01*"):
-                    self.problem(where, f": {name} cannot be delegated (RFC 4592 4.2); delegate "
-                                 "each name of its own")
-                if rtype == wire.NS:
-                    self.review_servers(zone, owner, rrset)
-                size = sum(12 + len(rdata) for rdata in rrset.rdatas)
-                if size > wire.TCP_MAX:  # except for names, which can be written shorter there
-                    self.warn(where, f"{what}: {size} octets, which may be more than the 64 KiB "
-                              "of an answer over TCP hold; leave some out")
-                glue = rtype in (wire.A, wire.AAAA) and owner in servers
-                if cut not in warned and not glue and (
-                        owner != cut or rtype not in (wire.NS, wire.DS)):
-                    warned.add(cut)
-                    self.warn(where, f"{what} is never answered: {wire.show_name(cut)} is a zone "
-                              "of its own, and the place for all below that name")
-
-    def review_servers(self, zone: ServedZone, owner: bytes, rrset: wire.RRset) -> None:
-        """Warn of name servers whose addresses should be in our zones, and are not."""
-        for server in rrset.rdatas:
-            names = wire.suffixes(server.lower())
-            if is_address(wire.show_name(server)[:-1]):
-                self.warn(self.places[record_key(zone, owner, wire.NS, server)],
-                          f": name server {wire.show_name(server)} looks like an address; give it "
-                          "a name, and that name the address")
-            home = wire.find_zone(names, wire.A, self.zones)
-            cut = home.find_cut(names, wire.A) if home else None
-            if home is None or cut not in (None, owner):
-                continue  # others have its address
-            pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, self.pools)
-            if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
-                self.warn(self.places[record_key(zone, owner, wire.NS, server)],
-                          f": name server {wire.show_name(server)} has no A or AAAA record "
-                          f"in the zone {wire.show_name(home.apex)}, so nobody can reach it; add "
-                          "one, or name another server")
-
-    def pool(self, where: str, owner: bytes, value: dict[str, Any]) -> PoolConfig:
-        """One pool."""
-        keys = self.full(where, value, POOL)
-        keys.update(name=wire.show_name(owner)[:-1], code="",
-                    backends=tuple(self.backends(where, keys["backends"])))
-        hosts = [each for row in keys["backends"] for each in row.addresses if not is_address(each)]
+    def pool(self, where: str, owner: bytes, value: Table) -> PoolConfig:
+        """Return one pool, after putting it into its zone."""
+        keys = self.read_keys(where, value, POOL)
+        keys.name, keys.code = wire.show_name(owner)[:-1], ""
+        keys.backends = tuple(self.backends(where, keys.backends))
+        addresses = [each for row in keys.backends for each in row.addresses]
+        hosts = [each for each in addresses if not is_address(each)]
         self.place(where, owner, keys, bool(hosts))
-        if is_address(keys["all_down"]):
-            (keys["all_down"],) = backend_address(keys["all_down"])
-            kinds = {":" in each for row in keys["backends"] for each in row.addresses}
-            if kinds == {":" not in keys["all_down"]}:
-                self.warn(where, f".all_down = {keys['all_down']!r}: is never answered, since no "
-                          "backend has an address of its family; name one of the other")
-        if keys["policy"] not in POLICIES:
-            keys["code"] = self.text(f"{where}.policy", keys["policy"].rpartition(":")[0])
-        elif "backends" not in value and keys["source"] is None:
+        if is_address(keys.all_down):
+            self.read_last_resort(where, keys, addresses)
+        if keys.policy not in POLICIES:
+            # The text is read now, perhaps as root, and run later, as a user who may be barred from
+            # the file; so it is also the text that was tried when the config was checked.
+            keys.code = self.text(f"{where}.policy", keys.policy.rpartition(":")[0])
+        elif "backends" not in value and keys.source is None:
             self.problem(where, ": needs backends, or a source that names them")
-        if 0 < len(hosts) < len(keys["backends"]):
+        if 0 < len(hosts) < len(keys.backends):
             self.problem(where, ".backends: addresses and host names do not mix, and these are "
                          f"names: {', '.join(hosts):.200}")
-        if hosts and keys["check"] is not None:
+        if hosts and keys.check is not None:
             self.problem(where, ".check: needs backends with addresses; these are host names")
-        self.set_source(where, keys)
-        self.set_probe(where, keys)
-        return PoolConfig(**keys)
+        self.read_source(where, keys)
+        self.read_check(where, keys)
+        return PoolConfig(**vars(keys))
 
-    def place(self, where: str, owner: bytes, keys: dict[str, Any], alias: bool) -> None:
-        """Put a pool into its zone, or note why it cannot stand there."""
+    def read_last_resort(self, where: str, keys: Keys, addresses: Sequence[str]) -> None:
+        """Read an `all_down` that is an address, which answers queries of its own family only."""
+        [keys.all_down] = backend_address(keys.all_down)
+        # Backends that a source will name may be of any family; then there are no addresses yet.
+        if {":" in each for each in addresses} == {":" not in keys.all_down}:
+            self.warn(where, f".all_down = {keys.all_down!r}: is never answered, since no "
+                      "backend has an address of its family; name one of the other")
+
+    def place(self, where: str, owner: bytes, keys: Keys, alias: bool) -> None:
+        """Put a pool into its zone, or note why it cannot stand there. An `alias` has host names as
+        backends, so it answers with a CNAME, beside which nothing may stand (RFC 1034 3.6.2)."""
         names = wire.suffixes(owner)
         zone = wire.find_zone(names, wire.A, self.zones)
-        if zone is None or owner == b"\0":
+        if zone is None or owner == b"\0":  # the root has no label for clients to ask for
             self.problem(where, ": in none of the zones; add its zone")
             return
         if zone.find_cut(names, wire.A):
             self.problem(where, ": below a delegation of its zone, so others answer for it")
-        kinds = zone.nodes.get(owner, {}).keys()
-        clash = kinds & {wire.A, wire.AAAA, wire.CNAME}
-        if alias:
-            clash = kinds - BESIDE_CNAME
+        others = zone.nodes.get(owner, {}).keys()
+        clash = others - BESIDE_CNAME if alias else others & {wire.A, wire.AAAA, wire.CNAME}
         if clash:
             found = ", ".join(map(wire.show_type, sorted(clash)))
             self.problem(where, f": its zone has {found} at this name; a pool has addresses of its "
                          "own, or host names, which make it a CNAME, and that stands alone")
-        if keys["anticache"] is None:
-            keys["anticache"] = owner != zone.apex
+        if keys.anticache is None:
+            keys.anticache = owner != zone.apex  # there it would answer for all names of the zone
         zone.add_name(owner)
-        for each in self.zones.values():
+        for each in self.zones.values():  # a pool at an apex may be glue in the zone above
             if owner in each.nodes:
                 each.owners.add(owner)
-        if keys["anticache"]:
+        if keys.anticache:  # see ServedZone.find_anticache
             label, parent = owner[1:1 + owner[0]], owner[1 + owner[0]:]
             zone.endings.setdefault(parent, {})[label] = owner
-            zone.lengths[parent] = sorted({len(label), *zone.lengths.get(parent, ())}, reverse=True)
+            lengths = {len(label), *zone.lengths.get(parent, ())}
+            zone.lengths[parent] = sorted(lengths, reverse=True)
 
-    def set_source(self, where: str, keys: dict[str, Any]) -> None:
-        """Read where a pool's rows come from, and for how long they are believed."""
-        source, stale, rhythm = keys["source"], keys["stale"], 0.0
-        if source is not None:
-            keys["source"] = source = self.source(f"{where}.source", source, keys["name"])
+    def backends(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
+        """Yield a row for each inline backend, which is a table, or an address alone."""
+        seen: set[str] = set()
+        for at, value in enumerate(values):
+            path = f"{where}.backends[{at}]"
+            table = value if isinstance(value, dict) else {"address": value}
+            keys = self.read_keys(path, table, BACKEND)
+            if seen & set(keys.address):  # in canonical form: "::1" and "0::1" are the same
+                self.problem(path, f" = {value!r:.80}: stands in the list twice")
+            elif "address" not in table:
+                self.problem(path, ": needs an address")
+            seen.update(keys.address)
+            if keys.address:
+                yield Row(keys.address, keys.weight, keys.max_connections, keys.state)
+
+    def read_source(self, where: str, keys: Keys) -> None:
+        """Read where a pool's rows come from, and for how long their load is believed. Without a
+        word from the config, reports outlive two polls that fail, and at least 10 s."""
+        stale, rhythm = keys.stale, 0.0
+        if keys.source is not None:
+            keys.source = source = self.source(f"{where}.source", keys.source, keys.name)
             rhythm = max(source.every, source.timeout)
             if stale and stale <= source.every:
                 self.warn(where, f".stale = {stale:g}: load is unknown before each poll, since "
@@ -4518,35 +4661,25 @@ class ConfigReader:
                           f"{3 * source.every:g}")
         elif stale:
             self.warn(where, ".stale: is about the reports of a source, and there is none")
-        keys["stale"] = stale or max(10.0, 3 * rhythm)
+        keys.stale = stale or max(10.0, 3 * rhythm)
 
-    def set_probe(self, where: str, keys: dict[str, Any]) -> None:
-        """Read how a pool's backends are checked, and when that does not count."""
-        min_up, rows = keys["min_up"], keys["backends"]
-        if keys["check"] is not None:
-            keys["check"] = self.probe(f"{where}.check", keys["check"], keys["name"])
-            if rows and min_up >= max(2, len(rows)):
-                self.warn(where, f".min_up = {min_up}: checks never count, since there are "
-                          f"{len(rows)} backends; say less than that, or leave it out")
-        elif min_up:
-            self.problem(where, ".min_up: needs a check, which it is about")
-
-    def source(self, where: str, value: dict[str, Any], pool: str) -> Source:
-        """Where a pool's rows come from."""
-        keys = self.full(where, value, SOURCE)
-        path = keys.pop("sqlite")
+    def source(self, where: str, value: Table, pool: str) -> Source:
+        """Return where the rows of the pool of this name come from. Paths are relative to the
+        config's folder; commands are run there by the monitor."""
+        keys = self.read_keys(where, value, SOURCE)
         if ("sqlite" in value) == ("command" in value):
             self.problem(where, ': needs either sqlite = "FILE" or command = ["PROGRAM", ...]')
-        elif keys["query"] and "command" in value:
+        elif keys.query and "command" in value:
             self.problem(where, ".query: goes with sqlite; a command has its own")
-        elif keys["query"]:
-            self.query(where, keys["query"])
-        keys["command"] = tuple(word.replace("{pool}", pool) for word in keys["command"])
-        name = subprocess.list2cmdline(keys["command"]) or os.path.abspath(self.folder / path)
-        return Source(name, **keys)
+        elif keys.query:
+            self.check_query(where, keys.query)
+        command = tuple(word.replace("{pool}", pool) for word in keys.command)
+        name = subprocess.list2cmdline(command) or os.path.abspath(self.folder / keys.sqlite)
+        return Source(name, keys.query, command, keys.every, keys.timeout)
 
-    def query(self, where: str, query: str) -> None:
-        """Note why a query of SQL cannot work, as far as that shows without its tables."""
+    def check_query(self, where: str, query: str) -> None:
+        """Note why a query of SQL cannot work, as far as that shows without its tables: SQLite
+        translates it (EXPLAIN) for an empty database, and so finds mistakes of syntax."""
         parameters = set(re.findall(SQL, query, re.DOTALL)) - {"", ":pool"}
         try:
             if parameters:
@@ -4555,52 +4688,167 @@ class ConfigReader:
             with contextlib.closing(sqlite3.connect(":memory:")) as database:
                 database.execute("EXPLAIN " + query, {"pool": ""})
         except (sqlite3.Error, sqlite3.Warning, ValueError) as bad:
-            if not str(bad).startswith("no such"):  # table, since this is another database
+            if not str(bad).startswith("no such"):  # "no such table: backends", of course
                 self.problem(where, f".query = {query!r:.80}: {bad!s:.200}")
 
-    def probe(self, where: str, value: Any, name: str) -> Probe:
-        """How to check the backends of the pool of this name."""
-        table = value if isinstance(value, dict) else {"url": value}
-        known, keys = len(self.problems), self.full(where, table, PROBE)
-        kind, host, port, path = keys.pop("url") or ("command", "", 0, "")
-        sound = len(self.problems) == known  # else some words have their defaults
-        keys["timeout"] = keys["timeout"] or min(CHECK_TIMEOUT, keys["interval"])
-        command, web = keys["command"], bool(path)
-        for broken, says in (
-                (("url" in table) == ("command" in table), ": needs either a url or a command"),
-                (keys["timeout"] > keys["interval"], f".timeout = {keys['timeout']:g}: must not "
-                 f"exceed the interval, {keys['interval']:g}"),
-                (table.keys() & {"status", "body"} and not web,
-                 ": status and body are for http and https only"),
-                ("verify" in table and kind != "https", ".verify: is for https only"),
-                (command and "{address}" not in "".join(command),
-                 ".command: {address} must be in one of its words"),
-                (web and not re.fullmatch(HOST_NAME, host or name),
-                 ".url: needs a host name, since the pool's is none")):
-            if broken and sound:
-                self.problem(where, says)
-        keys["command"] = tuple(word.replace("{pool}", name) for word in keys["command"])
-        return Probe(kind, (host or name) if web else "", port, path, **keys)
+    def read_check(self, where: str, keys: Keys) -> None:
+        """Read how a pool's backends are probed, and how many must be up for that to count."""
+        min_up, backends = keys.min_up, len(keys.backends)
+        if keys.check is not None:
+            keys.check = self.probe(f"{where}.check", keys.check, keys.name)
+            if backends and min_up >= max(2, backends):
+                self.warn(where, f".min_up = {min_up}: checks never count, since there are "
+                          f"{backends} backends; say less than that, or leave it out")
+        elif min_up:
+            self.problem(where, ".min_up: needs a check, which it is about")
 
-    def backends(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
-        """The inline backends."""
-        seen: set[str] = set()
-        for at, value in enumerate(values):
-            path = f"{where}.backends[{at}]"
-            table = value if isinstance(value, dict) else {"address": value}
-            keys = self.full(path, table, BACKEND)
-            row = Row(keys.pop("address"), **keys)
-            if seen & set(row.addresses):
-                self.problem(path, f" = {value!r:.80}: stands in the list twice")
-            elif "address" not in table:
-                self.problem(path, ": needs an address")
-            seen.update(row.addresses)
-            if row.addresses:
-                yield row
+    def probe(self, where: str, value: Any, pool: str) -> Probe:
+        """Return how to probe the backends of the pool of this name. The value is a table, or a URL
+        alone."""
+        table = value if isinstance(value, dict) else {"url": value}
+        known = len(self.problems)
+        keys = self.read_keys(where, table, PROBE)
+        keys.timeout = keys.timeout or min(CHECK_TIMEOUT, keys.interval)
+        keys.kind, host, keys.port, keys.path = vars(keys).pop("url") or ("command", "", 0, "")
+        if keys.path:  # HTTP asks for a host by its name; without one in the URL by the pool's
+            host = host or pool
+        keys.host = host
+        if len(self.problems) == known:  # else what contradicts may be a default
+            for says in contradictions(table, keys):
+                self.problem(where, says)
+        keys.command = tuple(word.replace("{pool}", pool) for word in keys.command)
+        return Probe(**vars(keys))
+
+    # -- Review: what only shows when all zones and pools are finished --
+
+    def review(self) -> None:
+        """Check each record beside the others of its name, and each name server's address.
+
+        All go by the records as the config has them, so each line can name the place to change.
+        """
+        for where, zone, record in self.records.values():
+            owner, rtype, name = record.owner, record.type, wire.show_name(record.owner)
+            rdatas = zone.nodes[owner][rtype].rdatas
+            if rtype == wire.NS:
+                self.review_server(where, owner, record.rdata)
+            if record.rdata != rdatas[0]:
+                continue  # what follows is about the whole RRset
+            others = sorted(zone.nodes[owner].keys() - BESIDE_CNAME - {wire.CNAME})
+            if rtype == wire.CNAME and others:  # RFC 1034 3.6.2
+                self.problem(where, f": {name} has a CNAME, which stands alone, beside "
+                             f"{', '.join(map(wire.show_type, others))}")
+            if rtype == wire.NS and owner.startswith(b"\x01*"):
+                self.problem(where, f": {name} cannot be delegated (RFC 4592 4.2); delegate each "
+                             "name of its own")
+            # A record has a pointer to its owner, type, class, TTL and length before its rdata.
+            # Names in there can be written shorter, so all of it may fit after all.
+            size = 12 * len(rdatas) + sum(map(len, rdatas))
+            if size > wire.TCP_MAX:
+                self.warn(where, f": {name} {wire.show_type(rtype)}: {size} octets, which may be "
+                          "more than the 64 KiB of an answer over TCP hold; leave some out")
+
+    def review_server(self, where: str, owner: bytes, server: bytes) -> None:
+        """Warn of an owner's name server that nobody can reach, since its name is an address, or
+        should have addresses in our zones and has none."""
+        name, names = wire.show_name(server), wire.suffixes(server.lower())
+        if is_address(name[:-1]):
+            self.warn(where, f": name server {name} looks like an address; give it a name, and "
+                      "that name the address")
+        # The server's own zone, if it is ours; and the delegation that its name is below there.
+        home = wire.find_zone(names, wire.A, self.zones)
+        cut = home.find_cut(names, wire.A) if home else None
+        if home is None or cut not in (None, owner):
+            return  # its address is not ours to know
+        # In a delegation only glue counts: no pool and no wildcard answers there.
+        pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, self.pools)
+        if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
+            self.warn(where, f": name server {name} has no A or AAAA record in the zone "
+                      f"{wire.show_name(home.apex)}, so nobody can reach it; add one, or name "
+                      "another server")
+
+    def review_hidden(self) -> None:
+        """Warn of records that no answer ever holds, since their name is in a delegation, or in a
+        zone of its own; one warning for each of those."""
+        servers = {(zone.apex, record.rdata.lower()) for _, zone, record in self.records.values()
+                   if record.type == wire.NS}
+        warned = set()
+        for where, zone, record in self.records.values():
+            owner, names = record.owner, wire.suffixes(record.owner)
+            # Who answers for this name is a delegation, or the zone with the longest apex.
+            home = wire.find_zone(names, wire.A, self.zones) or zone
+            below = zone.find_cut(names, wire.A) or home.apex
+            # Of names in a delegation, referrals show NS and DS at its top, and glue.
+            shown = {wire.NS, wire.DS} if owner == below else set()
+            if (zone.apex, owner) in servers:
+                shown |= {wire.A, wire.AAAA}
+            key = zone.apex, below
+            if below != zone.apex and record.type not in shown and key not in warned:
+                warned.add(key)
+                what = f"{wire.show_name(owner)} {wire.show_type(record.type)}"
+                self.warn(where, f": {what} is never answered: {wire.show_name(below)} is a zone "
+                          "of its own, and the place for all below that name")
+
+
+def contradictions(table: Table, keys: Keys) -> Iterator[str]:
+    """Yield what is wrong with words of a check each of which is right by itself.
+
+    `table` has the words that the config uses, `keys` all of them, and kind, host and path as its
+    URL has them. A path means HTTP.
+    """
+    if ("url" in table) == ("command" in table):
+        yield ": needs either a url or a command"
+    if keys.timeout > keys.interval:
+        yield f".timeout = {keys.timeout:g}: must not exceed the interval, {keys.interval:g}"
+    if not keys.path and table.keys() & {"status", "body"}:
+        yield ": status and body are for http and https only"
+    if "verify" in table and keys.kind != "https":
+        yield ".verify: is for https only"
+    if keys.command and "{address}" not in "".join(keys.command):
+        yield ".command: {address} must be in one of its words"
+    if keys.path and not re.fullmatch(HOST_NAME, keys.host):
+        yield ".url: needs a host name, since the pool's is none"
+
+
+def join_names(table: Table) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of the entries of [zones] or [pools]. Without its quotes
+    [pools.api.example.com] is, to TOML, a table in a table in a table. It becomes one entry of the
+    whole name, so that what is in there is read, and the remedy names the line to change."""
+    for name, value in table.items():
+        inner = {}
+        if isinstance(value, dict) and "." not in name:  # a name with a dot had its quotes
+            inner = {word: each for word, each in value.items()
+                     if isinstance(each, dict) and word not in POOL}
+        for word, each in join_names(inner):
+            yield f"{name}.{word}", each
+        if not inner:
+            yield name, value
+
+
+def is_missing(host: str) -> bool:
+    """Return whether this host lacks an address for which `bind_pair` can wait, as it can on Linux.
+    Only binding a socket there tells."""
+    octets = host.encode()  # text would need the module encodings.idna, which may be unreadable
+    try:
+        family, *_, address = socket.getaddrinfo(octets, 0, flags=socket.AI_NUMERICHOST)[0]
+        with socket.socket(family) as sock:
+            sock.bind(address)
+    except OSError as bad:
+        return bad.errno == errno.EADDRNOTAVAIL and sys.platform == "linux"
+    return False
+
+
+def show_value(value: Any) -> str:
+    """Return a value of the config for messages, 80 characters of it at most. Not all values have a
+    text: Python refuses to show numbers of thousands of digits."""
+    try:
+        return f"{value!r:.80}"
+    except (ValueError, RecursionError):  # digits, or tables in tables
+        return "..."
 
 
 def read_text(path: pathlib.Path, errors: str = "strict") -> str:
-    """What a file holds, without a byte order mark; raises Problem. `errors` is decode's."""
+    """Return what a file holds, without a byte order mark, which Windows puts there. `errors` is
+    that of `bytes.decode`. Raises Problem."""
     try:
         octets = path.read_bytes()
         return octets.decode("utf-8", errors).removeprefix("\ufeff")
@@ -4613,7 +4861,8 @@ def read_text(path: pathlib.Path, errors: str = "strict") -> str:
 
 
 def read_config(file: str) -> Config:
-    """Read and check a config file; raises ConfigError."""
+    """Read and check a config file. Raises ConfigError, with a line for each problem: one if the
+    file is no TOML, else all."""
     try:
         text = read_text(pathlib.Path(file))
         document = tomllib.loads(text)
@@ -4628,15 +4877,19 @@ def read_config(file: str) -> Config:
 
 
 def explain_toml(text: str, says: str) -> str:
-    """Say why a text is no TOML in the words of tomllib, with the line and a remedy."""
+    """Return why a text is no TOML: what tomllib says, the line that it means, and a remedy."""
     place = re.search("line ([0-9]+)", says)  # or "at end of document"
     line = text.split("\n")[int(place[1]) - 1] if place else text.rstrip().rpartition("\n")[2]
     remedy = ('; write text and names in quotes, and lists in brackets: listen = ["[::]:53"], '
               '[pools."api.example.com"]')
-    return f"{says}: {line.strip():.100}{'' if 'Cannot' in says else remedy}"
+    if "Cannot" in says:  # what stands there twice has its quotes
+        remedy = ""
+    return f"{says}: {line.strip():.100}{remedy}"
 
 
 # ---- 21. Commands --------------------------------------------------------------------------------
+# A command prints what it finds to standard output (`show`) and what is wrong to standard error
+# (`complain`), and returns the exit code. Once a server runs, only the log speaks.
 DEMO = ["api.example.com=1.2.3.4,8.8.4.4,8.8.8.8"]
 USAGE = """lbdns.py                               the demo: api.example.com on 9000
        lbdns.py CONFIG                        serve what a TOML file says
@@ -4646,19 +4899,82 @@ USAGE = """lbdns.py                               the demo: api.example.com on 9
        lbdns.py bundle                        print lbdns as one file to copy"""
 
 
-def example() -> str:
-    """A config with every word explained, made from the tables that check it."""
-    text = "# A config of lbdns: each word with its default or an example.\n"
-    for title, keys in (("", TOP), ('\n[zones."example.com"]\n', ZONE),
-                        ('\n[pools."api.example.com"]\n', POOL)):
-        text += title
-        for key in keys.values():
-            text += f"{key.example}{'  # ' if key.help else ''}{key.help}\n" if key.example else ""
-    return text
+def main(argv: Sequence[str]) -> int:
+    """Run a command. Returns the exit code.
+
+    0   it did what it should, or ended because it was asked to
+    1   `check` found problems, or the system lacks what a start needs and may have it the next time
+    2   people have to do something before a start can go well
+    """
+    # Descriptors 0 to 2 may be closed. The next sockets would get these numbers, and the log would
+    # be written to the network.
+    while os.open(os.devnull, os.O_RDWR) < 2:
+        pass
+    words, port = parse_arguments(argv)
+    if words[0] == "check":
+        return check(words[1])
+    if words[0] == "example":
+        return show(EXAMPLE)
+    if words[0] == "bundle":
+        return show(bundle())
+    if "=" in words[0]:
+        supervisor = Supervisor(lambda: inline_config(words, port), False)
+        # The supervisor fills in the port, which the kernel may have picked.
+        banner = "; try: dig @127.0.0.1 -p {port} " + words[0].partition("=")[0]
+    else:
+        supervisor, banner = Supervisor(lambda: read_config(words[0]), True), ""
+    try:
+        return supervisor.run(banner)
+    except (ConfigError, OSError) as bad:
+        supervisor.log.flush()  # what happened before comes first
+        if supervisor.signals & STOPS:
+            return 0
+        complain("error", str(bad).splitlines(), "lbdns: ")
+        # systemd starts it again after 1, and not after 2: see lbdns.service.
+        return 2 if isinstance(bad, ConfigError) else 1
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
+    """Return what the command line asks for: words, those of the demo if there are none, and a
+    port. Ends the process with a sentence and exit code 2 where they make no command."""
+    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE)
+    parser.add_argument("words", nargs="*", default=DEMO, help=argparse.SUPPRESS)
+    parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
+    parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}")
+    found = parser.parse_args(argv)
+    words, port = found.words, found.port
+    inline, is_check = all("=" in word for word in words), words[0] == "check"
+    # argparse has no rule for words that depend on each other, so these are checked here.
+    if port is None:
+        port = 9000
+    elif not inline or not 0 <= port <= 65535:
+        parser.error("-p takes 0 to 65535 and goes with NAME=ADDR,ADDR; a config has `listen`")
+    if is_check and len(words) != 2:
+        parser.error("check takes one config file, such as: lbdns.py check lbdns.toml")
+    if not inline and len(words) != 1 + is_check:
+        parser.error(f"{' '.join(words)!r} is none of the forms above")
+    return words, port
+
+
+def inline_config(pools: Sequence[str], port: int) -> Config:
+    """Return the config of a command line, of NAME=ADDR,ADDR each, with a zone for each name: its
+    parent, but no top-level domain. Raises ConfigError."""
+    pool_tables: Table = {}
+    for each in pools:
+        name, _, addresses = each.lower().partition("=")  # names and IPv6 addresses have no case
+        if name in pool_tables:
+            raise ConfigError(f"{name} stands there twice; give all its addresses at once")
+        pool_tables[name] = {"backends": addresses.split(",")}
+    # The first label is left out where a dot is left then that is not the final one.
+    zones: Table = {re.sub(r"^[^.]*\.(?=.*\..)", "", name): {} for name in pool_tables}
+    document = {"listen": [f"[::]:{port}"], "log": "queries", "zones": zones, "pools": pool_tables}
+    # Warnings would be about the zones' name servers, which nobody can give on a command line.
+    return ConfigReader("command line").config(document)._replace(warnings=())
 
 
 def bundle() -> str:
-    """This program as one file: wire.py stands where lbdns.py imports it."""
+    """Return this program as one file. The text of wire.py stands where lbdns.py imports it, and
+    the name `wire` is that file itself, so that `wire.decode_query` is found as before."""
     source = pathlib.Path(__file__).read_text(encoding="utf-8")
     start, end = source.find("\ntry:\n    import wire\n") + 1, source.find("\nVERSION = ")
     if not start:  # this is the bundle
@@ -4667,113 +4983,64 @@ def bundle() -> str:
     return source[:start] + codec + "\n\nwire = sys.modules[__name__]\n" + source[end:]
 
 
-def inline_config(pools: Sequence[str], port: int) -> Config:
-    """The config of a command line: NAME=ADDR,ADDR with a zone made for each name."""
-    document: dict[str, Any] = {"listen": [f"[::]:{port}"], "log": "queries", "zones": {},
-                                "pools": {}}
-    for each in pools:
-        name, _, addresses = each.lower().partition("=")
-        if name in document["pools"]:
-            raise ConfigError(f"{name} stands there twice; give all its addresses at once")
-        parent = name.split(".", 1)[1] if name.rstrip(".").count(".") > 1 else name
-        document["zones"][parent] = {}
-        document["pools"][name] = {"backends": addresses.split(",")}
-    return ConfigReader("command line").config(document)._replace(warnings=())
-
-
-def complain(level: str, lines: Iterable[str], before: str = "") -> None:
-    """Print what is wrong, in lines that hold no control characters of a stranger."""
-    with contextlib.suppress(OSError):  # nobody takes it
-        emit("".join(f"{priority(level)}{before}{printable(line)}\n" for line in lines),
-             sys.stderr, 2)
-
-
-def show(text: str) -> int:
-    """Print what a command has found; returns its exit code."""
-    try:
-        emit(text, sys.stdout, 1)
-    except OSError as bad:
-        if bad.errno != errno.EPIPE:  # else its reader has seen enough
-            complain("error", [f"cannot print: {bad.strerror}"])
-        return 1
-    return 0
-
-
-def emit(text: str, file: Any, fd: int) -> None:
-    """Print to a file with this descriptor; raises OSError once, and not again when it is closed at
-    the end."""
-    try:
-        print(text, end="", file=file, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
-        raise
-
-
 def check(file: str) -> int:
-    """The command `check`: 0 and what is served, or 1 and what is wrong."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which end it
+    """Run the command `check`. Returns 0 after printing what is served, or 1 after printing what is
+    wrong."""
+    # Signals wait since the first lines of this file, and nothing but a supervisor's loop would see
+    # to them; here they may end the process, as Ctrl-C should.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
-        config = Supervisor(lambda: read_config(file), False).read_config()  # as a start does
+        # As a start does: in a child, with the policies run in a child of that one, not as root.
+        config = Supervisor(lambda: read_config(file), False).read_config()
     except (ConfigError, OSError) as bad:
         complain("error", str(bad).splitlines())
         return 1
     complain("warning", config.warnings, "warning: ")
-    text = ""
-    for pool in config.pools.values():
-        rows = ["+".join(row.addresses) for row in pool.backends]
-        if pool.source:
-            rows.append(f"rows of {pool.source.name}")
-        if pool.check:
-            rows.append(f"check {show_probe(pool.check, '')}")
-        if pool.anticache:
-            rows.append("anti-cache")
-        text += f"{pool.name}: {', '.join([pool.policy, f'TTL {pool.ttl}', *rows])}\n"
-    return show(f"{text}{file}: good; {len(config.zones)} zones, {len(config.pools)} pools\n")
+    pools = "".join(f"{show_pool(pool)}\n" for pool in config.pools.values())
+    return show(f"{pools}{file}: good; {len(config.zones)} zones, {len(config.pools)} pools\n")
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
-    """What the command line asks for: words and a port."""
-    parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE)
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
-    parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}")
-    found = parser.parse_args(argv)
-    words, port = found.words or DEMO, found.port
-    inline, is_check = all("=" in word for word in words), words[0] == "check"
-    if port is not None and not (inline and 0 <= port <= 65535):
-        parser.error("-p takes 0 to 65535 and goes with NAME=ADDR,ADDR; a config has `listen`")
-    if is_check and len(words) != 2:
-        parser.error("check takes one config file, such as: lbdns.py check lbdns.toml")
-    if not inline and len(words) != 1 + is_check:
-        parser.error(f"{' '.join(words)!r} is none of the forms above")
-    return words, 9000 if port is None else port
+def show_pool(pool: PoolConfig) -> str:
+    """Return a line about a pool: name, policy, TTL, inline backends, and where it has them its
+    source and check, and that it answers anti-cache names."""
+    words = [pool.policy, f"TTL {pool.ttl}"]
+    words += ["+".join(row.addresses) for row in pool.backends]
+    if pool.source:
+        words.append(f"rows of {pool.source.name}")
+    if pool.check:
+        words.append(f"check {show_probe(pool.check, '')}")
+    if pool.anticache:
+        words.append("anti-cache")
+    return f"{pool.name}: {', '.join(words)}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run a command; returns the exit code: 0, 1 (check found problems, or memory or processes lack
-    for a start) or 2 (people have to do something before it can start)."""
-    while os.open(os.devnull, os.O_RDWR) < 2:  # no socket may become what the log writes to
-        pass
-    words, port = parse_arguments(argv)
-    if words[0] == "check":
-        return check(words[1])
-    if words[0] == "example":
-        return show(example())
-    if words[0] == "bundle":
-        return show(bundle())
-    if "=" in words[0]:
-        supervisor = Supervisor(lambda: inline_config(words, port), False)
-        banner = "; try: dig @127.0.0.1 -p {port} " + words[0].partition("=")[0]
-    else:
-        supervisor, banner = Supervisor(lambda: read_config(words[0]), True), ""
+def show(text: str) -> int:
+    """Print what a command has found. Returns its exit code: 1 where that cannot be printed."""
+    bad = write_text(text, sys.stdout)
+    if bad and bad.errno != errno.EPIPE:  # a reader that is gone has seen enough, such as `head`
+        complain("error", [f"cannot print: {bad.strerror}"])
+    return 1 if bad else 0
+
+
+def complain(level: str, lines: Iterable[str], before: str = "") -> None:
+    """Print what is wrong to standard error, each line with its level in front, where the journal
+    reads it, and the text `before`. If even that fails, nobody is there to read it."""
+    start = priority(level) + before
+    write_text("".join(f"{start}{printable(line)}\n" for line in lines), sys.stderr)
+
+
+def write_text(text: str, file: Any) -> OSError | None:
+    """Print to standard output or standard error. Returns why that failed, None if it did not.
+
+    Python keeps what it could not write, would try again when it ends, and report that this failed.
+    So the file's descriptor then leads to where everything can be written.
+    """
     try:
-        return supervisor.run(banner)
-    except (ConfigError, OSError) as bad:
-        supervisor.log.flush()
-        if supervisor.signals & STOPS:
-            return 0
-        complain("error", str(bad).splitlines(), "lbdns: ")
-        return 2 if isinstance(bad, ConfigError) else 1  # what may go well the next time
+        print(text, end="", file=file, flush=True)
+    except OSError as bad:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        return bad
+    return None
 
 
 if __name__ == "__main__":

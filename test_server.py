@@ -2738,7 +2738,7 @@ class Commands(unittest.TestCase):
         _, example, _ = self.run_it("example", code=0)
         self.assertIn("good;", self.run_it("check", self.file(example), code=0)[1])
         for word in (*lbdns.TOP, *lbdns.ZONE, *lbdns.POOL, *lbdns.BACKEND, *lbdns.SOURCE,
-                     *lbdns.PROBE):
+                     *lbdns.PROBE, *lbdns.POLICIES):
             self.assertTrue(word in example or word == "query", f"{word} is not in the example")
         plain = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", example)
         plain = re.sub(r"(?m)^file = .*", "", plain)
@@ -7734,7 +7734,7 @@ class Files(unittest.TestCase):
         configs = re.findall(r"^cat > \S+\.toml <<'TOML'\n(.*?)^TOML$", self.README.read_text(),
                              re.M | re.S)
         self.assertGreater(len(configs), 2)
-        for config in (*configs, lbdns.example()):
+        for config in (*configs, lbdns.EXAMPLE):
             with self.subTest(config):
                 self.assertEqual(
                     lbdns.ConfigReader("x.toml").config(tomllib.loads(config)).warnings, ())
