@@ -2191,7 +2191,7 @@ class Feed:
             raise Problem("its pool is NULL or empty")
         reader, given = ConfigReader(""), {"address": "", **entry}
         given.pop("pool", None)
-        given = reader.table("", given, RECORD)
+        given = reader.table("", given, ENTRY)
         if reader.problems:
             raise Problem(reader.problems[0])
         addresses = given.pop("address")
@@ -4343,12 +4343,12 @@ BACKEND = {  # one of a pool's `backends`
     "state": Key(one_of(*STATES), "up")}
 # A row of a source has the same words, and those that say how much load there is, and since when.
 # A row without `connections` says that they are unknown, which is not 0; and a limit may be 17.0.
-RECORD = BACKEND | {
+ENTRY = BACKEND | {
     "connections": Key(count(0, 10**9), 0),
     "max_connections": Key(count(1, 10**9), None),
     "updated_at": Key(number(0, 1e12, "must be unix time: seconds since 1970"), 0)}
 # Columns that a command may print as text although they are numbers.
-NUMBERS = RECORD.keys() - {"address", "state"}
+NUMBERS = ENTRY.keys() - {"address", "state"}
 PROBE = {  # a pool's `check`
     "url": Key(probe_url, None),
     "command": Key(list_of(TEXT), ()),
