@@ -2209,9 +2209,14 @@ class Feed:
         given["state"] = worse_state(row.state, given.get("state", "up"))
         return Dated(row._replace(**given), at)
 
+    def dated(self) -> list[Dated]:
+        """Return the rows, each at most as fresh as the last good poll, also where the clock of a
+        report is ahead of ours."""
+        return [Dated(row, min(at, self.good)) for row, at in self.rows.values()]
+
     def newest(self) -> float:
         """Return when (monotonic seconds) the newest row was true."""
-        return max([0.0, *(min(at, self.good) for _, at in self.rows.values())])
+        return max([0.0, *(at for _, at in self.dated())])
 
     def is_dated(self) -> bool:
         """Return whether rows have ages of their own."""
@@ -2219,8 +2224,7 @@ class Feed:
 
     def is_stale(self, now: float) -> bool:
         """Return whether no row has connections that are young enough to be believed."""
-        known = [min(at, self.good) for row, at in self.rows.values()
-                 if row.connections is not None]
+        known = [at for row, at in self.dated() if row.connections is not None]
         return max(known, default=self.good) < now - self.pool.stale
 
     def state(self, now: float) -> tuple[Any, ...]:
@@ -2234,8 +2238,8 @@ class Feed:
     def believed(self, now: float) -> list[Row]:
         """Return the rows, without connections that are too old to be true."""
         oldest = now - self.pool.stale
-        return [row if min(at, self.good) >= oldest else row._replace(connections=None)
-                for row, at in self.rows.values()]
+        return [row if at >= oldest else row._replace(connections=None)
+                for row, at in self.dated()]
 
     def log_troubles(self, now: float) -> None:
         """Log what is wrong with the source, and what is well again."""
