@@ -40,16 +40,61 @@ QUERY_OPTIONS = 16       # options that its OPT may carry; a client has use for 
 TTL_MAX = 2**31 - 1      # RFC 2181 8
 STRING_MAX = 255         # a <character-string>: RFC 1035 3.3
 
-# The names known in text. Types with a text form stand in _FORMATS too; the rest are known in order
-# to be refused (AXFR, OPT, RRSIG) or read (ANY). Every other type is TYPEn: RFC 3597.
-TYPES: dict[str, int] = {
-    "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "RP": 17,
-    "AFSDB": 18, "X25": 19, "RT": 21, "PX": 26, "AAAA": 28, "LOC": 29, "SRV": 33, "NAPTR": 35,
-    "KX": 36, "CERT": 37, "DNAME": 39, "OPT": 41, "DS": 43, "SSHFP": 44, "RRSIG": 46, "NSEC": 47,
-    "DNSKEY": 48, "DHCID": 49, "NSEC3": 50, "NSEC3PARAM": 51, "TLSA": 52, "SMIMEA": 53, "CDS": 59,
-    "CDNSKEY": 60, "OPENPGPKEY": 61, "SVCB": 64, "HTTPS": 65, "SPF": 99, "L32": 105, "LP": 107,
-    "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "MAILB": 253, "MAILA": 254, "ANY": 255,
-    "URI": 256, "CAA": 257}
+# The types known by name (IANA, "Resource Record (RR) TYPEs"): number, mnemonic, and the fields of
+# the rdata, a letter each, which _FIELDS explains. A type with - has no text form here: it is known
+# in order to be refused (AXFR, OPT, RRSIG) or read (ANY). Every other type is TYPEn (RFC 3597 5).
+_TYPE_TABLE = """
+    1 A          a
+    2 NS         n
+    5 CNAME      n
+    6 SOA        nn4tttt
+   12 PTR        n
+   13 HINFO      cc
+   15 MX         2n
+   16 TXT        s
+   17 RP         nn
+   18 AFSDB      2n
+   19 X25        c
+   21 RT         2n
+   26 PX         2nn
+   28 AAAA       q
+   29 LOC        -
+   33 SRV        222n
+   35 NAPTR      22cccn
+   36 KX         2n
+   37 CERT       k2lb
+   39 DNAME      -
+   41 OPT        -
+   43 DS         2l1x
+   44 SSHFP      11x
+   46 RRSIG      -
+   47 NSEC       -
+   48 DNSKEY     -
+   49 DHCID      b
+   50 NSEC3      -
+   51 NSEC3PARAM -
+   52 TLSA       111x
+   53 SMIMEA     111x
+   59 CDS        2l1x
+   60 CDNSKEY    21lb
+   61 OPENPGPKEY b
+   64 SVCB       2np
+   65 HTTPS      2np
+   99 SPF        s
+  105 L32        2a
+  107 LP         2n
+  249 TKEY       -
+  250 TSIG       -
+  251 IXFR       -
+  252 AXFR       -
+  253 MAILB      -
+  254 MAILA      -
+  255 ANY        -
+  256 URI        22u
+  257 CAA        1gv
+"""
+_TYPE_ROWS = [line.split() for line in _TYPE_TABLE.strip().splitlines()]
+TYPES: dict[str, int] = {name: int(number) for number, name, _ in _TYPE_ROWS}
 TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPES.items()}
 A, NS, CNAME, SOA, PTR, MX, AAAA, OPT, DS = 1, 2, 5, 6, 12, 15, 28, 41, 43
 DNAME, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 39, 249, 250, 251, 252, 253, 254, 255
@@ -814,7 +859,7 @@ def _show_svc(octets: bytes) -> str:
                     for number, value in Reader(octets).pairs())
 
 
-# The letters are those of _FORMATS: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
+# The letters are those of _TYPE_TABLE: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
 # in quad-A), l an algorithm, k a kind of certificate, n a name, c a string, s strings, g a CAA tag,
 # v its value, u a URI, x octets in hex, b in base64, p service parameters. Octets in hex or base64
 # are digests and keys, so one of no octets is a mistake.
@@ -837,13 +882,8 @@ _FIELDS: dict[str, Field] = {
     "p": Field(_take_svc, _parse_svc, _show_svc)}
 
 _FORMATS: dict[int, list[Field]] = {
-    TYPES[name]: [_FIELDS[letter] for letter in letters] for name, letters in {
-        "A": "a", "NS": "n", "CNAME": "n", "SOA": "nn4tttt", "PTR": "n", "HINFO": "cc", "MX": "2n",
-        "TXT": "s", "RP": "nn", "AFSDB": "2n", "X25": "c", "RT": "2n", "PX": "2nn", "AAAA": "q",
-        "SRV": "222n", "NAPTR": "22cccn", "KX": "2n", "CERT": "k2lb", "DS": "2l1x", "SSHFP": "11x",
-        "DHCID": "b", "TLSA": "111x", "SMIMEA": "111x", "CDS": "2l1x", "CDNSKEY": "21lb",
-        "OPENPGPKEY": "b", "SVCB": "2np", "HTTPS": "2np", "SPF": "s", "L32": "2a", "LP": "2n",
-        "URI": "22u", "CAA": "1gv"}.items()}
+    int(number): [_FIELDS[letter] for letter in letters]
+    for number, _, letters in _TYPE_ROWS if letters != "-"}
 
 
 def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
