@@ -18,7 +18,6 @@ import binascii
 import contextlib
 import functools
 import ipaddress
-import itertools
 import re
 import struct
 from typing import NamedTuple, TypeVar
@@ -859,10 +858,10 @@ def _show_svc(octets: bytes) -> str:
                     for number, value in Reader(octets).pairs())
 
 
-# The letters are those of _TYPE_TABLE: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
-# in quad-A), l an algorithm, k a kind of certificate, n a name, c a string, s strings, g a CAA tag,
-# v its value, u a URI, x octets in hex, b in base64, p service parameters. Octets in hex or base64
-# are digests and keys, so one of no octets is a mistake.
+# The letters of _TYPE_TABLE: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as in
+# quad-A), l an algorithm, k a kind of certificate, n a name, c a string, s strings, g a CAA tag, v
+# its value, u a URI, x octets in hex, b in base64, p service parameters. Octets in hex or base64
+# are digests and keys, so none at all is a mistake.
 _FIELDS: dict[str, Field] = {
     "1": _number(1), "2": _number(2), "4": _number(4), "t": _number(4, parse_ttl),
     "a": _address(ipaddress.IPv4Address, 4), "q": _address(ipaddress.IPv6Address, 16),
@@ -1093,11 +1092,11 @@ def _take_class(words: list[str]) -> bool:
 
 # ---- 9. Zones: which data answers a name (RFC 1034 4.3.2) ----------------------------------------
 # What is called `names` here is a name in lower case and its ancestors, as `suffixes` returns them.
-Glue = Callable[[bytes, int], RRset | None]  # returns an owner's RRset of a type, if it has one
+GlueChooser = Callable[[bytes, int], RRset | None]  # (owner, type) -> its RRset, if it has one
 
 
 class Zone:
-    """The data of one zone, ready to answer from. All names are in lower case.
+    """The data of one zone, ready to answer from once `finish` has run. Keys are in lower case.
 
     apex       the name that the zone begins at
     nodes      owner -> type -> RRset, of every name that exists; {} = a name without records here:
@@ -1115,8 +1114,11 @@ class Zone:
         self._seen: set[tuple[bytes, int, bytes]] = set()  # while records are added
 
     def add(self, record: Record) -> None:
-        """Put a record into its RRset, of which the smallest TTL counts (RFC 2181 5.2), unless it
-        is there already; raises BadText where it cannot stand."""
+        """Put a record into its RRset, of which the smallest TTL counts (RFC 2181 5.2).
+
+        A record that is there already adds nothing but its TTL. Raises BadText where the record
+        cannot stand.
+        """
         owner, rtype = record.owner.lower(), record.type
         if self.apex not in suffixes(owner):
             raise BadText(f"{show_name(owner)} is outside the zone")
@@ -1124,68 +1126,91 @@ class Zone:
             raise BadText("a SOA stands at the apex only")
         node = self.nodes.setdefault(owner, {})
         old = node.get(rtype, RRset(rtype, record.ttl, ()))
+        rdatas = old.rdatas
         key = owner, rtype, rdata_key(rtype, record.rdata)
-        rdatas = old.rdatas if key in self._seen else (*old.rdatas, record.rdata)
+        if key not in self._seen:
+            rdatas = (*rdatas, record.rdata)
         if rtype in (CNAME, SOA) and len(rdatas) > 1:
             raise BadText(f"a second {show_type(rtype)} of {show_name(owner)}")
         self._seen.add(key)
         node[rtype] = RRset(rtype, min(record.ttl, old.ttl), rdatas)
 
     def add_name(self, owner: bytes) -> None:
-        """Let a name exist, and all names between it and the apex: as empty non-terminals, unless
-        they have records."""
-        for name in itertools.takewhile(lambda each: each != self.apex, suffixes(owner)):
+        """Let a name of the zone exist, and every name between it and the apex.
+
+        Those without records are empty non-terminals (RFC 4592 2.2.2).
+        """
+        names = suffixes(owner)
+        for name in names[:names.index(self.apex)]:
             self.nodes.setdefault(name, {})
 
     def finish(self) -> None:
-        """Find out the rest, when all records are there, one SOA among them."""
+        """Set what follows from all records together; call it once, when they are all there.
+
+        One of them is the SOA.
+        """
         soa = self.nodes[self.apex][SOA]
-        # Its TTL or its minimum, the smaller one, is that of negative answers: RFC 2308 3.
-        self.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:])))
-        self.cuts = {owner for owner, node in self.nodes.items() if NS in node} - {self.apex}
+        # Of its TTL and its last field the smaller one is that of negative answers: RFC 2308 3.
+        minimum = int.from_bytes(soa.rdatas[0][-4:])
+        self.negative = soa._replace(ttl=min(soa.ttl, minimum))
+        with_servers = {owner for owner, node in self.nodes.items() if NS in node}
+        self.cuts = with_servers - {self.apex}
         self._seen.clear()
         for owner in list(self.nodes):
             self.add_name(owner)
 
     def find_cut(self, names: Sequence[bytes], qtype: int) -> bytes | None:
-        """Return the delegation that a name is at or below, the one nearest the apex; None = there
-        is none, and so for DS at a delegation, which the parent answers (RFC 4035 3.1.4.1)."""
+        """Return the delegation that a name is at or below, the one nearest the apex, else None.
+
+        DS at a delegation is not delegated: the parent answers it (RFC 4035 3.1.4.1).
+        """
         if not self.cuts:
             return None
-        below = itertools.takewhile(lambda each: each != self.apex, names)
-        cuts = [each for each in below if each in self.cuts]
-        return cuts[-1] if cuts and (qtype != DS or cuts[-1] != names[0]) else None
+        cuts = [each for each in names if each in self.cuts]
+        if not cuts or qtype == DS and cuts[-1] == names[0]:
+            return None
+        return cuts[-1]
 
     def find_owner(self, names: Sequence[bytes]) -> bytes:
-        """Return the owner whose data answers a name that is not delegated: the name itself where
-        it exists, else the wildcard at its closest encloser, which may not exist: then neither does
-        the name (RFC 4592 3.3.1)."""
+        """Return the owner whose data answers a name that is not delegated.
+
+        That is the name itself where it exists, else the wildcard at its closest encloser. Where
+        that does not exist either, the name does not (RFC 4592 3.3.1).
+        """
         if names[0] in self.nodes:
             return names[0]
-        return b"\x01*" + next(each for each in names if each in self.nodes)
+        encloser = next(each for each in names if each in self.nodes)
+        return b"\x01*" + encloser
 
-    def refer(self, cut: bytes, choose: Glue) -> Iterator[tuple[int, bytes, RRset]]:
-        """Yield section, owner and RRset of each part of a referral to a delegation: its NS records
-        and the addresses that are known here of its name servers (RFC 1034 4.3.2 3b, RFC 9471).
-        `choose` is asked for those of `owners`."""
+    def refer(self, cut: bytes, choose: GlueChooser) -> Iterator[tuple[int, bytes, RRset]]:
+        """Yield section, owner and RRset of each part of a referral to a delegation.
+
+        The parts are its NS records and the addresses of its name servers, as far as they are known
+        here (RFC 1034 4.3.2 3b, RFC 9471). `choose` is asked for those of `owners`.
+        """
         servers = self.nodes[cut][NS]
         yield AUTHORITY, cut, servers
         for server in servers.rdatas:
             owner = server.lower()
+            node = self.nodes.get(owner, {})
             for rtype in (A, AAAA):
-                glue = self.nodes.get(owner, {}).get(rtype)
+                glue = node.get(rtype)
                 if glue is None and owner in self.owners:
                     glue = choose(owner, rtype)
-                if glue is not None and glue.type == rtype:
+                if glue is not None and glue.type == rtype:  # `choose` may return a CNAME
                     yield ADDITIONAL, server, glue
 
 
-AnyZone = TypeVar("AnyZone", bound=Zone)
+ZoneKind = TypeVar("ZoneKind", bound=Zone)  # a kind of Zone: whoever has its own gets it back
 
 
-def find_zone(names: Sequence[bytes], qtype: int, zones: Mapping[bytes, AnyZone]) -> AnyZone | None:
-    """Return the zone of a name, of those by their apex: the one with the longest apex; for DS at
-    an apex the zone above, if it is here (RFC 4035 3.1.4.1). None = the name is in none of them."""
+def find_zone(names: Sequence[bytes], qtype: int,
+              zones: Mapping[bytes, ZoneKind]) -> ZoneKind | None:
+    """Return the zone of a name: of `zones`, by their apex, the one with the longest apex.
+
+    DS at an apex belongs to the zone above, if that is here (RFC 4035 3.1.4.1). None = the name is
+    in none of the zones.
+    """
     found = [zones[each] for each in names if each in zones]
     if len(found) > 1 and qtype == DS and found[0].apex == names[0]:
         return found[1]
