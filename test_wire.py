@@ -10,6 +10,7 @@ import os
 import random
 import unittest
 from collections.abc import Iterator
+from typing import NamedTuple
 
 wire = importlib.import_module(os.environ.get("LBDNS_WIRE", "wire"))
 
@@ -60,6 +61,36 @@ def rdata(rtype: str, text: str) -> bytes:
     if zone.problems:
         raise wire.BadText(zone.problems[0])
     return zone.records[0].rdata
+
+
+class Message(NamedTuple):
+    """A decoded message; OPT stands in its section like any record."""
+    id: int
+    flags: int
+    questions: list          # of name, type, class
+    sections: tuple          # answer, authority, additional: lists of wire.Record
+
+
+def decode_message(packet: bytes) -> Message:
+    """Read a whole message (RFC 1035 4); every octet must be accounted for, else Malformed.
+
+    Counts in the header are promises of a stranger: nothing is set aside for them, and reading
+    ends with the octets.
+    """
+    reader = wire.Reader(packet)
+    ident, flags, questions, *counts = [reader.u16() for _ in range(6)]
+    asked = [(reader.name(), reader.u16(), reader.u16()) for _ in range(questions)]
+    sections = tuple([read_record(reader) for _ in range(count)] for count in counts)
+    if reader.at != len(packet):
+        raise wire.Malformed("octets after the last record", reader.at)
+    return Message(ident, flags, asked, sections)
+
+
+def read_record(reader: "wire.Reader") -> "wire.Record":
+    """Read one resource record (RFC 1035 4.1.3)."""
+    owner, rtype, rclass = reader.name(), reader.u16(), reader.u16()
+    ttl, size = int.from_bytes(reader.take(4), "big"), reader.u16()
+    return wire.Record(owner, rtype, rclass, ttl, wire.read_rdata(reader, rtype, size))
 
 
 class Names(unittest.TestCase):
@@ -455,7 +486,7 @@ class Queries(unittest.TestCase):
         self.assertEqual(bool(rcode), bool(query.why))
         self.assertIn(why, query.why)
         reply = wire.Writer(query, query.limit(False)).finish(query.rcode)
-        message = wire.decode_message(reply)
+        message = decode_message(reply)
         self.assertEqual((message.id, message.flags & 15), (query.id, rcode & 15))
         self.assertLessEqual(len(reply), len(packet) + 11 * query.has_opt)  # case 18
 
@@ -485,7 +516,8 @@ class Queries(unittest.TestCase):
             for size in range(12):
                 with self.assertRaises(wire.Malformed) as caught:
                     wire.decode_query(filling * size)
-                self.assertEqual((caught.exception.rcode, caught.exception.at), (wire.SILENT, size))
+                self.assertEqual((caught.exception.rcode, str(caught.exception)),
+                                 (wire.SILENT, f"less than a header at byte {size}"))
         for size in range(12, 18):
             self.rcode(bytes(size), wire.FORMERR, "0 questions")
             self.assertRaises(wire.Malformed, wire.decode_query, b"\xff" * size)
@@ -706,7 +738,7 @@ class Replies(unittest.TestCase):
             writer.add(section, owner, wire.RRset(rtype, ttl, rdatas))
         reply = writer.finish(rcode, authoritative)
         self.assertLessEqual(len(reply), limit or query.limit(False))
-        wire.decode_message(reply)
+        decode_message(reply)
         return reply
 
     def test_full_reply(self) -> None:
@@ -725,7 +757,7 @@ class Replies(unittest.TestCase):
             "c010 0002 0001 0000003c 0005  02 6e 73 c010"               # example.com. NS ns
             "c05f 001c 0001 0000003c 0010" + "00" * 16 +                # NS is ns
             "00 0029 04d0 00008000 0000"))                              # OPT with DO
-        message = wire.decode_message(reply)
+        message = decode_message(reply)
         self.assertEqual((message.id, message.flags, message.questions),
                          (0x1234, 0x8500, [(WWW, 1, 1)]))
         answer, authority, additional = message.sections
@@ -744,7 +776,7 @@ class Replies(unittest.TestCase):
             "03 77 77 77  07 65 78 61 6d 70 6c 65  03 63 6f 6d 00  0001 0001"
             "c010 0006 0001 00000005 0020  02 6e 73 c010  04 68 6f 73 74 c010"
             "00000001 00000002 00000003 00000004 00000005"))
-        self.assertEqual(wire.decode_message(reply).sections[1][0].rdata, soa)
+        self.assertEqual(decode_message(reply).sections[1][0].rdata, soa)
 
     def test_flags(self) -> None:
         """Case 15: opcode and RD copied; AA, TC, RA, Z, AD and CD never, whatever a query says."""
@@ -757,16 +789,16 @@ class Replies(unittest.TestCase):
     def test_edns_flags(self) -> None:
         """RFC 3225 3: DO is copied; RFC 6891 6.1.4: the others are zero. No OPT for no OPT."""
         for ttl, flags in ((0, 0), (0x8000, 0x8000), (0x7FFF, 0), (0xFF00FFFF, 0x8000)):
-            record = wire.decode_message(self.write(edns(ttl=ttl))).sections[2][0]
+            record = decode_message(self.write(edns(ttl=ttl))).sections[2][0]
             self.assertEqual((record.type, record.owner, record.rclass, record.ttl),
                              (wire.OPT, ROOT, 1232, flags))
-        self.assertEqual(wire.decode_message(self.write(ask())).sections[2], [])
+        self.assertEqual(decode_message(self.write(ask())).sections[2], [])
 
     def test_options_only_with_opt(self) -> None:
         for packet, expected in ((ask(), []), (edns(), [octets("0003 0002 6162  000f 0000")])):
             query = wire.decode_query(packet)
             reply = wire.Writer(query, 512, [(3, b"ab"), (15, b"")]).finish()
-            self.assertEqual([each.rdata for each in wire.decode_message(reply).sections[2]],
+            self.assertEqual([each.rdata for each in decode_message(reply).sections[2]],
                              expected)
 
     def test_question_repeated_byte_for_byte(self) -> None:
@@ -776,7 +808,7 @@ class Replies(unittest.TestCase):
             packet = ask(name)
             reply = self.write(packet, (wire.ANSWER, name, wire.A, 1, [bytes(4)]))
             self.assertEqual(reply[12:12 + len(packet) - 12], packet[12:])
-            self.assertEqual(wire.decode_message(reply).sections[0][0].owner, name)
+            self.assertEqual(decode_message(reply).sections[0][0].owner, name)
 
     def test_owner_in_another_case_points_to_the_question(self) -> None:
         reply = self.write(ask(b"\3WWW\7EXAMPLE\3com\0"), (wire.ANSWER, WWW, wire.A, 1, [bytes(4)]))
@@ -786,7 +818,7 @@ class Replies(unittest.TestCase):
         """Case 8: no pointer to example.com. for a label that only looks like it."""
         reply = self.write(ask(b"\x0bwww.example\3com\0"),
                            (wire.ANSWER, WWW, wire.A, 1, [bytes(4)]))
-        self.assertEqual(wire.decode_message(reply).sections[0][0].owner, WWW)
+        self.assertEqual(decode_message(reply).sections[0][0].owner, WWW)
 
     def test_compressed_types(self) -> None:
         """RFC 3597 4: names in rdata of NS, CNAME, PTR, MX and SOA."""
@@ -795,7 +827,7 @@ class Replies(unittest.TestCase):
             data = octets(before) + b"\1a" + EXAMPLE + octets(after)
             reply = self.write(ask(), (wire.ANSWER, WWW, rtype, 1, [data]))
             self.assertTrue(reply.endswith(octets(before + "01 61 c010" + after)), rtype)
-            self.assertEqual(wire.decode_message(reply).sections[0][0].rdata, data)
+            self.assertEqual(decode_message(reply).sections[0][0].rdata, data)
 
     def test_types_never_compressed(self) -> None:
         """RFC 2782 for SRV, RFC 9460 2.2 for SVCB and HTTPS, RFC 3597 4 for unknown ones."""
@@ -803,7 +835,7 @@ class Replies(unittest.TestCase):
                             (999, WWW)):
             reply = self.write(ask(), (wire.ANSWER, WWW, rtype, 1, [data]))
             self.assertTrue(reply.endswith(data))
-            self.assertEqual(wire.decode_message(reply).sections[0][0].rdata, data)
+            self.assertEqual(decode_message(reply).sections[0][0].rdata, data)
 
     def test_no_pointer_beyond_14_bits(self) -> None:
         """Case 17: names behind octet 16383 are written and read back; nothing points there."""
@@ -816,7 +848,7 @@ class Replies(unittest.TestCase):
             writer.add(wire.ADDITIONAL, b"\2ns" + owner, wire.RRset(wire.A, 1, [bytes(4)]))
         reply = writer.finish()
         self.assertGreater(len(reply), 60_000)
-        answer, _, additional = wire.decode_message(reply).sections
+        answer, _, additional = decode_message(reply).sections
         self.assertEqual([each.owner for each in answer], owners[:len(answer)])
         self.assertEqual([each.rdata for each in answer], [b"\2ns" + owner for owner in owners])
         self.assertEqual([each.owner for each in additional],
@@ -829,7 +861,7 @@ class Replies(unittest.TestCase):
             for size, flags in ((room, 0x8500), (room + 1, 0x8700)):
                 reply = self.write(packet, (wire.ANSWER, WWW, 999, 1, [bytes(size)]))
                 self.assertEqual(len(reply), 512 if size == room else len(packet))
-                self.assertEqual(wire.decode_message(reply).flags, flags)
+                self.assertEqual(decode_message(reply).flags, flags)
 
     def test_truncation_drops_whole_rrsets_and_keeps_opt(self) -> None:
         """Case 17, RFC 2181 9, RFC 6891 7."""
@@ -840,7 +872,7 @@ class Replies(unittest.TestCase):
         writer.add(wire.ANSWER, WWW, wire.RRset(wire.AAAA, 1,
                                                 [bytes(15) + bytes([i]) for i in range(50)]))
         writer.add(wire.AUTHORITY, EXAMPLE, wire.RRset(wire.NS, 1, [b"\2ns" + EXAMPLE]))
-        message = wire.decode_message(writer.finish())
+        message = decode_message(writer.finish())
         self.assertEqual(message.flags, 0x8300)
         self.assertEqual([each.type for each in message.sections[0]], [1] * 10)
         self.assertEqual(message.sections[1], [])
@@ -853,19 +885,19 @@ class Replies(unittest.TestCase):
         for count, truncated in ((4000, 0), (4093, 0), (4094, 0x0200), (5000, 0x0200)):
             reply = self.write(ask(), (wire.ANSWER, WWW, wire.A, 1, many[:count]),
                                limit=wire.TCP_MAX)
-            message = wire.decode_message(reply)
+            message = decode_message(reply)
             self.assertEqual((message.flags & 0x0200, len(message.sections[0])),
                              (truncated, 0 if truncated else count))
 
     def test_rdata_that_fits_no_message(self) -> None:
         reply = self.write(ask(), (wire.ANSWER, WWW, 999, 1, [bytes(65535)]), limit=wire.TCP_MAX)
-        self.assertEqual(wire.decode_message(reply).flags, 0x8700)
+        self.assertEqual(decode_message(reply).flags, 0x8700)
 
     def test_no_question_no_pointer_to_it(self) -> None:
         query = wire.Query(1, 0)
         writer = wire.Writer(query, 512)
         writer.add(wire.ANSWER, WWW, wire.RRset(wire.CNAME, 1, [EXAMPLE]))
-        self.assertEqual(wire.decode_message(writer.finish()).sections[0][0],
+        self.assertEqual(decode_message(writer.finish()).sections[0][0],
                          wire.Record(WWW, 5, 1, 1, EXAMPLE))
 
 
@@ -873,21 +905,21 @@ class WholeMessages(unittest.TestCase):
     """decode_message: strict, and never more work than the octets are worth."""
 
     def test_every_octet_counts(self) -> None:
-        wire.decode_message(Queries.FULL)
+        decode_message(Queries.FULL)
         for packet in (b"", bytes(11), Queries.FULL[:-1], Queries.FULL + b"\0", bytes(12) + b"\0"):
             with self.assertRaises(wire.Malformed):
-                wire.decode_message(packet)
+                decode_message(packet)
 
     def test_counts_without_octets(self) -> None:
         """Case 11."""
         for at in (4, 6, 8, 10):
             packet = bytes(at) + b"\xff\xff" + bytes(10 - at)
-            self.assertRaises(wire.Malformed, wire.decode_message, packet)
+            self.assertRaises(wire.Malformed, decode_message, packet)
 
     def test_compressed_rdata_is_read_whole(self) -> None:
         """RFC 3597 4: also in SRV, where others may have compressed what they should not."""
         packet = ask(counts=(1,), rest=octets("c00c 0021 0001 00000001 0008 000100020003 c010"))
-        record = wire.decode_message(packet).sections[0][0]
+        record = decode_message(packet).sections[0][0]
         self.assertEqual(record.rdata, octets("000100020003") + EXAMPLE)
         self.assertEqual(wire.show_rdata(33, record.rdata), "1 2 3 example.com.")
 
@@ -903,7 +935,7 @@ class WholeMessages(unittest.TestCase):
         record = (0xC000 | where).to_bytes(2, "big") + octets("00ff 00ff 00000000 0000")
         packet = head + chain + record * 1999
         self.assertLess(len(packet), 65536)
-        self.assertRaisesRegex(wire.Malformed, "pointers", wire.decode_message, packet)
+        self.assertRaisesRegex(wire.Malformed, "pointers", decode_message, packet)
         self.assertEqual(wire.decode_query(packet).rcode, wire.FORMERR)
 
     def test_many_short_chains(self) -> None:
@@ -918,7 +950,7 @@ class WholeMessages(unittest.TestCase):
             packet = ask(ROOT, counts=(count,), rest=first + record * (count - 1))
             self.assertEqual(wire.decode_query(packet).rcode,
                              wire.NOERROR if fits else wire.FORMERR)
-            self.assertEqual(len(wire.decode_message(packet).sections[0]), count)
+            self.assertEqual(len(decode_message(packet).sections[0]), count)
 
 
 class ZoneTexts(unittest.TestCase):
@@ -1123,7 +1155,7 @@ class Hostile(unittest.TestCase):
         self.query(packet)
         self.query(packet[:2] + bytes(each & 0x7F for each in packet[2:3]) + packet[3:])
         try:
-            message = wire.decode_message(packet)
+            message = decode_message(packet)
         except wire.Malformed:
             return
         for record in sum(message.sections, []):
@@ -1138,7 +1170,7 @@ class Hostile(unittest.TestCase):
             return
         self.assertIn(query.rcode, (0, 1, 4, 5, 16))
         reply = wire.Writer(query, query.limit(False)).finish(query.rcode)
-        self.assertEqual(wire.decode_message(reply).id, query.id)
+        self.assertEqual(decode_message(reply).id, query.id)
 
     def show(self, rtype: int, data: bytes) -> None:
         """Rdata is shown in printable ASCII, from which the same rdata is read."""
@@ -1158,7 +1190,7 @@ class Hostile(unittest.TestCase):
 
     def test_messages(self) -> None:
         for good in self.good():
-            wire.decode_message(good)
+            decode_message(good)
             for packet in hostile(good):
                 self.decode(packet)
 
@@ -1208,9 +1240,7 @@ class Limits(unittest.TestCase):
     def test_malformed_says_where(self) -> None:
         with self.assertRaises(wire.Malformed) as caught:
             wire.Reader(b"\1\2", 1).u16()
-        self.assertEqual((str(caught.exception), caught.exception.why, caught.exception.at),
-                         ("2 octets wanted, the data ends at byte 1",
-                          "2 octets wanted, the data ends", 1))
+        self.assertEqual(str(caught.exception), "2 octets wanted, the data ends at byte 1")
         self.assertEqual(caught.exception.rcode, wire.FORMERR)
 
     def test_rdata_errors_name_the_type(self) -> None:
