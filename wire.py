@@ -1,5 +1,4 @@
-"""wire: DNS as the RFCs have it: queries from bytes, replies to bytes, text to records, and which
-data of a zone answers a name (RFC 1034, RFC 1035, RFC 6891).
+"""wire: DNS messages, records and zones, from bytes and text and back (RFC 1034, 1035 and 6891).
 
 No sockets, clocks, files or logging in here: every function can be tested with a literal, and
 every function that reads a stranger's bytes returns a value or raises Malformed, nothing else.
