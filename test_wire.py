@@ -63,6 +63,45 @@ def rdata(rtype: str, text: str) -> bytes:
     return zone.records[0].rdata
 
 
+def rows(table: str) -> list[list[str]]:
+    """The rows of a table: cells between bars, without the blanks around them.
+
+    Empty lines and lines that begin with # are no rows.
+    """
+    lines = [line.strip() for line in table.splitlines()]
+    return [[cell.strip() for cell in line.split("|")]
+            for line in lines if line and not line.startswith("#")]
+
+
+def names_of(name: str) -> list[bytes]:
+    """A name and its ancestors, as the functions of zones want them."""
+    return wire.suffixes(wire.parse_name(name).lower())
+
+
+def zone_of(text: str, apex: bytes = EXAMPLE, soa: str = "@ SOA ns host 1 2 3 4 5") -> "wire.Zone":
+    """A finished zone; records stand on lines of their own, or with " ; " between them."""
+    lines = [line.strip() for line in f"{soa}\n{text}".replace(" ; ", "\n").splitlines()]
+    parsed = wire.ZoneText("\n".join(lines), apex, 60)
+    assert not parsed.problems, parsed.problems
+    zone = wire.Zone(apex)
+    for record in parsed.records:
+        zone.add(record)
+    zone.finish()
+    return zone
+
+
+def show_rrset(owner: bytes, rrset: "wire.RRset") -> str:
+    """An RRset on one line: owner, TTL, type, and the rdata of each record."""
+    words = [wire.show_rdata(rrset.type, each) for each in rrset.rdatas]
+    return " ".join([wire.show_name(owner), str(rrset.ttl), wire.show_type(rrset.type), *words])
+
+
+def show_nodes(zone: "wire.Zone") -> list[str]:
+    """All RRsets of a zone but its SOA."""
+    return [show_rrset(owner, rrset) for owner, node in zone.nodes.items()
+            for rtype, rrset in node.items() if rtype != wire.SOA]
+
+
 class Message(NamedTuple):
     """A decoded message; OPT stands in its section like any record."""
     id: int
@@ -1130,6 +1169,236 @@ x   7 A 192.0.2.2
                      "a TXT" + " b" * 40_000, "a SVCB 1 . alpn=" + "a\\\\," * 20_000 + "\\\\",
                      "a" + " " * 200_000 + "\\"):
             self.assertEqual(len(self.problems(text)), 1, text[:20])
+
+
+class PureZone(unittest.TestCase):
+    """Zone and find_zone: which data answers a name (RFC 1034 4.3.2). Texts are relative to
+    example.com. and have a TTL of 60 seconds where they name none."""
+
+    def refusal(self, text: str) -> str:
+        """What zone_of says against a text; "" = nothing."""
+        try:
+            zone_of(text)
+        except wire.BadText as bad:
+            return str(bad)
+        return ""
+
+    def test_records_of_one_owner_and_type_make_an_rrset(self) -> None:
+        """The smallest TTL counts (RFC 2181 5.2), and no record stands there twice (5): names are
+        compared without case (RFC 4343), all else is not. What was written first stays."""
+        for text, shown in (
+                ("a 60 A 192.0.2.1 ; a 30 A 192.0.2.2 ; a 90 A 192.0.2.3",
+                 ["a.example.com. 30 A 192.0.2.1 192.0.2.2 192.0.2.3"]),
+                ("a A 192.0.2.1 ; a AAAA ::1 ; b A 192.0.2.2",
+                 ["a.example.com. 60 A 192.0.2.1",
+                  "a.example.com. 60 AAAA ::1",
+                  "b.example.com. 60 A 192.0.2.2"]),
+                ("a 60 MX 1 Mail ; A 30 MX 1 mAIL",
+                 ["a.example.com. 30 MX 1 Mail.example.com."]),
+                ("a MX 1 mail ; a MX 2 mail",
+                 ["a.example.com. 60 MX 1 mail.example.com. 2 mail.example.com."]),
+                ("a TXT x ; a TXT X ; a TXT x", ['a.example.com. 60 TXT "x" "X"']),
+                ("a CNAME b ; A CNAME B", ["a.example.com. 60 CNAME b.example.com."])):
+            with self.subTest(text):
+                self.assertEqual(show_nodes(zone_of(text)), shown)
+
+    def test_records_that_cannot_stand(self) -> None:
+        """One SOA at the apex, one CNAME an owner (RFC 1034 3.6.2), all of it inside the zone."""
+        for text, said in (
+                ("a.example.org. A 192.0.2.1", "a.example.org. is outside the zone"),
+                ("com. NS ns", "com. is outside the zone"),
+                ("xexample.com. A 192.0.2.1", "xexample.com. is outside the zone"),
+                # one label, which holds the octets of the apex
+                (r"a\007example\003com. A 192.0.2.1", r"a\007example\003com. is outside the zone"),
+                ("a SOA ns host 1 2 3 4 5", "a SOA stands at the apex only"),
+                ("@ SOA ns host 2 2 3 4 5", "a second SOA of example.com."),
+                ("a CNAME b ; A CNAME c", "a second CNAME of a.example.com.")):
+            with self.subTest(text):
+                self.assertEqual(self.refusal(text), said)
+        for text in ("@ SOA NS host 1 2 3 4 5", "EXAMPLE.com. A 192.0.2.1", "a CNAME a"):
+            with self.subTest(text):
+                self.assertEqual(self.refusal(text), "")
+
+    def test_names_between_an_owner_and_the_apex_exist(self) -> None:
+        """They are empty non-terminals (RFC 4592 2.2.2): no records, but no NXDOMAIN."""
+        zone = zone_of("A.b.C A 192.0.2.1 ; x.c TXT x")
+        self.assertEqual(sorted(map(wire.show_name, zone.nodes)), [
+            "a.b.c.example.com.", "b.c.example.com.", "c.example.com.", "example.com.",
+            "x.c.example.com."])
+        self.assertEqual(zone.nodes[b"\1b\1c" + EXAMPLE], {})
+        self.assertEqual(zone.nodes[b"\1c" + EXAMPLE], {})
+
+    def test_a_name_that_exists_keeps_its_records(self) -> None:
+        """add_name is for the owners of pools and the apexes of zones further down."""
+        zone = zone_of("c A 192.0.2.1")
+        for owner in (b"\1a\1b\1c" + EXAMPLE, EXAMPLE):
+            zone.add_name(owner)
+        self.assertEqual(show_nodes(zone), ["c.example.com. 60 A 192.0.2.1"])
+        self.assertEqual({name for name, node in zone.nodes.items() if not node},
+                         {b"\1a\1b\1c" + EXAMPLE, b"\1b\1c" + EXAMPLE})
+
+    def test_ttl_of_negative_answers(self) -> None:
+        """It is the SOA's TTL or its last field, whichever is smaller (RFC 2308 3)."""
+        for ttl, minimum, negative in ((300, 60, 60), (60, 300, 60), (60, 60, 60), (60, 0, 0),
+                                       (2**31 - 1, 2**32 - 1, 2**31 - 1)):
+            zone = zone_of("", soa=f"@ {ttl} SOA ns host 1 2 3 4 {minimum}")
+            with self.subTest(ttl=ttl, minimum=minimum):
+                self.assertEqual((zone.negative.type, zone.negative.ttl), (wire.SOA, negative))
+                self.assertEqual(zone.negative.rdatas, zone.nodes[EXAMPLE][wire.SOA].rdatas)
+
+    def test_the_cut_nearest_the_apex_delegates(self) -> None:
+        """What is below a delegation is not ours to answer, another delegation neither; but DS at
+        the delegation is the parent's (RFC 4035 3.1.4.1). The apex is none for all its NS."""
+        zone = zone_of("@ NS ns ; sub NS ns ; deep.er.sub NS ns ; er.sub TXT x ; www A 192.0.2.1")
+        for name, rtype, cut in rows("""
+                example.com.                 | NS  |
+                www.example.com.             | A   |
+                xsub.example.com.            | A   |
+                sub.example.com.             | A   | sub.example.com.
+                sub.example.com.             | NS  | sub.example.com.
+                sub.example.com.             | DS  |
+                er.sub.example.com.          | TXT | sub.example.com.
+                www.sub.example.com.         | DS  | sub.example.com.
+                deep.er.sub.example.com.     | A   | sub.example.com.
+                deep.er.sub.example.com.     | DS  | sub.example.com.
+                www.deep.er.sub.example.com. | A   | sub.example.com.
+                """):
+            with self.subTest(name, rtype=rtype):
+                found = zone.find_cut(names_of(name), wire.TYPES[rtype])
+                self.assertEqual(wire.show_name(found) if found else "", cut)
+        self.assertIsNone(zone_of("@ NS ns").find_cut(names_of("sub.example.com."), wire.A))
+
+    def test_the_zone_with_the_longest_apex_has_a_name(self) -> None:
+        """DS at an apex is for the zone above, if that is here (RFC 4035 3.1.4.1)."""
+        zones = {}
+        for apex in ("com.", "example.com.", "sub.example.com."):
+            zones[wire.parse_name(apex)] = wire.Zone(wire.parse_name(apex))
+        for name, rtype, apex in rows("""
+                .                    | A  |
+                org.                 | A  |
+                example.org.         | DS |
+                com.                 | A  | com.
+                com.                 | DS | com.
+                www.com.             | A  | com.
+                xexample.com.        | A  | com.
+                example.com.         | A  | example.com.
+                example.com.         | DS | com.
+                www.example.com.     | DS | example.com.
+                sub.example.com.     | A  | sub.example.com.
+                sub.example.com.     | DS | example.com.
+                a.sub.example.com.   | A  | sub.example.com.
+                a.sub.example.com.   | DS | sub.example.com.
+                """):
+            with self.subTest(name, rtype=rtype):
+                zone = wire.find_zone(names_of(name), wire.TYPES[rtype], zones)
+                self.assertEqual(wire.show_name(zone.apex) if zone else "", apex)
+        root = {ROOT: wire.Zone(ROOT)}
+        self.assertIs(wire.find_zone(names_of("org."), wire.DS, root), root[ROOT])
+        self.assertIsNone(wire.find_zone(names_of("org."), wire.A, {}))
+
+    # RFC 4592 2.2.1: the example zone, with rdata where the RFC has none.
+    WILDCARDS = r"""
+        $ORIGIN example.
+        $TTL 3600
+        @                SOA  ns.example.com. host.example.com. 1 7200 3600 86400 300
+        @                NS   ns.example.com.
+        @                NS   ns.example.net.
+        *                TXT  "this is a wildcard"
+        *                MX   10 host1
+        sub.*            TXT  "this is not a wildcard"
+        host1            A    192.0.2.1
+        _ssh._tcp.host1  SRV  0 0 22 host1
+        _ssh._tcp.host2  SRV  0 0 22 host2
+        subdel           NS   ns.example.com.
+        subdel           NS   ns.example.net.
+        """
+
+    def test_answers_of_rfc_4592(self) -> None:
+        """RFC 4592 2.2.1: which names a wildcard answers for, and which exist themselves.
+
+        The first three are synthesized, the next five are not, each for the reason that the RFC
+        gives; the others are what its rules say of the same zone.
+        """
+        zone = zone_of(self.WILDCARDS, wire.parse_name("example."), soa="")
+        for name, rtype, expected in rows("""
+                host3.example.               | MX  | host3.example. 3600 MX 10 host1.example.
+                host3.example.               | A   | NODATA at *.example.
+                foo.bar.example.             | TXT | foo.bar.example. 3600 TXT "this is a wildcard"
+
+                host1.example.               | MX  | NODATA at host1.example.
+                sub.*.example.               | MX  | NODATA at sub.*.example.
+                _telnet._tcp.host1.example.  | SRV | NXDOMAIN
+                host.subdel.example.         | A   | delegated at subdel.example.
+                ghost.*.example.             | MX  | NXDOMAIN
+
+                *.example.                   | TXT | *.example. 3600 TXT "this is a wildcard"
+                host2.example.               | MX  | NODATA at host2.example.
+                _tcp.host2.example.          | TXT | NODATA at _tcp.host2.example.
+                x.host1.example.             | TXT | NXDOMAIN
+                subdel.example.              | DS  | NODATA at subdel.example.
+                """):
+            with self.subTest(name, rtype=rtype):
+                self.assertEqual(self.answer(zone, name, wire.TYPES[rtype]), expected)
+
+    def answer(self, zone: "wire.Zone", name: str, qtype: int) -> str:
+        """What a zone answers, in the steps of RFC 1034 4.3.2."""
+        cut = zone.find_cut(names_of(name), qtype)
+        if cut is not None:
+            return f"delegated at {wire.show_name(cut)}"
+        owner = zone.find_owner(names_of(name))
+        if owner not in zone.nodes:
+            return "NXDOMAIN"
+        if qtype not in zone.nodes[owner]:
+            return f"NODATA at {wire.show_name(owner)}"
+        return show_rrset(wire.parse_name(name), zone.nodes[owner][qtype])
+
+    def refer(self, zone: "wire.Zone", cut: bytes, chosen: dict) -> list[str]:
+        """A referral, a part a line; `chosen` is what the owners of pools answer, by type."""
+        self.asked = []
+
+        def choose(owner: bytes, rtype: int) -> "wire.RRset | None":
+            self.asked.append((wire.show_name(owner), rtype))
+            return chosen.get(rtype)
+        sections = {wire.AUTHORITY: "authority", wire.ADDITIONAL: "additional"}
+        return [f"{sections[section]}: {show_rrset(owner, rrset)}"
+                for section, owner, rrset in zone.refer(cut, choose)]
+
+    def test_a_referral_has_the_glue_that_is_here(self) -> None:
+        """RFC 1034 4.3.2 3b, RFC 9471: addresses of name servers inside the zone, below the cut or
+        not, below another cut too; none of servers outside the zone, and nothing but addresses.
+        Owners of glue are written as NS records name them."""
+        zone = zone_of("""sub 300 NS NS1.sub ; sub NS ns2 ; sub NS ns3.other ; sub NS ns4
+            sub NS ns.example.org. ; sub NS alias ; sub NS nowhere.sub
+            ns1.sub A 192.0.2.1 ; ns1.sub A 192.0.2.2 ; ns1.sub AAAA 2001:db8::1
+            ns2 AAAA 2001:db8::2 ; ns4 TXT x ; alias CNAME ns2
+            other NS ns2 ; ns3.other 20 A 192.0.2.3""")
+        self.assertEqual(self.refer(zone, b"\3sub" + EXAMPLE, {}), [
+            "authority: sub.example.com. 60 NS NS1.sub.example.com. ns2.example.com. "
+            "ns3.other.example.com. ns4.example.com. ns.example.org. alias.example.com. "
+            "nowhere.sub.example.com.",
+            "additional: NS1.sub.example.com. 60 A 192.0.2.1 192.0.2.2",
+            "additional: NS1.sub.example.com. 60 AAAA 2001:db8::1",
+            "additional: ns2.example.com. 60 AAAA 2001:db8::2",
+            "additional: ns3.other.example.com. 20 A 192.0.2.3"])
+        self.assertEqual(self.asked, [])
+
+    def test_glue_of_owners_is_chosen(self) -> None:
+        """`choose` is asked for each type that an owner has no record of; what it returns of
+        another type, a CNAME, is no glue."""
+        zone = zone_of("sub NS Api ; sub NS www ; api AAAA 2001:db8::1 ; www A 192.0.2.1")
+        zone.owners.add(b"\3api" + EXAMPLE)
+        address = wire.RRset(wire.A, 5, [octets("c0 00 02 09")])
+        alias = wire.RRset(wire.CNAME, 5, [WWW])
+        servers = "authority: sub.example.com. 60 NS Api.example.com. www.example.com."
+        static = ["additional: Api.example.com. 60 AAAA 2001:db8::1",
+                  "additional: www.example.com. 60 A 192.0.2.1"]
+        for chosen, glue in (({}, []),
+                             ({wire.A: alias}, []),
+                             ({wire.AAAA: address}, []),
+                             ({wire.A: address}, ["additional: Api.example.com. 5 A 192.0.2.9"])):
+            self.assertEqual(self.refer(zone, b"\3sub" + EXAMPLE, chosen),
+                             [servers, *glue, *static])
+            self.assertEqual(self.asked, [("api.example.com.", wire.A)])
 
 
 class Hostile(unittest.TestCase):
