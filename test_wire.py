@@ -24,11 +24,25 @@ from typing import NamedTuple
 
 wire = importlib.import_module(os.environ.get("LBDNS_WIRE", "wire"))
 
-EDGES = (0, 63, 64, 192, 255)
+# A message (RFC 1035 4.1) has a header of 12 octets, six numbers of two:
+#     id, flags, questions, records in answer, authority and additional
+# A question (4.1.2) is a name, a type and a class; a record (4.1.3) has these, a TTL of four octets
+# and the rdata behind its length:
+#     name 0001 0001                       A, IN
+#     name 0001 0001 0000003c 0004 c0000201
+# In a name each label stands behind its length, and the root's 00 ends it (3.1). A length from c0
+# on is a pointer (4.1.4): the rest of the name stands at the offset in its other 14 bits. So c00c
+# is the name in the question, right behind the header.
 ROOT = b"\0"
 EXAMPLE = b"\7example\3com\0"
 WWW = b"\3www" + EXAMPLE
-OPT = "00 0029 04d0 00000000 0000"     # root, OPT, 1232 octets, rcode 0, version 0, no flags
+
+# OPT (RFC 6891 6.1.2) is a record of the root. Its class is the payload size; its TTL holds the
+# upper bits of the rcode, the version and the flags; its rdata are options: code, length, octets.
+#     00 0029 04d0 00 00 8000 0000         1232 octets, rcode 0, version 0, DO, no options
+
+# Octets that mean something else than their neighbours do, where a length is read.
+EDGES = (0, 63, 64, 192, 255)
 
 
 def octets(text: str) -> bytes:
@@ -210,7 +224,11 @@ class PureNames(unittest.TestCase):
 
 
 class PureCompressedNames(unittest.TestCase):
-    """Pointers in names (RFC 1035 4.1.4): they lead strictly back, behind the header."""
+    """Pointers in names (RFC 1035 4.1.4).
+
+    They lead strictly back, to a name behind the header, and a name follows no more than sixteen:
+    so there is no loop, and no message costs more than its octets are worth.
+    """
 
     def read(self, at: int, names: str) -> bytes:
         """The name at an offset of a message, in which `names` follow the 12 octets of a header."""
@@ -315,26 +333,43 @@ class PureTypes(unittest.TestCase):
 
 
 class PureRdata(unittest.TestCase):
-    """Rdata as text and as octets; what has to be right in it (RFC 1035 3.3, and a type's RFC)."""
+    """Rdata as text and as octets; what has to be right in it (RFC 1035 3.3, and a type's RFC).
+
+    What is right is decided once, by taking octets: text is turned into octets, and these are then
+    taken as if a message had them. So a mistake is found in both forms or in none.
+    """
 
     # Type, text and octets.
     ROWS = [
+        # RFC 1035 3.4.1, RFC 3596 2.2: addresses
         ("A", "192.0.2.1", "c0 00 02 01"),
         ("AAAA", "2001:db8::1", "20 01 0d b8 00 00 00 00 00 00 00 00 00 00 00 01"),
+
+        # RFC 1035 3.3: a name; of a SOA two, and five numbers of four octets
         ("NS", "ns1.example.com.", "03 6e 73 31 07 65 78 61 6d 70 6c 65 03 63 6f 6d 00"),
         ("CNAME", ".", "00"),
         ("PTR", r"a\.b.c.", "03 61 2e 62  01 63  00"),
         ("SOA", "n. h.n. 4294967295 7200 1800 1209600 60",
          "01 6e 00  01 68 01 6e 00  ffffffff  00001c20  00000708  00127500  0000003c"),
         ("MX", "10 mx.", "00 0a  02 6d 78 00"),
+
+        # RFC 1035 3.3.14: strings, each with its length before it
         ("TXT", '"v=spf1 -all"', "0b 76 3d 73 70 66 31 20 2d 61 6c 6c"),
         ("TXT", r'"a;b" "" "\"\\\000\255"', "03 61 3b 62  00  04 22 5c 00 ff"),
+
+        # RFC 2782: priority, weight, port, target
         ("SRV", "1 2 443 a.b.", "00 01  00 02  01 bb  01 61 01 62 00"),
+
+        # RFC 8659 4.1: flags, a tag with its length, a value without
         ("CAA", '0 issue "ca.example"', "00  05 69 73 73 75 65  63 61 2e 65 78 61 6d 70 6c 65"),
         ("CAA", '128 iodef ""', "80  05 69 6f 64 65 66"),
+
+        # RFC 4034 5.1, RFC 6698 2.1, RFC 4255 3.1: numbers, and a digest
         ("DS", "60485 5 1 2bb183af", "ec 45  05  01  2b b1 83 af"),
         ("TLSA", "3 1 1 abcd", "03 01 01 ab cd"),
         ("SSHFP", "4 2 00", "04 02 00"),
+
+        # RFC 9460 2.2: priority, target, and parameters: number, length, value
         ("HTTPS", "0 a.", "00 00  01 61 00"),
         ("HTTPS", '1 . alpn="h2,h3" port=443',
          "00 01  00  0001 0006 02 68 32 02 68 33  0003 0002 01 bb"),
@@ -357,20 +392,32 @@ class PureRdata(unittest.TestCase):
         ("SVCB", "1 . key9 key65534", "00 01 00  0009 0000  fffe 0000"),
         ("SVCB", '1 . alpn="h2" dohpath="/q{?dns}" ohttp',  # RFC 9461 5, RFC 9540 4
          "00 01 00  0001 0003 02 68 32  0007 0008 2f 71 7b 3f 64 6e 73 7d  0008 0000"),
-        ("HINFO", '"a b" ""', "03 61 20 62 00"), ("RP", "a. b.c.", "01 61 00  01 62 01 63 00"),
-        ("AFSDB", "1 a.", "0001 01 61 00"), ("RT", "1 a.", "0001 01 61 00"),
-        ("KX", "1 a.", "0001 01 61 00"), ("LP", "1 a.", "0001 01 61 00"),
-        ("PX", "1 a. b.", "0001 01 61 00 01 62 00"), ("X25", '"311"', "03 33 31 31"),
-        ("L32", "10 10.1.2.0", "000a 0a010200"), ("SPF", '"a" "b"', "01 61 01 62"),
+        # types that few use: two strings or two names, a preference before a name or an address
+        ("HINFO", '"a b" ""', "03 61 20 62 00"),
+        ("RP", "a. b.c.", "01 61 00  01 62 01 63 00"),
+        ("AFSDB", "1 a.", "0001 01 61 00"),
+        ("RT", "1 a.", "0001 01 61 00"),
+        ("KX", "1 a.", "0001 01 61 00"),
+        ("LP", "1 a.", "0001 01 61 00"),
+        ("PX", "1 a. b.", "0001 01 61 00 01 62 00"),
+        ("X25", '"311"', "03 33 31 31"),
+        ("L32", "10 10.1.2.0", "000a 0a010200"),
+        ("SPF", '"a" "b"', "01 61 01 62"),
+
         # RFC 3403 6.1, RFC 7553 4.6, RFC 4398 2.2
         ("NAPTR", '100 50 "s" "http+N2L" "" www.', "0064 0032 01 73 08 68 74 74 70 2b 4e 32 4c 00"
                                                     "03 77 77 77 00"),
         ("URI", '10 1 "ftp://f/"', "000a 0001 66 74 70 3a 2f 2f 66 2f"),
         ("URI", f'1 2 "{"x" * 300}"', "0001 0002" + "78" * 300),
         ("CERT", "1 2 5 AAECAw==", "0001 0002 05 00010203"),
-        ("CDS", "0 0 0 00", "0000 00 00 00"), ("CDNSKEY", "0 3 0 AA==", "0000 03 00 00"),
-        ("OPENPGPKEY", "AAEC", "000102"), ("DHCID", "AAIB", "000201"),
+        # RFC 8078 4 (these delete a DS), RFC 7929 2.2, RFC 4701 3.1, RFC 8162 2
+        ("CDS", "0 0 0 00", "0000 00 00 00"),
+        ("CDNSKEY", "0 3 0 AA==", "0000 03 00 00"),
+        ("OPENPGPKEY", "AAEC", "000102"),
+        ("DHCID", "AAIB", "000201"),
         ("SMIMEA", "3 1 1 abcd", "03 01 01 ab cd"),
+
+        # RFC 3597 5: types that are not known here
         ("TYPE731", r"\# 6 abcdef012345", "ab cd ef 01 23 45"),
         ("TYPE62347", r"\# 0", "")]
 
@@ -485,7 +532,8 @@ class PureRdata(unittest.TestCase):
         self.assertEqual(wire.parse_rdata(wire.A, (r"\#", "4", "c0000201")), octets("c0000201"))
         self.assertEqual(wire.parse_rdata(wire.MX, ("1", "mx"), EXAMPLE), b"\0\1\2mx" + EXAMPLE)
 
-    # Type, and texts that are no rdata of it.
+    # Type, and texts that are no rdata of it: a word is missing or too many, a number is too large
+    # or not written in plain digits, a name, address or digest is none. An empty cell is no word.
     BAD = rows(r"""
         A | | 1.2.3 | 1.2.3.256 | 01.2.3.4 | 1.2.3.4 5.6.7.8 | ::1 | "1.2.3.4"
         AAAA | 1.2.3.4 | fe80::1%eth0 | ::: | g::
@@ -625,7 +673,15 @@ class PureRdata(unittest.TestCase):
 
 
 class PureQueries(unittest.TestCase):
-    """decode_query: what is read, and which rule each rcode stands for."""
+    """decode_query: what is read, and which rule each rcode stands for.
+
+    NOERROR   nothing is wrong (with the query; a zone may have another view of its name)
+    FORMERR   the octets break the protocol, so not all of them could be read
+    NOTIMP    an opcode but QUERY: what follows the header means something else
+    REFUSED   a class but IN
+    BADVERS   a version of EDNS but 0
+    SILENT    no reply at all: there is no id, or the packet is a reply itself
+    """
 
     PLAIN = octets("1234 0100 0001 0000 0000 0000"           # id, RD, one question
                    "03 57 77 77 07 65 78 61 6d 70 6c 65 03 63 6f 6d 00  0001 0001")
@@ -931,7 +987,11 @@ class PureQueries(unittest.TestCase):
             self.assertEqual((query.rcode, query.subnet), (wire.NOERROR, subnet), option)
 
     def test_subnets_that_contradict_themselves(self) -> None:
-        """RFC 7871 6 and 7.1.2: FORMERR."""
+        """What is wrong with an option; each is FORMERR (RFC 7871 6 and 7.1.2).
+
+        The address has just the octets that its prefix needs, the bits behind the prefix are zero,
+        and the scope is for replies only.
+        """
         v6 = "20010db8000000000000000000000001"
         for why, option in rows(f"""
                 nothing                   |
@@ -953,7 +1013,11 @@ class PureQueries(unittest.TestCase):
 
 
 class PureReplies(unittest.TestCase):
-    """Writer: what it writes, decode_message reads back."""
+    """Writer: what it writes, decode_message reads back.
+
+    Flags of replies are in hex: 8000 QR, a reply; 0400 AA, authoritative; 0200 TC, truncated; 0100
+    RD, which the query of ask() has; the last digit is the rcode.
+    """
 
     def write(self, packet: bytes, *added: tuple[int, bytes, int, int, list[bytes]], rcode: int = 0,
               limit: int = 0, authoritative: bool = True) -> bytes:
@@ -968,7 +1032,11 @@ class PureReplies(unittest.TestCase):
         return reply
 
     def test_full_reply(self) -> None:
-        """Every octet of a reply with all sections, a CNAME and OPT."""
+        """Every octet of a reply with all sections, a CNAME and OPT.
+
+        Names stand at these offsets: www.example.com. at 0c, in the question; example.com., the end
+        of it, at 10; api.example.com. at 2d, in the CNAME; ns.example.com. at 5f, in the NS.
+        """
         reply = self.write(
             edns(ttl=0x8000),
             (wire.ANSWER, WWW, wire.CNAME, 300, [b"\3api" + EXAMPLE]),
@@ -1186,7 +1254,11 @@ class PureWholeMessages(unittest.TestCase):
         self.assertEqual(wire.show_rdata(33, record.rdata), "1 2 3 example.com.")
 
     def test_long_chain_of_pointers(self) -> None:
-        """64 KB, 2,000 names through a chain of 7,900 pointers, each of which leads back."""
+        """64 KB, 2,000 names through a chain of 7,900 pointers, each of which leads back.
+
+        Followed to its end for each name, the chain would cost 15,800,000 steps. The first record
+        holds it as rdata; the others have its last pointer as their owner.
+        """
         head = bytes(10) + (2000).to_bytes(2, "big")
         chain = octets("00 00ff 00ff 00000000") + (15801).to_bytes(2, "big") + ROOT
         where = len(head) + len(chain) - 1
@@ -1201,8 +1273,11 @@ class PureWholeMessages(unittest.TestCase):
         self.assertEqual(wire.decode_query(packet).rcode, wire.FORMERR)
 
     def test_many_short_chains(self) -> None:
-        """Names that follow few pointers each are counted together in a query, of which no more
-        than sixteen records are read; a whole message costs 16 pointers a name at most."""
+        """Names that follow few pointers each are counted together in a query.
+
+        Of a query no more than sixteen records are read; a whole message costs 16 pointers a name
+        at most. Here each name follows as many as it may.
+        """
         base = 28  # behind the header, the question, and the first record's owner and fixed part
         links = octets("c01c" + "".join(f"{0xC000 | base + 2 * i - 1:04x}" for i in range(1, 15)))
         first = ROOT + octets("00ff 0001 00000000 001f") + ROOT + links
@@ -1218,7 +1293,17 @@ class PureWholeMessages(unittest.TestCase):
 
 
 class PureZoneTexts(unittest.TestCase):
-    """ZoneText: records from text, and where the mistakes in it are (RFC 1035 5)."""
+    """ZoneText: records from text, and where the mistakes in it are (RFC 1035 5).
+
+    An entry is a line, or several where parentheses hold the ends of lines:
+
+        [owner] [TTL] [class] type rdata     TTL and class in either order
+        $ORIGIN name                         completes the names without a final dot
+        $TTL time                            is for the records without one
+
+    A blank at its beginning stands for the owner before it. A semicolon begins a comment. A string
+    in quotes may hold all of these, and the ends of lines too.
+    """
 
     def read(self, text: str) -> list[tuple[str, int, str]]:
         """Records as (owner, TTL, type and rdata); there must be no problem."""
@@ -1444,8 +1529,11 @@ x   7 A 192.0.2.2
 
 
 class PureZone(unittest.TestCase):
-    """Zone and find_zone: which data answers a name (RFC 1034 4.3.2). Texts are relative to
-    example.com. and have a TTL of 60 seconds where they name none."""
+    """Zone and find_zone: which data answers a name (RFC 1034 4.3.2).
+
+    Texts are relative to example.com. and have a TTL of 60 seconds where they name none. In tables
+    a name stands beside the type that is asked for, and the last column is what answers.
+    """
 
     def refusal(self, text: str) -> str:
         """What zone_of says against a text; "" = nothing."""
@@ -1588,8 +1676,10 @@ class PureZone(unittest.TestCase):
     def test_answers_of_rfc_4592(self) -> None:
         """RFC 4592 2.2.1: which names a wildcard answers for, and which exist themselves.
 
-        The first three are synthesized, the next five are not, each for the reason that the RFC
-        gives; the others are what its rules say of the same zone.
+        The first three are synthesized from *.example. The next five are not, and these are the
+        reasons: host1 exists; sub.* exists; the closest encloser of _telnet._tcp.host1 is
+        _tcp.host1, which exists without data; subdel is delegated; the closest encloser of ghost.*
+        is *.example. itself. The others are what the same rules say of other names.
         """
         zone = zone_of(self.WILDCARDS, wire.parse_name("example."), soa="")
         for name, rtype, expected in rows("""
@@ -1680,7 +1770,7 @@ class PureHostile(unittest.TestCase):
     """
 
     def good(self) -> list[bytes]:
-        """Messages that are right, to be broken."""
+        """Messages that are right, to be broken: queries, and replies with every row of rdata."""
         subnet = edns("0008 000b 0002 38 00 20010db8000000  000a 0018" + "cd" * 24)
         found = [PureQueries.PLAIN, PureQueries.FULL, subnet, edns(ttl=1 << 16)]
         for at in range(0, len(PureRdata.ROWS), 4):
