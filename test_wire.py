@@ -299,6 +299,12 @@ class PureTypes(unittest.TestCase):
                 self.assertEqual(wire.show_type(int(number)), text)
         self.assertEqual(wire.parse_type("TYPE1"), 1)
 
+    def test_constants_are_those_of_the_table(self) -> None:
+        """Types that code asks about have a name in Python, too."""
+        for name in ("A NS CNAME SOA PTR MX AAAA OPT DS DNAME TKEY TSIG IXFR AXFR MAILB MAILA ANY "
+                     "RRSIG NSEC").split():
+            self.assertEqual(getattr(wire, name), wire.TYPES[name])
+
     def test_what_is_no_type_is_refused(self) -> None:
         """Numbers of more than 16 bits, classes, and what str.upper makes a mnemonic of."""
         for text in (

@@ -663,7 +663,7 @@ def _joined(words: list[str]) -> str:
 
 
 class Field(NamedTuple):
-    """One field of rdata, on three ways."""
+    """One field of rdata: how its octets are read from a message and from text, and shown."""
     take: Callable[[Reader], bytes]             # from a reader that ends where the rdata does
     parse: Callable[[list[str], bytes], bytes]  # from words, taken off the front, and the origin
     show: Callable[[bytes], str]                # as text, nothing but what `take` has returned
@@ -967,7 +967,7 @@ def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
     reader.take(size)
     inner = Reader(reader.wire, start, reader.at)
     rdata = b"".join(field.take(inner) for field in _FORMATS.get(rtype, _OPAQUE))
-    if inner.at != inner.end:
+    if inner.at != inner.end:  # octets are left, or a name ran over the end
         raise Malformed(f"rdata of {show_type(rtype)} is not {size} octets", start)
     return rdata
 
@@ -1170,7 +1170,9 @@ GlueChooser = Callable[[bytes, int], RRset | None]  # (owner, type) -> its RRset
 
 
 class Zone:
-    """The data of one zone, ready to answer from once `finish` has run. Keys are in lower case.
+    """The data of one zone, ready to answer from once `finish` has run.
+
+    All names are in lower case, but for those in rdata.
 
     apex       the name that the zone begins at
     nodes      owner -> type -> RRset, of every name that exists; {} = a name without records here:
@@ -1275,12 +1277,12 @@ class Zone:
                     yield ADDITIONAL, server, glue
 
 
-ZoneKind = TypeVar("ZoneKind", bound=Zone)  # a kind of Zone: whoever has its own gets it back
+ZoneKind = TypeVar("ZoneKind", bound=Zone)  # Zone, or a class of the caller's that adds to it
 
 
 def find_zone(names: Sequence[bytes], qtype: int,
               zones: Mapping[bytes, ZoneKind]) -> ZoneKind | None:
-    """Return the zone of a name: of `zones`, by their apex, the one with the longest apex.
+    """Return the zone that a name is in: of `zones`, by their apex, the one with the longest.
 
     DS at an apex belongs to the zone above, if that is here (RFC 4035 3.1.4.1). None = the name is
     in none of the zones.
