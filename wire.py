@@ -1,16 +1,28 @@
-"""wire: DNS messages, names and rdata from bytes and text, and back (RFC 1035, RFC 6891).
+"""wire: DNS messages, records and zones, from bytes and text and back (RFC 1034, 1035 and 6891).
 
 No sockets, clocks, files or logging in here: every function can be tested with a literal, and
 every function that reads a stranger's bytes returns a value or raises Malformed, nothing else.
 Every function that reads an operator's text returns a value or raises BadText.
 
-Read top to bottom: numbers, errors, Reader (the only code that indexes a packet), decode_query
-(the way in), Writer (the way out), then names, rdata and zones as text, and decode_message. A
-function called `read_` or `take_` works on octets, `parse_` turns text into octets, `show_` back.
+Read top to bottom:
+    1 numbers    each limit with its reason, and the table of types
+    2 errors     Malformed for a stranger's bytes, BadText for an operator's text
+    3 Reader     the only code that indexes a packet
+    4 in         decode_query: what a query says, and the first rule that it breaks
+    5 out        Writer: a reply, names compressed, RRsets whole, OPT kept
+    6 text       names, types and times; every character is checked before it is converted
+    7 rdata      a field for each letter of the table of types: from bytes, from text, to text
+    8 zone text  ZoneText: records, and the problems in the text, each with its line
+    9 zones      Zone and find_zone: delegations, referrals, wildcards, empty non-terminals
+
+A stranger's packet reaches 3, 4, 5 and 9, and of 6 what shows its name and type in a log. The rest
+of 6, 7 and 8 read what the operator has written, at start and at reload. wire.py knows pools only
+as a set of owners: `Zone.owners`, whose addresses somebody else chooses for each query.
 
 A name is held as `bytes` in wire form without compression, root byte included, in the case it
 was written in; its key for comparing is `name.lower()`, which is safe because length bytes are
 at most 63 and so never look like letters. Rdata is held in wire form, names in it uncompressed.
+A function called `read_` or `take_` works on octets, `parse_` turns text into octets, `show_` back.
 
 Left out on purpose: DNSSEC signing, dynamic update, TSIG, zone transfer, $INCLUDE and $GENERATE.
 """
@@ -18,7 +30,6 @@ import binascii
 import contextlib
 import functools
 import ipaddress
-import itertools
 import re
 import struct
 from typing import NamedTuple, TypeVar
@@ -40,25 +51,70 @@ QUERY_OPTIONS = 16       # options that its OPT may carry; a client has use for 
 TTL_MAX = 2**31 - 1      # RFC 2181 8
 STRING_MAX = 255         # a <character-string>: RFC 1035 3.3
 
-# The names known in text. Types with a text form stand in _FORMATS too; the rest are known in order
-# to be refused (AXFR, OPT, RRSIG) or read (ANY). Every other type is TYPEn: RFC 3597.
-TYPES: dict[str, int] = {
-    "A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "HINFO": 13, "MX": 15, "TXT": 16, "RP": 17,
-    "AFSDB": 18, "X25": 19, "RT": 21, "PX": 26, "AAAA": 28, "LOC": 29, "SRV": 33, "NAPTR": 35,
-    "KX": 36, "CERT": 37, "DNAME": 39, "OPT": 41, "DS": 43, "SSHFP": 44, "RRSIG": 46, "NSEC": 47,
-    "DNSKEY": 48, "DHCID": 49, "NSEC3": 50, "NSEC3PARAM": 51, "TLSA": 52, "SMIMEA": 53, "CDS": 59,
-    "CDNSKEY": 60, "OPENPGPKEY": 61, "SVCB": 64, "HTTPS": 65, "SPF": 99, "L32": 105, "LP": 107,
-    "TKEY": 249, "TSIG": 250, "IXFR": 251, "AXFR": 252, "MAILB": 253, "MAILA": 254, "ANY": 255,
-    "URI": 256, "CAA": 257}
-TYPE_NAMES: dict[int, str] = {number: name for name, number in TYPES.items()}
+# The types known by name (IANA, "Resource Record (RR) TYPEs"): number, mnemonic, and the fields of
+# the rdata, a letter each, which _FIELDS explains. A type with - has no text form here: it is known
+# in order to be refused (AXFR, OPT, RRSIG) or read (ANY). Every other type is TYPEn (RFC 3597 5).
+_TYPE_TABLE = """
+    1 A          a
+    2 NS         n
+    5 CNAME      n
+    6 SOA        nn4tttt
+   12 PTR        n
+   13 HINFO      cc
+   15 MX         2n
+   16 TXT        s
+   17 RP         nn
+   18 AFSDB      2n
+   19 X25        c
+   21 RT         2n
+   26 PX         2nn
+   28 AAAA       q
+   29 LOC        -
+   33 SRV        222n
+   35 NAPTR      22cccn
+   36 KX         2n
+   37 CERT       k2lb
+   39 DNAME      -
+   41 OPT        -
+   43 DS         2l1x
+   44 SSHFP      11x
+   46 RRSIG      -
+   47 NSEC       -
+   48 DNSKEY     -
+   49 DHCID      b
+   50 NSEC3      -
+   51 NSEC3PARAM -
+   52 TLSA       111x
+   53 SMIMEA     111x
+   59 CDS        2l1x
+   60 CDNSKEY    21lb
+   61 OPENPGPKEY b
+   64 SVCB       2np
+   65 HTTPS      2np
+   99 SPF        s
+  105 L32        2a
+  107 LP         2n
+  249 TKEY       -
+  250 TSIG       -
+  251 IXFR       -
+  252 AXFR       -
+  253 MAILB      -
+  254 MAILA      -
+  255 ANY        -
+  256 URI        22u
+  257 CAA        1gv
+"""
+_TYPE_ROWS = [line.split() for line in _TYPE_TABLE.strip().splitlines()]
+TYPES = {name: int(number) for number, name, _ in _TYPE_ROWS}
+TYPE_NAMES = {number: name for name, number in TYPES.items()}
 A, NS, CNAME, SOA, PTR, MX, AAAA, OPT, DS = 1, 2, 5, 6, 12, 15, 28, 41, 43
 DNAME, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA, ANY = 39, 249, 250, 251, 252, 253, 254, 255
 RRSIG, NSEC = 46, 47
 CLASS_IN = 1
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-RCODES: dict[int, str] = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP",
-                          5: "REFUSED", 16: "BADVERS"}
+RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED",
+          16: "BADVERS"}
 SILENT = -1              # in place of an rcode: these bytes are owed no reply
 
 # The second 16 bits of the header (RFC 1035 4.1.1, AD and CD from RFC 4035 3.2):
@@ -73,9 +129,9 @@ ECS_BITS = {1: 32, 2: 128}  # address family -> bits of its addresses: RFC 7871 
 ANSWER, AUTHORITY, ADDITIONAL = 0, 1, 2
 
 _HEADER = struct.Struct("!6H")
-_QUESTION = struct.Struct("!HH")  # type, class
 _RECORD = struct.Struct("!HHIH")  # type, class, TTL, rdlength: all of a record but owner and rdata
 _U16 = struct.Struct("!H")
+_U16_PAIR = struct.Struct("!HH")  # type and class of a question; number and length of an option
 
 
 # ---- 2. Errors -----------------------------------------------------------------------------------
@@ -83,7 +139,7 @@ class Malformed(Exception):
     """The bytes break the protocol: why, at which offset, and the rcode that says so."""
     def __init__(self, why: str, at: int, rcode: int = FORMERR) -> None:
         super().__init__(f"{why} at byte {at}")
-        self.why, self.at, self.rcode = why, at, rcode
+        self.rcode = rcode
 
 
 class BadText(ValueError):
@@ -94,31 +150,37 @@ class BadText(ValueError):
 class Reader:
     """A cursor over a stranger's bytes; reading past the end raises Malformed.
 
-    Slices that run off the end are silent in Python, so nothing else here slices a packet.
+    Slices that run off the end are silent in Python, so nothing else here slices a packet. A reader
+    of rdata ends where the rdata does, while the names in it may point to all that is before.
     """
-    __slots__ = ("wire", "at", "cost")
+    __slots__ = ("wire", "at", "end", "cost")
 
-    def __init__(self, wire: bytes, at: int = 0) -> None:
+    def __init__(self, wire: bytes, at: int = 0, end: int | None = None) -> None:
         self.wire, self.at = wire, at
+        self.end = len(wire) if end is None else end
         self.cost = 0  # octets of the names read so far, and 16 for each pointer in them
 
     def take(self, count: int) -> bytes:
-        """The next `count` octets."""
+        """Return the next `count` octets."""
         start, self.at = self.at, self.at + count
-        if self.at > len(self.wire):
+        if self.at > self.end:
             raise Malformed(f"{count} octets wanted, the data ends", start)
         return self.wire[start:self.at]
 
+    def rest(self, least: int = 0) -> bytes:
+        """Return all octets that are left; raise Malformed for fewer than `least`."""
+        return self.take(max(least, self.end - self.at))
+
     def u8(self) -> int:
-        """The next octet."""
+        """Return the next octet as a number."""
         return self.take(1)[0]
 
     def u16(self) -> int:
-        """The next two octets, high first."""
+        """Return the next two octets as a number, high first."""
         return int.from_bytes(self.take(2))
 
     def name(self) -> bytes:
-        """The next name, decompressed, root byte included, case kept (RFC 1035 4.1.4).
+        """Return the next name, decompressed, root byte included, case kept (RFC 1035 4.1.4).
 
         The work is bounded: pointers only lead back, and a name follows at most NAME_HOPS of them.
         """
@@ -154,12 +216,17 @@ class Reader:
                 return b"".join((*pieces, wire[begin:at]))
 
     def pairs(self) -> Iterator[tuple[int, bytes]]:
-        """What is left, as numbers and octets: a number, the octets' length, the octets, and so on.
+        """Yield what is left as numbers with octets: a number, a length, the octets, and so on.
 
         The options of OPT and the service parameters of SVCB are written like this.
         """
-        while self.at < len(self.wire):
+        while self.at < self.end:
             yield self.u16(), self.take(self.u16())
+
+
+def _pack_pairs(pairs: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return numbers with octets as `Reader.pairs` reads them."""
+    return b"".join(_U16_PAIR.pack(number, len(octets)) + octets for number, octets in pairs)
 
 
 # ---- 4. The way in: one query --------------------------------------------------------------------
@@ -196,7 +263,10 @@ class Query:
         self.options: dict[int, bytes] = {}
 
     def limit(self, tcp: bool) -> int:
-        """Octets the reply may have: RFC 1035 4.2, RFC 6891 6.2.3 (under 512 means 512)."""
+        """Return how many octets the reply may have.
+
+        RFC 1035 4.2 for TCP; RFC 6891 6.2.3: over UDP less than 512 means 512.
+        """
         return TCP_MAX if tcp else min(max(self.payload, UDP_PLAIN), UDP_EDNS)
 
 
@@ -204,7 +274,7 @@ def decode_query(packet: bytes) -> Query:
     """Read a query: header, question and OPT, nothing more (RFC 1035 4.1, 6891 6.1, 9619).
 
     What breaks a rule is in `rcode` of the result, beside all that was read before it, so that
-    the reply can repeat the question and keep OPT. Raises Malformed with rcode SILENT for what
+    the reply can repeat the question and keep OPT. Malformed, with rcode SILENT, is raised for what
     must not be answered: less than a header (there is no id to answer to), and replies.
     """
     if len(packet) < HEADER:
@@ -237,7 +307,7 @@ def _read_sections(reader: Reader, query: Query, questions: int, records: list[i
     qclass = CLASS_IN
     if questions:
         qname = reader.name()  # no pointer can be right here: only the header is before
-        query.qtype, qclass = _QUESTION.unpack(reader.take(4))
+        query.qtype, qclass = _U16_PAIR.unpack(reader.take(4))
         query.qname, query.key = qname, qname.lower()
         query.question = reader.wire[HEADER:reader.at]
     if any(records):
@@ -280,7 +350,7 @@ def _read_records(reader: Reader, query: Query, records: list[int]) -> None:
 
 
 def _read_options(reader: Reader, query: Query) -> None:
-    """The options of OPT; of several with one code the first counts (RFC 7873 5.2).
+    """Read the options of OPT; of several with one code the first counts (RFC 7873 5.2).
 
     Only what this server acts on is checked. Offsets in errors count from the first option.
     """
@@ -297,15 +367,17 @@ def _read_options(reader: Reader, query: Query) -> None:
 
 
 def _read_subnet(reader: Reader) -> Subnet | None:
-    """The client subnet option; None when it asks for no network (RFC 7871 6 and 7.1.2).
+    """Read the client subnet option; return None when it names no network (RFC 7871 7.1.2).
 
     RFC 7871 6: scope is 0 in a query, the address has just the octets its prefix needs, and the
     spare bits of the last one are zero; anything else is FORMERR. So is a family not known here.
     """
     family, prefix, scope = reader.u16(), reader.u8(), reader.u8()
-    address = reader.take(len(reader.wire) - reader.at)
-    if (scope or len(address) != (prefix + 7) // 8 or prefix > ECS_BITS.get(family, 0)
-            or int.from_bytes(address) & (1 << len(address) * 8 - prefix) - 1):
+    address = reader.rest()
+    size = (prefix + 7) // 8
+    spare_bits = int.from_bytes(address) & (1 << size * 8 - prefix) - 1
+    known = prefix <= ECS_BITS.get(family, 0)
+    if scope or len(address) != size or spare_bits or not known:
         raise Malformed("a client subnet that contradicts itself", 0)
     return Subnet(family, prefix, address) if prefix else None
 
@@ -320,8 +392,7 @@ class RRset(NamedTuple):
 
 # Rdata that holds names which may be compressed (RFC 3597 4: only types of RFC 1035):
 # type -> (octets before the first name, names). SRV is not among them: RFC 2782.
-_COMPRESSED: dict[int, tuple[int, int]] = {
-    NS: (0, 1), CNAME: (0, 1), PTR: (0, 1), MX: (2, 1), SOA: (0, 2)}
+_COMPRESSED = {NS: (0, 1), CNAME: (0, 1), PTR: (0, 1), MX: (2, 1), SOA: (0, 2)}
 
 
 class Writer:
@@ -335,10 +406,13 @@ class Writer:
     """
     def __init__(self, query: Query, limit: int, options: Iterable[tuple[int, bytes]] = ()) -> None:
         self.query, self.out = query, bytearray(HEADER) + query.question
-        self.options = b"".join(_U16.pack(code) + _U16.pack(len(data)) + data
-                                for code, data in options) if query.has_opt else b""
-        self.room = limit - (11 + len(self.options) if query.has_opt else 0)
-        self.counts, self.truncated = [0, 0, 0], False
+        self.opt = b""        # the options that the reply's OPT holds
+        self.room = limit     # octets for everything but OPT
+        if query.has_opt:
+            self.opt = _pack_pairs(options)
+            self.room -= 1 + _RECORD.size + len(self.opt)
+        self.counts = [0, 0, 0]              # records in answer, authority and additional
+        self.truncated = False               # whether something was left out
         self.offsets: dict[bytes, int] = {}  # lower-cased name -> where a pointer may lead
 
     def add(self, section: int, owner: bytes, rrset: RRset) -> None:
@@ -359,26 +433,29 @@ class Writer:
         self.counts[section] += len(rrset.rdatas)
 
     def finish(self, rcode: int = NOERROR, authoritative: bool = False) -> bytes:
-        """The message: RD copied for opcode 0, which gives it a meaning; RA, Z, AD and CD clear
-        (RFC 1035 4.1.1, RFC 6840 5.8).
+        """Return the message, its header and OPT filled in (RFC 1035 4.1.1, RFC 6840 5.8).
 
-        The opcode is copied too, so that NOTIMP says what is not implemented. BADVERS needs the
-        eight upper bits of the rcode, which only OPT has room for (RFC 6891 6.1.3).
+        RD is copied for opcode 0, which gives it a meaning; RA, Z, AD and CD are clear. The opcode
+        is copied too, so that NOTIMP says what is not implemented. BADVERS needs the eight upper
+        bits of the rcode, which only OPT has room for (RFC 6891 6.1.3).
         """
         query, out = self.query, self.out
         # RFC 6891 6.1.1: OPT only in reply to OPT. 6.1.2: root, type, our size, upper rcode,
         # version 0 (the one spoken here, which tells a client that asked in another), flags.
         if query.has_opt:
-            out += b"\0" + _RECORD.pack(OPT, UDP_EDNS, rcode >> 4 << 24 | query.opt_flags & EDNS_DO,
-                                        len(self.options)) + self.options
+            upper = rcode >> 4 << 24 | query.opt_flags & EDNS_DO
+            out += b"\0" + _RECORD.pack(OPT, UDP_EDNS, upper, len(self.opt)) + self.opt
             self.counts[ADDITIONAL] += 1
-        flags = QR | query.flags & (OPCODE if query.flags & OPCODE else RD) | rcode & 15
-        flags |= (AA if authoritative else 0) | (TC if self.truncated else 0)
+        flags = QR | rcode & 15 | query.flags & (OPCODE if query.flags & OPCODE else RD)
+        if authoritative:
+            flags |= AA
+        if self.truncated:
+            flags |= TC
         _HEADER.pack_into(out, 0, query.id, flags, bool(query.question), *self.counts)
         return bytes(out)
 
     def _rdata(self, rtype: int, rdata: bytes) -> None:
-        """Rdata, its names compressed where every client has to cope with that."""
+        """Write rdata, its names compressed where every client has to cope with that."""
         if rtype not in _COMPRESSED:
             self.out += rdata
             return
@@ -390,27 +467,35 @@ class Writer:
         self.out += rdata[reader.at:]
 
     def _name(self, name: bytes) -> None:
-        """A name, its longest suffix that stands earlier replaced by a pointer (RFC 1035 4.1.4).
+        """Write a name, its longest suffix that stands earlier as a pointer (RFC 1035 4.1.4).
 
         Names are compared without case but written as they are, so a pointer may lead to other
         case: RFC 4343 4.1 lets a server do that.
         """
-        if name == self.query.qname and self.query.question and not self.offsets:
-            self.out += b"\xc0\x0c"  # the common owner: the name in the question, at HEADER
+        query, out, offsets = self.query, self.out, self.offsets
+        if name == query.qname and query.question and not offsets:
+            out += b"\xc0\x0c"  # the common owner: the name in the question, at HEADER
             return
-        key, at, asked = name.lower(), 0, self.query.key
-        # Noted only now: most replies hold no other name than the one in the question. If that is
-        # below this one, only from here on: its first labels then change no octet of a reply.
-        if not self.offsets and self.query.question:
-            below = len(asked) - len(key) if key in suffixes(asked) else 0
-            self._note(asked[below:], HEADER + below)
-            self.offsets[b"\0"] = HEADER  # never used; says that this is done
-        while name[at] and key[at:] not in self.offsets:
+        key, start, at = name.lower(), len(out), 0
+        if query.question and not offsets:
+            self._note_question(key)
+        while name[at] and key[at:] not in offsets:
             at += 1 + name[at]
-        start = len(self.out)
-        self.out += name[:at]
-        self.out += _U16.pack(0xC000 | self.offsets[key[at:]]) if name[at] else b"\0"
+        out += name[:at]
+        out += _U16.pack(0xC000 | offsets[key[at:]]) if name[at] else b"\0"
         self._note(key, start, at)
+
+    def _note_question(self, key: bytes) -> None:
+        """Remember where the suffixes of the name asked for stand, before `key` is written.
+
+        This is done so late since most replies hold no other name. Where the one asked for is below
+        `key`, its first labels are left out, as they change no octet of a reply.
+        """
+        asked, below = self.query.key, 0
+        if key in suffixes(asked):
+            below = len(asked) - len(key)
+        self._note(asked[below:], HEADER + below)
+        self.offsets[b"\0"] = HEADER  # never used; says that this is done
 
     def _note(self, key: bytes, offset: int, end: int = NAME_MAX) -> None:
         """Remember where the suffixes of a name just written stand, while a pointer can say it."""
@@ -421,7 +506,7 @@ class Writer:
 
 
 def suffixes(name: bytes) -> list[bytes]:
-    """A name and its ancestors: of c.b.a. that is c.b.a., b.a., a. and the root, in this order."""
+    """Return a name and its ancestors: of c.b.a. these are c.b.a., b.a., a. and the root."""
     found, at = [], 0
     while name[at]:
         found.append(name[at:])
@@ -442,7 +527,7 @@ _ESCAPE = re.compile(rb'\\([0-9]{3})|\\([^0-9])|([^\\"])|.', re.S)  # \DDD, \X, 
 
 
 def _octets(text: str) -> Iterator[tuple[int, bool]]:
-    r"""The octets of a word, each with "was escaped": \DDD is a number, \X is X itself.
+    r"""Yield the octets of a word, each with "was escaped": \DDD is a number, \X is X itself.
 
     Text outside ASCII counts as UTF-8. A quote must be escaped: unquote has taken off the outer
     ones, so one that is left means that the word is not what its author thinks it is.
@@ -461,9 +546,9 @@ def _octets(text: str) -> Iterator[tuple[int, bool]]:
 
 
 def parse_name(text: str, origin: bytes = b"\0") -> bytes:
-    r"""A name from text, \DDD and \X understood; `origin` completes one without a final dot.
+    r"""Return a name from text, \DDD and \X understood; `origin` completes one without final dot.
 
-    "@" is the origin itself, which is the root unless given. Raises BadText for empty or long
+    "@" is the origin itself, which is the root unless given. BadText is raised for empty or long
     labels, long names, blanks, and letters outside ASCII (which DNS carries in their xn-- form);
     what is escaped may be any octet (RFC 2181 11).
     """
@@ -489,43 +574,50 @@ def parse_name(text: str, origin: bytes = b"\0") -> bytes:
 
 
 def show_name(name: bytes) -> str:
-    r"""A name as text with its final dot; what is not a letter, digit, -, _ or * as \DDD.
+    r"""Return a name as text with its final dot; what is no letter, digit, -, _ or * is \DDD.
 
-    Safe to print: no byte of a stranger reaches a terminal, log or page as anything else.
+    The text is safe to print: no byte of a stranger reaches a terminal, log or page as anything
+    else.
     """
-    labels = [suffix[1:1 + suffix[0]] for suffix in suffixes(name)[:-1]]
-    return ".".join("".join(map(_SHOWN.__getitem__, label)) for label in labels) + "."
+    text = ""
+    for suffix in suffixes(name)[:-1]:
+        label = suffix[1:1 + suffix[0]]
+        text += "".join([_SHOWN[octet] for octet in label]) + "."
+    return text or "."
 
 
 def _upper(text: str) -> str:
-    """Text in upper case; text with letters outside ASCII remains as it is."""
+    """Return text in upper case; text with letters outside ASCII remains as it is."""
     return text.upper() if text.isascii() else text
 
 
 def _parse_number(text: str, most: int, names: Mapping[str, int] = {}) -> int:
-    """A whole number from 0 to `most` in plain digits, or by its name in any case.
+    """Return a whole number from 0 to `most` from plain digits, or from its name in any case.
 
-    No sign, blank, underscore or point. Ten digits hold every number of DNS; a text of thousands
-    is refused before it is converted.
+    Signs, blanks, underscores and points are refused. Ten digits hold every number of DNS; a text
+    of thousands is refused before it is converted.
     """
-    if _upper(text) in names:
-        return names[_upper(text)]
+    upper = _upper(text)
+    if upper in names:
+        return names[upper]
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) > most:
         raise BadText(" nor ".join((f"{text!r} is no number from 0 to {most}", *names)))
     return int(text)
 
 
 def parse_type(text: str) -> int:
-    """A type's number from its mnemonic or TYPEn (RFC 3597 5); raises BadText."""
+    """Return a type's number from its mnemonic or TYPEn (RFC 3597 5); raise BadText for others."""
     upper = _upper(text)
-    if upper not in TYPES and not re.fullmatch("TYPE[0-9]+", upper):
+    if upper in TYPES:
+        return TYPES[upper]
+    if not re.fullmatch("TYPE[0-9]+", upper):
         raise BadText(f"{text!r} is no record type known here; for other data write TYPEn "
                       r"\# length hex")
-    return TYPES[upper] if upper in TYPES else _parse_number(upper[4:], 0xFFFF)
+    return _parse_number(upper[4:], 0xFFFF)
 
 
 def show_type(number: int) -> str:
-    """A type's mnemonic, else TYPEn (RFC 3597 5)."""
+    """Return a type's mnemonic, else TYPEn (RFC 3597 5)."""
     return TYPE_NAMES.get(number, f"TYPE{number}")
 
 
@@ -536,15 +628,16 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_ttl(text: str, most: int = TTL_MAX) -> int:
-    """Seconds, `most` at most, from digits or digits with units: "3600", "1h30m", "1W".
+    """Return seconds, `most` at most, from digits or digits with units: "3600", "1h30m", "1W".
 
     RFC 2181 8: a TTL has 31 bits. The times of SOA have 32: RFC 1035 3.3.13.
     """
     lower = text.lower()
     if not lower or not _TTL.fullmatch(lower):
         raise BadText(f"{text!r} is no time; write seconds, or 1h30m")
-    seconds = sum(int(number) * _UNITS[unit]
-                  for number, unit in re.findall("([0-9]+)([smhdw]?)", lower))
+    seconds = 0
+    for number, unit in re.findall("([0-9]+)([smhdw]?)", lower):
+        seconds += int(number) * _UNITS[unit]
     if seconds > most:
         raise BadText(f"{text!r} is more than {most} seconds")
     return seconds
@@ -556,29 +649,24 @@ def parse_ttl(text: str, most: int = TTL_MAX) -> int:
 # direction only: octets made from text are taken again as if they had come from a message.
 
 def _next(words: list[str], what: str) -> str:
-    """The next word of a record, taken off; raises BadText when there is none."""
+    """Take the next word off a record and return it; raise BadText when there is none."""
     if not words:
         raise BadText(f"{what} is missing")
     return words.pop(0)
 
 
 def _joined(words: list[str]) -> str:
-    """All words that are left as one, taken off."""
+    """Take off all words that are left and return them as one."""
     text = "".join(words)
     words.clear()
     return text
 
 
 class Field(NamedTuple):
-    """One field of rdata.
-
-    `take` gets the offset at which the rdata ends, but may read on behind it: read_rdata refuses
-    rdata whose fields do not end where it ends. `parse` takes what it needs off the front of the
-    words, and gets the origin for names; `show` is for what `take` has returned, nothing else.
-    """
-    take: Callable[[Reader, int], bytes]
-    parse: Callable[[list[str], bytes], bytes]
-    show: Callable[[bytes], str]
+    """One field of rdata: how its octets are read from a message and from text, and shown."""
+    take: Callable[[Reader], bytes]             # from a reader that ends where the rdata does
+    parse: Callable[[list[str], bytes], bytes]  # from words, taken off the front, and the origin
+    show: Callable[[bytes], str]                # as text, nothing but what `take` has returned
 
 
 # Algorithms that sign zones as RFC 4034 A.1 and IANA's list name them, and as BIND does.
@@ -592,32 +680,34 @@ _CERTIFICATES = {"PKIX": 1, "SPKI": 2, "PGP": 3, "IPKIX": 4, "ISPKI": 5, "IPGP":
 
 
 def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Field:
-    """A number of `size` octets."""
+    """Return the field of a number that has `size` octets."""
     most = 256**size - 1
-    return Field(lambda reader, end: reader.take(size),
-                 lambda words, _: parse(_next(words, "a number"), most).to_bytes(size),
-                 lambda octets: str(int.from_bytes(octets)))
+    return Field(
+        lambda reader: reader.take(size),
+        lambda words, _: parse(_next(words, "a number"), most).to_bytes(size),
+        lambda octets: str(int.from_bytes(octets)))
 
 
 _Family = type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
 
 
 def _address(family: _Family, size: int) -> Field:
-    """An address of IPv4 or IPv6, which has `size` octets."""
-    return Field(lambda reader, end: reader.take(size),
-                 lambda words, _: _parse_address(family, _next(words, "an address")),
-                 lambda octets: str(family(octets)))
+    """Return the field of an IPv4 or IPv6 address, which has `size` octets."""
+    return Field(
+        lambda reader: reader.take(size),
+        lambda words, _: _parse_address(family, _next(words, "an address")),
+        lambda octets: str(family(octets)))
 
 
 def _parse_address(family: _Family, text: str) -> bytes:
-    """An address from text. fe80::1%eth0 is refused: no record can carry the part after %."""
+    """Return an address from text; refuse fe80::1%eth0, as no record carries what follows %."""
     if "%" in text:
         raise BadText(f"{text!r}: an address in DNS has no zone")
     return family(text).packed
 
 
 def unquote(word: str) -> bytes:
-    """The octets of a word of zone text, quotes and escapes resolved.
+    """Return the octets of a word of zone text, quotes and escapes resolved.
 
     Quotes count as a pair only: a word that has one of them is refused, not guessed at.
     """
@@ -627,39 +717,43 @@ def unquote(word: str) -> bytes:
 
 
 def quote(octets: bytes) -> str:
-    """Octets as a quoted string of zone text, printable ASCII only."""
-    return '"' + "".join(f"\\{chr(b)}" if b in b'"\\' else chr(b) if 32 <= b < 127 else f"\\{b:03d}"
-                         for b in octets) + '"'
+    """Return octets as a quoted string of zone text, in printable ASCII only."""
+    text = ""
+    for octet in octets:
+        if octet in b'"\\':
+            text += "\\"
+        text += chr(octet) if 32 <= octet < 127 else f"\\{octet:03d}"
+    return f'"{text}"'
 
 
 def _split_strings(octets: bytes) -> list[bytes]:
-    """What stands in a row of <character-string>s, lengths dropped (RFC 1035 3.3)."""
+    """Return what stands in a row of <character-string>s, lengths dropped (RFC 1035 3.3)."""
     reader, found = Reader(octets), []
-    while reader.at < len(octets):
+    while reader.at < reader.end:
         found.append(reader.take(reader.u8()))
     return found
 
 
-def _take_rest(reader: Reader, end: int, least: int = 1) -> bytes:
-    """What is left of the rdata. max(): it may end before this field begins; no reading back."""
-    return reader.take(max(least, end - reader.at))
+def _take_some(reader: Reader) -> bytes:
+    """Take what is left of the rdata, one octet at least."""
+    return reader.rest(1)
 
 
-def _take_strings(reader: Reader, end: int) -> bytes:
-    """Strings up to the end of the rdata, one at least (RFC 1035 3.3.14)."""
-    octets = _take_rest(reader, end)
+def _take_strings(reader: Reader) -> bytes:
+    """Take strings up to the end of the rdata, one at least (RFC 1035 3.3.14)."""
+    octets = _take_some(reader)
     _split_strings(octets)  # raises where they do not end together
     return octets
 
 
 def _counted(octets: bytes | bytearray) -> bytes:
-    """Octets with their number in front, as in a <character-string>."""
+    """Return octets with their number in front, as a <character-string>; raise BadText if long."""
     if len(octets) > STRING_MAX:
         raise BadText(f"a string of {len(octets)} octets: write several of up to {STRING_MAX}")
     return bytes([len(octets)]) + octets
 
 
-def _take_string(reader: Reader, end: int) -> bytes:
+def _take_string(reader: Reader) -> bytes:
     """Take one <character-string>, its length included."""
     return _counted(reader.take(reader.u8()))
 
@@ -677,9 +771,9 @@ def _parse_strings(words: list[str], origin: bytes) -> bytes:
     return octets
 
 
-def _take_tag(reader: Reader, end: int) -> bytes:
-    """The property of a CAA record: ASCII letters and digits, one at least (RFC 8659 4.1)."""
-    tag = _take_string(reader, end)
+def _take_tag(reader: Reader) -> bytes:
+    """Take the property of a CAA record: ASCII letters and digits, at least one (RFC 8659 4.1)."""
+    tag = _take_string(reader)
     if not tag[1:].isalnum():
         raise Malformed("a CAA tag is letters and digits", reader.at)
     return tag
@@ -709,11 +803,12 @@ class Param(NamedTuple):
 
 
 def _hint(name: str, family: _Family, size: int) -> Param:
-    """A parameter that holds addresses of `size` octets."""
-    return Param(name, b"(?:.{%d})+" % size,
-                 lambda text: b"".join(_parse_address(family, each) for each in text.split(",")),
-                 lambda octets: ",".join(str(family(octets[at:at + size]))
-                                         for at in range(0, len(octets), size)))
+    """Return a parameter that holds addresses of `size` octets."""
+    piece = struct.Struct(f"{size}s")
+    return Param(
+        name, b"(?:.{%d})+" % size,
+        lambda text: b"".join(_parse_address(family, each) for each in text.split(",")),
+        lambda octets: ",".join(str(family(each)) for (each,) in piece.iter_unpack(octets)))
 
 
 # RFC 9460 A.1: a list inside a string has escapes of its own, so a comma in an item is \\, there.
@@ -721,7 +816,7 @@ _ALPN_ITEM = re.compile(rb"(?:[^\\,]|\\[\\,])+")
 
 
 def _parse_alpn(text: str) -> bytes:
-    """Protocol names between commas."""
+    """Read protocol names between commas."""
     raw = unquote(text)
     items = _ALPN_ITEM.findall(raw)
     if b",".join(items) != raw:
@@ -729,17 +824,36 @@ def _parse_alpn(text: str) -> bytes:
     return b"".join(_counted(re.sub(rb"\\(.)", rb"\1", item)) for item in items)
 
 
+def _show_alpn(octets: bytes) -> str:
+    """Show protocol names between commas, as one quoted string."""
+    items = [re.sub(rb"[\\,]", rb"\\\g<0>", item) for item in _split_strings(octets)]
+    return quote(b",".join(items))
+
+
+def _parse_keys(text: str) -> bytes:
+    """Read the names of parameters between commas, and sort them by number (RFC 9460 8)."""
+    numbers = sorted(_svc_number(key) for key in text.split(","))
+    return b"".join(_U16.pack(number) for number in numbers)
+
+
+def _show_keys(octets: bytes) -> str:
+    """Show the names of parameters between commas."""
+    return ",".join(_param(number).name for number in _split_keys(octets))
+
+
+def _split_keys(octets: bytes) -> list[int]:
+    """Return the numbers of parameters from the value of "mandatory"."""
+    return [number for (number,) in _U16.iter_unpack(octets)]
+
+
 # In the order of their numbers (RFC 9460 14.3.2). Lists hold an item at least: RFC 9460 7 and 8.
 # Numbers, keys and addresses have no escapes in them (7.2, 7.3 and 8), so none are resolved.
 _PARAMS = (
-    Param("mandatory", b"(?:..)+",
-          lambda text: b"".join(map(_U16.pack, sorted(map(_svc_number, text.split(","))))),
-          lambda octets: ",".join(_param(number).name for (number,) in _U16.iter_unpack(octets))),
-    Param("alpn", b".+", _parse_alpn,
-          lambda octets: quote(b",".join(re.sub(rb"[\\,]", rb"\\\g<0>", item)
-                                         for item in _split_strings(octets)))),
+    Param("mandatory", b"(?:..)+", _parse_keys, _show_keys),
+    Param("alpn", b".+", _parse_alpn, _show_alpn),
     Param("no-default-alpn", b"", unquote, quote),
-    Param("port", b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF)),
+    Param("port", b"..",
+          lambda text: _U16.pack(_parse_number(text, 0xFFFF)),
           lambda octets: str(int.from_bytes(octets))),
     _hint("ipv4hint", ipaddress.IPv4Address, 4),
     Param("ech", b".+", lambda text: _parse_base64([text], b""), _show_base64),
@@ -751,14 +865,14 @@ _PARAM_NUMBERS = {param.name: number for number, param in enumerate(_PARAMS)}
 
 
 def _param(number: int) -> Param:
-    """A parameter by its number: one not known here may hold anything."""
+    """Return a parameter by its number; one not known here may hold anything."""
     if number < len(_PARAMS):
         return _PARAMS[number]
     return Param(f"key{number}", b".*", unquote, quote)
 
 
 def _svc_number(key: str) -> int:
-    """The number of a service parameter; keyN works for all but the one reserved as invalid."""
+    """Return a service parameter's number; keyN works for all but the one reserved as invalid."""
     if key in _PARAM_NUMBERS:
         return _PARAM_NUMBERS[key]
     if not re.fullmatch("key(?:0|[1-9][0-9]*)", key):
@@ -767,7 +881,7 @@ def _svc_number(key: str) -> int:
 
 
 def _parse_svc(words: list[str], origin: bytes) -> bytes:
-    """key=value words, written in the order of their numbers, each once (RFC 9460 2.2).
+    """Read key=value words and write them in the order of their numbers (RFC 9460 2.2).
 
     RFC 9460 2.1: the value of keyN is what goes over the wire, whether N has a name or not.
     """
@@ -779,16 +893,15 @@ def _parse_svc(words: list[str], origin: bytes) -> bytes:
         number = _svc_number(key)
         parse = _param(number).parse if key in _PARAM_NUMBERS else unquote
         found.append((number, parse(value)))
-    return b"".join(_U16.pack(number) + _U16.pack(len(value)) + value
-                    for number, value in sorted(found))
+    return _pack_pairs(sorted(found))
 
 
-def _take_svc(reader: Reader, end: int) -> bytes:
-    """Service parameters in order, each value in its shape (RFC 9460 2.2).
+def _take_svc(reader: Reader) -> bytes:
+    """Take service parameters, in order, each value in its shape (RFC 9460 2.2).
 
     Clients must reject all records of a name when one breaks these rules, so none is served.
     """
-    start, octets = reader.at, _take_rest(reader, end, 0)
+    start, octets = reader.at, reader.rest()
     pairs = list(Reader(octets).pairs())
     found = dict(pairs)
     # The last number is reserved for mistakes: RFC 9460 14.3.2.
@@ -802,62 +915,59 @@ def _take_svc(reader: Reader, end: int) -> bytes:
     if 2 in found and 1 not in found:  # RFC 9460 7.1.1
         raise Malformed("no-default-alpn without alpn", start)
     # RFC 9460 8: in order, each once, itself not among them, and all of them present.
-    needed = [number for (number,) in _U16.iter_unpack(found.get(0, b""))]
+    needed = _split_keys(found.get(0, b""))
     if needed != sorted(set(needed) & found.keys() - {0}):
         raise Malformed("mandatory names something twice, itself, or what is not there", start)
     return octets
 
 
 def _show_svc(octets: bytes) -> str:
-    """Service parameters as key=value words; key alone where the value is empty."""
-    return " ".join(_param(number).name + ("=" + _param(number).show(value) if value else "")
-                    for number, value in Reader(octets).pairs())
+    """Show service parameters as key=value words, and as key alone where the value is empty."""
+    words = []
+    for number, value in Reader(octets).pairs():
+        param = _param(number)
+        words.append(f"{param.name}={param.show(value)}" if value else param.name)
+    return " ".join(words)
 
 
-# The letters are those of _FORMATS: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as
-# in quad-A), l an algorithm, k a kind of certificate, n a name, c a string, s strings, g a CAA tag,
-# v its value, u a URI, x octets in hex, b in base64, p service parameters. Octets in hex or base64
-# are digests and keys, so one of no octets is a mistake.
-_FIELDS: dict[str, Field] = {
-    "1": _number(1), "2": _number(2), "4": _number(4), "t": _number(4, parse_ttl),
-    "a": _address(ipaddress.IPv4Address, 4), "q": _address(ipaddress.IPv6Address, 16),
-    "n": Field(lambda reader, end: reader.name(),
-               lambda words, origin: parse_name(_next(words, "a name"), origin), show_name),
+# The letters of _TYPE_TABLE: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as in
+# quad-A), l an algorithm, k a kind of certificate, n a name, c a string, s strings, g a CAA tag, v
+# its value, u a URI, x octets in hex, b in base64, p service parameters. Octets in hex or base64
+# are digests and keys, so none at all is a mistake.
+_FIELDS = {
+    "1": _number(1),
+    "2": _number(2),
+    "4": _number(4),
+    "t": _number(4, parse_ttl),
+    "a": _address(ipaddress.IPv4Address, 4),
+    "q": _address(ipaddress.IPv6Address, 16),
+    "n": Field(Reader.name,
+               lambda words, origin: parse_name(_next(words, "a name"), origin),
+               show_name),
     "l": _number(1, functools.partial(_parse_number, names=_ALGORITHMS)),
     "k": _number(2, functools.partial(_parse_number, names=_CERTIFICATES)),
     "c": Field(_take_string, _parse_string, lambda octets: quote(octets[1:])),
     "s": Field(_take_strings, _parse_strings,
                lambda octets: " ".join(map(quote, _split_strings(octets)))),
     "g": Field(_take_tag, _parse_string, lambda octets: octets[1:].decode()),
-    "v": Field(functools.partial(_take_rest, least=0),
-               lambda words, _: unquote(_next(words, "a value")), quote),
-    "u": Field(_take_rest, lambda words, _: unquote(_next(words, "a URI")), quote),
-    "x": Field(_take_rest, _parse_hex, bytes.hex),
-    "b": Field(_take_rest, _parse_base64, _show_base64),
+    "v": Field(Reader.rest, lambda words, _: unquote(_next(words, "a value")), quote),
+    "u": Field(_take_some, lambda words, _: unquote(_next(words, "a URI")), quote),
+    "x": Field(_take_some, _parse_hex, bytes.hex),
+    "b": Field(_take_some, _parse_base64, _show_base64),
     "p": Field(_take_svc, _parse_svc, _show_svc)}
 
-_FORMATS: dict[int, list[Field]] = {
-    TYPES[name]: [_FIELDS[letter] for letter in letters] for name, letters in {
-        "A": "a", "NS": "n", "CNAME": "n", "SOA": "nn4tttt", "PTR": "n", "HINFO": "cc", "MX": "2n",
-        "TXT": "s", "RP": "nn", "AFSDB": "2n", "X25": "c", "RT": "2n", "PX": "2nn", "AAAA": "q",
-        "SRV": "222n", "NAPTR": "22cccn", "KX": "2n", "CERT": "k2lb", "DS": "2l1x", "SSHFP": "11x",
-        "DHCID": "b", "TLSA": "111x", "SMIMEA": "111x", "CDS": "2l1x", "CDNSKEY": "21lb",
-        "OPENPGPKEY": "b", "SVCB": "2np", "HTTPS": "2np", "SPF": "s", "L32": "2a", "LP": "2n",
-        "URI": "22u", "CAA": "1gv"}.items()}
+_FORMATS = {int(number): [_FIELDS[letter] for letter in letters]
+            for number, _, letters in _TYPE_ROWS if letters != "-"}
+_OPAQUE = [_FIELDS["v"]]  # any octets will do for types that are not known here: RFC 3597 3
 
 
 def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
-    """Rdata of `size` octets at the cursor, its names decompressed; all of it must be used.
-
-    Of a type without a row in the table any octets will do (RFC 3597 3).
-    """
+    """Return rdata of `size` octets at the cursor, its names decompressed; all of it is used."""
     start = reader.at
-    rdata = reader.take(size)
-    if rtype not in _FORMATS:
-        return rdata
-    end, reader.at = reader.at, start
-    rdata = b"".join(field.take(reader, end) for field in _FORMATS[rtype])
-    if reader.at != end:
+    reader.take(size)
+    inner = Reader(reader.wire, start, reader.at)
+    rdata = b"".join(field.take(inner) for field in _FORMATS.get(rtype, _OPAQUE))
+    if inner.at != inner.end:  # octets are left, or a name ran over the end
         raise Malformed(f"rdata of {show_type(rtype)} is not {size} octets", start)
     return rdata
 
@@ -868,14 +978,14 @@ def rdata_key(rtype: int, rdata: bytes) -> bytes:
     RFC 4343: names are compared without case. RFC 2181 5: no record stands twice in an RRset.
     """
     reader, key = Reader(rdata), b""
-    for field in _FORMATS.get(rtype, [_FIELDS["v"]]):
-        octets = field.take(reader, len(rdata))
+    for field in _FORMATS.get(rtype, _OPAQUE):
+        octets = field.take(reader)
         key += octets.lower() if field is _FIELDS["n"] else octets
     return key
 
 
 def address_rdata(address: str) -> tuple[int, bytes]:
-    """The type and rdata that answer with an address or, as a CNAME, with a host name."""
+    """Return the type and rdata that answer with an address or, as a CNAME, with a host name."""
     for rtype in (A, AAAA):
         with contextlib.suppress(BadText):
             return rtype, parse_rdata(rtype, [address])
@@ -883,9 +993,9 @@ def address_rdata(address: str) -> tuple[int, bytes]:
 
 
 def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> bytes:
-    r"""Rdata in wire form from the words of zone text; `\# len hex` works for every type.
+    r"""Return rdata in wire form from the words of zone text, or raise BadText (RFC 1035 5.1).
 
-    Raises BadText. RFC 1035 5.1, RFC 3597 5.
+    `\# length hex` works for every type (RFC 3597 5).
     """
     left = list(words)
     try:
@@ -912,12 +1022,15 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
 
 
 def show_rdata(rtype: int, rdata: bytes) -> str:
-    r"""Rdata as zone text; `\# len hex` where the type has no text form or the octets no sense."""
+    r"""Return rdata as zone text.
+
+    It is `\# length hex` where the type has no text form or the octets make no sense.
+    """
     try:
         if rtype in _FORMATS and read_rdata(Reader(rdata), rtype, len(rdata)) == rdata:
             reader = Reader(rdata)
-            return " ".join(field.show(field.take(reader, len(rdata)))
-                            for field in _FORMATS[rtype]).rstrip()
+            words = [field.show(field.take(reader)) for field in _FORMATS[rtype]]
+            return " ".join(words).rstrip()
     except Malformed:
         pass  # what it means nobody knows, but all of it can be shown
     return rf"\# {len(rdata)} {rdata.hex()}".rstrip()
@@ -942,7 +1055,7 @@ _TOKEN = re.compile(r"""(?P<word>"(?:[^"\\]|\\.)*"|(?:[^ \t\r\n"();\\]|\\[^\n])+
 
 
 def _tokens(text: str) -> Iterator[tuple[int, str, str]]:
-    """The tokens of zone text: line, kind and text of each; raises BadText where none begins."""
+    """Yield line, kind and text of each token of zone text; raise BadText where none begins."""
     line, long = 1, 0
     for match in _TOKEN.finditer(text):
         kind, piece = match.lastgroup, match.group()
@@ -958,7 +1071,7 @@ def _tokens(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
-    """The entries of zone text, comments dropped and parentheses joined; raises BadText.
+    """Yield the entries of zone text, comments dropped and parentheses joined; raise BadText.
 
     An entry is its first line's number, whether it began with a blank, and its words.
     """
@@ -979,7 +1092,7 @@ def split_zone(text: str) -> Iterator[tuple[int, bool, list[str]]]:
 
 
 class ZoneText:
-    """Reads zone text into records; mistakes are collected, each with its line.
+    """The records of zone text, and the problems in it, each with its line.
 
     `origin` completes relative names; `ttl` (seconds) is for records without one before $TTL.
     A quote or parenthesis without its other end stops the reading: nobody can say what the text
@@ -996,7 +1109,7 @@ class ZoneText:
             self.problems.append(str(bad))
 
     def _entry(self, line: int, blank: bool, words: list[str]) -> None:
-        """One directive or record, or nothing at all; a mistake in it ends with it.
+        """Read one directive or record, or nothing at all; a mistake in it ends with it.
 
         An entry that begins with a blank belongs to the owner before it (RFC 1035 5.1).
         """
@@ -1010,7 +1123,7 @@ class ZoneText:
             self.problems.append(f"line {line}: {bad}".replace(r"\udc", r"\x"))
 
     def _directive(self, words: list[str]) -> None:
-        """$ORIGIN name or $TTL time (RFC 1035 5.1, RFC 2308 4)."""
+        """Obey $ORIGIN name or $TTL time (RFC 1035 5.1, RFC 2308 4)."""
         name, whole = _upper(words[0]), len(words) == 2
         if whole and name == "$ORIGIN":
             self.origin = parse_name(words[1], self.origin)
@@ -1021,7 +1134,7 @@ class ZoneText:
                           "what others would add")
 
     def _record(self, words: list[str], line: int) -> Record:
-        """[TTL] [class] type rdata; TTL and class in either order (RFC 1035 5.1).
+        """Read [TTL] [class] type rdata, TTL and class in either order (RFC 1035 5.1).
 
         No type begins with a digit, so a word that does is a TTL.
         """
@@ -1041,7 +1154,7 @@ class ZoneText:
 
 
 def _take_class(words: list[str]) -> bool:
-    """Whether the next word was the class IN, which it takes off; raises BadText for others."""
+    """Take the class IN off and return whether it was there; raise BadText for other classes."""
     word = _upper(words[0]) if words else ""
     if word in ("IN", "CLASS1"):  # RFC 3597 5
         words.pop(0)
@@ -1053,11 +1166,13 @@ def _take_class(words: list[str]) -> bool:
 
 # ---- 9. Zones: which data answers a name (RFC 1034 4.3.2) ----------------------------------------
 # What is called `names` here is a name in lower case and its ancestors, as `suffixes` returns them.
-Glue = Callable[[bytes, int], RRset | None]  # returns an owner's RRset of a type, if it has one
+GlueChooser = Callable[[bytes, int], RRset | None]  # (owner, type) -> its RRset, if it has one
 
 
 class Zone:
-    """The data of one zone, ready to answer from. All names are in lower case.
+    """The data of one zone, ready to answer from once `finish` has run.
+
+    All names are in lower case, but for those in rdata.
 
     apex       the name that the zone begins at
     nodes      owner -> type -> RRset, of every name that exists; {} = a name without records here:
@@ -1075,8 +1190,11 @@ class Zone:
         self._seen: set[tuple[bytes, int, bytes]] = set()  # while records are added
 
     def add(self, record: Record) -> None:
-        """Put a record into its RRset, of which the smallest TTL counts (RFC 2181 5.2), unless it
-        is there already; raises BadText where it cannot stand."""
+        """Put a record into its RRset, of which the smallest TTL counts (RFC 2181 5.2).
+
+        A record that is there already adds nothing but its TTL. Raises BadText where the record
+        cannot stand.
+        """
         owner, rtype = record.owner.lower(), record.type
         if self.apex not in suffixes(owner):
             raise BadText(f"{show_name(owner)} is outside the zone")
@@ -1084,100 +1202,92 @@ class Zone:
             raise BadText("a SOA stands at the apex only")
         node = self.nodes.setdefault(owner, {})
         old = node.get(rtype, RRset(rtype, record.ttl, ()))
+        rdatas = old.rdatas
         key = owner, rtype, rdata_key(rtype, record.rdata)
-        rdatas = old.rdatas if key in self._seen else (*old.rdatas, record.rdata)
+        if key not in self._seen:
+            rdatas = (*rdatas, record.rdata)
         if rtype in (CNAME, SOA) and len(rdatas) > 1:
             raise BadText(f"a second {show_type(rtype)} of {show_name(owner)}")
         self._seen.add(key)
         node[rtype] = RRset(rtype, min(record.ttl, old.ttl), rdatas)
 
     def add_name(self, owner: bytes) -> None:
-        """Let a name exist, and all names between it and the apex: as empty non-terminals, unless
-        they have records."""
-        for name in itertools.takewhile(lambda each: each != self.apex, suffixes(owner)):
+        """Let a name of the zone exist, and every name between it and the apex.
+
+        Those without records are empty non-terminals (RFC 4592 2.2.2).
+        """
+        names = suffixes(owner)
+        for name in names[:names.index(self.apex)]:
             self.nodes.setdefault(name, {})
 
     def finish(self) -> None:
-        """Find out the rest, when all records are there, one SOA among them."""
+        """Set what follows from all records together; call it once, when they are all there.
+
+        One of them is the SOA.
+        """
         soa = self.nodes[self.apex][SOA]
-        # Its TTL or its minimum, the smaller one, is that of negative answers: RFC 2308 3.
-        self.negative = soa._replace(ttl=min(soa.ttl, int.from_bytes(soa.rdatas[0][-4:])))
-        self.cuts = {owner for owner, node in self.nodes.items() if NS in node} - {self.apex}
+        # Of its TTL and its last field the smaller one is that of negative answers: RFC 2308 3.
+        minimum = int.from_bytes(soa.rdatas[0][-4:])
+        self.negative = soa._replace(ttl=min(soa.ttl, minimum))
+        with_servers = {owner for owner, node in self.nodes.items() if NS in node}
+        self.cuts = with_servers - {self.apex}
         self._seen.clear()
         for owner in list(self.nodes):
             self.add_name(owner)
 
     def find_cut(self, names: Sequence[bytes], qtype: int) -> bytes | None:
-        """Return the delegation that a name is at or below, the one nearest the apex; None = there
-        is none, and so for DS at a delegation, which the parent answers (RFC 4035 3.1.4.1)."""
+        """Return the delegation that a name is at or below, the one nearest the apex, else None.
+
+        DS at a delegation is not delegated: the parent answers it (RFC 4035 3.1.4.1).
+        """
         if not self.cuts:
             return None
-        below = itertools.takewhile(lambda each: each != self.apex, names)
-        cuts = [each for each in below if each in self.cuts]
-        return cuts[-1] if cuts and (qtype != DS or cuts[-1] != names[0]) else None
+        cuts = [each for each in names if each in self.cuts]
+        if not cuts or qtype == DS and cuts[-1] == names[0]:
+            return None
+        return cuts[-1]
 
     def find_owner(self, names: Sequence[bytes]) -> bytes:
-        """Return the owner whose data answers a name that is not delegated: the name itself where
-        it exists, else the wildcard at its closest encloser, which may not exist: then neither does
-        the name (RFC 4592 3.3.1)."""
+        """Return the owner whose data answers a name that is not delegated.
+
+        That is the name itself where it exists, else the wildcard at its closest encloser. Where
+        that does not exist either, the name does not (RFC 4592 3.3.1).
+        """
         if names[0] in self.nodes:
             return names[0]
-        return b"\x01*" + next(each for each in names if each in self.nodes)
+        encloser = next(each for each in names if each in self.nodes)
+        return b"\x01*" + encloser
 
-    def refer(self, cut: bytes, choose: Glue) -> Iterator[tuple[int, bytes, RRset]]:
-        """Yield section, owner and RRset of each part of a referral to a delegation: its NS records
-        and the addresses that are known here of its name servers (RFC 1034 4.3.2 3b, RFC 9471).
-        `choose` is asked for those of `owners`."""
+    def refer(self, cut: bytes, choose: GlueChooser) -> Iterator[tuple[int, bytes, RRset]]:
+        """Yield section, owner and RRset of each part of a referral to a delegation.
+
+        The parts are its NS records and the addresses of its name servers, as far as they are known
+        here (RFC 1034 4.3.2 3b, RFC 9471). `choose` is asked for those of `owners`.
+        """
         servers = self.nodes[cut][NS]
         yield AUTHORITY, cut, servers
         for server in servers.rdatas:
             owner = server.lower()
+            node = self.nodes.get(owner, {})
             for rtype in (A, AAAA):
-                glue = self.nodes.get(owner, {}).get(rtype)
+                glue = node.get(rtype)
                 if glue is None and owner in self.owners:
                     glue = choose(owner, rtype)
-                if glue is not None and glue.type == rtype:
+                if glue is not None and glue.type == rtype:  # `choose` may return a CNAME
                     yield ADDITIONAL, server, glue
 
 
-AnyZone = TypeVar("AnyZone", bound=Zone)
+ZoneKind = TypeVar("ZoneKind", bound=Zone)  # Zone, or a class of the caller's that adds to it
 
 
-def find_zone(names: Sequence[bytes], qtype: int, zones: Mapping[bytes, AnyZone]) -> AnyZone | None:
-    """Return the zone of a name, of those by their apex: the one with the longest apex; for DS at
-    an apex the zone above, if it is here (RFC 4035 3.1.4.1). None = the name is in none of them."""
+def find_zone(names: Sequence[bytes], qtype: int,
+              zones: Mapping[bytes, ZoneKind]) -> ZoneKind | None:
+    """Return the zone that a name is in: of `zones`, by their apex, the one with the longest.
+
+    DS at an apex belongs to the zone above, if that is here (RFC 4035 3.1.4.1). None = the name is
+    in none of the zones.
+    """
     found = [zones[each] for each in names if each in zones]
     if len(found) > 1 and qtype == DS and found[0].apex == names[0]:
         return found[1]
     return found[0] if found else None
-
-
-# ---- 10. Whole messages, for tools and tests: slow, strict, never on a query's way ---------------
-class Message(NamedTuple):
-    """A decoded message; OPT stands in its section like any record."""
-    id: int
-    flags: int
-    questions: list[tuple[bytes, int, int]]      # name, type, class
-    sections: tuple[list[Record], ...]           # answer, authority, additional
-
-
-def decode_message(packet: bytes) -> Message:
-    """Read a whole message (RFC 1035 4); every octet must be accounted for, else Malformed.
-
-    Counts in the header are promises of a stranger: nothing is set aside for them, and reading
-    ends with the octets.
-    """
-    reader = Reader(packet)
-    ident, flags, questions, *counts = _HEADER.unpack(reader.take(HEADER))
-    asked = [(reader.name(), reader.u16(), reader.u16()) for _ in range(questions)]
-    sections = tuple([_read_record(reader) for _ in range(count)] for count in counts)
-    if reader.at != len(packet):
-        raise Malformed("octets after the last record", reader.at)
-    return Message(ident, flags, asked, sections)
-
-
-def _read_record(reader: Reader) -> Record:
-    """One resource record (RFC 1035 4.1.3)."""
-    owner = reader.name()
-    rtype, rclass, ttl, size = _RECORD.unpack(reader.take(_RECORD.size))
-    return Record(owner, rtype, rclass, ttl, read_rdata(reader, rtype, size))
