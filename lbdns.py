@@ -1335,9 +1335,7 @@ class Cache:
 UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
 # Numbers of Linux that the socket module of 3.11 does not name.
 IP_PKTINFO, IP_FREEBIND, SO_RCVBUFFORCE = 8, 15, 33
-CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
-LINK_LOCAL = b"\xfe\x80"                             # fe80::/64 in fact: RFC 4291 2.5.6
-NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
+LINK_LOCAL = b"\xfe\x80"  # fe80::/64 in fact: RFC 4291 2.5.6
 
 
 class Datagrams:
@@ -1351,179 +1349,184 @@ class Datagrams:
         for _ in range(UDP_BATCH):
             try:
                 # One octet more than is allowed: `ask` drops what is too long.
-                packet, control, _, peer = self.sock.recvmsg(UDP_QUERY_MAX + 1, CONTROL_SPACE)
+                packet, control, _, peer = self.sock.recvmsg(UDP_QUERY_MAX + 1, CONTROL_SIZE)
             except BlockingIOError:
                 return False
             if not peer[1]:  # port 0, where nobody listens
                 continue
             [reply] = self.respond([packet], [peer[0]].copy, False)
             if reply:
-                try:
+                # No route, no buffer, a filter: this reply is lost, others are not.
+                with contextlib.suppress(OSError):
                     self.sock.sendmsg([packet[:2], reply], reply_from(control), 0, peer)
-                except OSError:  # no route, no buffer, a filter: this reply is lost, others are not
-                    pass
         return True
 
 
 def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """Control data that makes a reply leave from the address that was asked.
+    """Return control data that makes a reply leave from the address that was asked.
 
     The interface index is cleared, since the way back need not be the way in (RFC 3542 6.2). Only
     a link-local address means nothing without its interface (RFC 4007 6).
     """
     out = []
     for level, kind, data in control:
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            index = data[16:] if data.startswith(LINK_LOCAL) else bytes(4)
-            out.append((level, kind, data[:16] + index))
-        elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:  # index, local address, destination
-            out.append((level, kind, bytes(4) + data[4:8] + bytes(4)))
+        if level == socket.IPPROTO_IP:  # of IP_PKTINFO: index, local address, destination
+            data = bytes(4) + data[4:8] + bytes(4)
+        elif not data.startswith(LINK_LOCAL):  # of IPV6_PKTINFO: address, index
+            data = data[:16] + bytes(4)
+        out.append((level, kind, data))
     return out
+
+
+# What recvmmsg(2) and sendmmsg(2) read and write, as C lays it out on this machine.
+IOVEC = struct.Struct("PN")  # struct iovec: a buffer's address and size
+# struct msghdr: address and size of the peer's address, address and number of vectors, address and
+# size of the control data, flags.
+MSGHDR = "PIPNPNi0P"
+MMSGHDR = struct.Struct(MSGHDR + "I0P")  # struct mmsghdr: that, and the octets of the datagram
+NAME_SIZE = 28                           # octets of a sockaddr_in6, the longest that comes
+CONTROL_SIZE = socket.CMSG_SPACE(20)     # with a struct in6_pktinfo; in_pktinfo is shorter
+BUFFER_SIZE = UDP_QUERY_MAX + 192        # powers of two would share few cache lines
+NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
+NO_FAMILY = 0xFFFF                       # of an address that the kernel refuses to send to
+
+
+def places(start: int, size: int) -> range:
+    """Return where each item begins in an array of BATCH items of this size."""
+    return range(start, start + size * BATCH, size)
 
 
 class Batch(Datagrams):
     """UDP with recvmmsg(2) and sendmmsg(2): up to BATCH datagrams for one system call each way.
 
-    Both calls take an array of `struct mmsghdr` (Message), each of which points to a name (the
-    peer's sockaddr), a vector (a buffer and its size) and control data (the address that was
-    asked). The kernel fills all that in and notes how long the datagram was. The reply takes the
-    query's place in the buffer, its size goes into the vector, and the same array is sent.
+    Both calls take an array of messages (MMSGHDR), each of which points to a name (the peer's
+    sockaddr), a vector (a buffer and its size) and control data (the address that was asked). The
+    kernel fills all that in and notes how long the datagram was. The reply takes the query's place
+    in the buffer, its size goes into the vector, and the same array is sent.
 
-    All of it lies in one piece of memory that is mapped here and stays where it is; messages and
+    All of it lies in one piece of memory that is mapped here and stays where it is. Messages and
     vectors come first, so that one assignment makes them new for the next call.
     """
-    NAME = 28                   # octets of a sockaddr_in6, the longest that comes
-    SLOT = UDP_QUERY_MAX + 192  # of a buffer; powers of two would share few cache lines
-
     def __init__(self, sock: socket.socket, respond: Respond) -> None:
         super().__init__(sock, respond)
-        address, size, word, octet = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_char
-
-        class Vector(ctypes.Structure):         # struct iovec
-            _fields_ = [("base", address), ("size", size)]
-
-        class Header(ctypes.Structure):         # struct msghdr
-            _fields_ = [("name", address), ("name_size", word), ("vector", address),
-                        ("vectors", size), ("control", address), ("control_size", size),
-                        ("flags", ctypes.c_int)]
-
-        class Message(ctypes.Structure):        # struct mmsghdr
-            _fields_ = [("header", Header), ("length", word)]
-
-        class Memory(ctypes.Structure):
-            _fields_ = [("messages", Message * BATCH), ("vectors", Vector * BATCH),
-                        ("names", octet * self.NAME * BATCH),
-                        ("controls", octet * CONTROL_SPACE * BATCH),
-                        ("buffers", octet * self.SLOT * BATCH)]
-
-        self.memory, self.message = mmap.mmap(-1, ctypes.sizeof(Memory)), ctypes.sizeof(Message)
-        whole = Memory.from_buffer(self.memory)
-        for at in range(BATCH):
+        messages = places(0, MMSGHDR.size)
+        vectors = places(messages.stop, IOVEC.size)
+        names = places(vectors.stop, NAME_SIZE)
+        controls = places(names.stop, CONTROL_SIZE)
+        buffers = places(controls.stop, BUFFER_SIZE)
+        self.memory = memory = mmap.mmap(-1, buffers.stop)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for message, vector, name, control, buffer in zip(
+                messages, vectors, names, controls, buffers, strict=True):
+            MMSGHDR.pack_into(memory, message, base + name, NAME_SIZE, base + vector, 1,
+                              base + control, CONTROL_SIZE, 0, 0)
             # One octet more than is allowed tells what is too long.
-            whole.vectors[at] = Vector(ctypes.addressof(whole.buffers[at]), UDP_QUERY_MAX + 1)
-            whole.messages[at].header = Header(
-                ctypes.addressof(whole.names[at]), self.NAME, ctypes.addressof(whole.vectors[at]),
-                1, ctypes.addressof(whole.controls[at]), CONTROL_SPACE, 0)
-        self.base, self.names = ctypes.addressof(whole), Memory.names.offset
-        self.fresh = self.memory[:self.names]
-        self.starts = [Memory.buffers.offset + self.SLOT * at for at in range(BATCH)]
-        self.afters = [start + 2 for start in self.starts]  # behind the id, which stays
-        self.lengths = self.column("I", Message.length.offset, self.message)
-        self.sizes = self.column("L", Memory.vectors.offset + Vector.size.offset,
-                                 ctypes.sizeof(Vector))
+            IOVEC.pack_into(memory, vector, base + buffer, UDP_QUERY_MAX + 1)
+        self.messages = [base + message for message in messages]  # their addresses
+        self.names = slice(names.start, names.stop)
+        self.families = self.field("H", names, 0)
+        self.headers = slice(0, vectors.stop)               # messages and vectors,
+        self.fresh = memory[self.headers]                   # as they are before each call
+        self.starts = list(buffers)                         # of queries, and replies with their id
+        self.afters = [start + 2 for start in buffers]      # of replies behind the id, which stays
+        self.lengths = self.field("I", messages, struct.calcsize(MSGHDR))  # octets that came
+        self.sizes = self.field("L", vectors, struct.calcsize("P"))        # octets that are to go
         v6 = sock.family == socket.AF_INET6
-        self.address = struct.Struct("8x16s4x" if v6 else "4x4s20x")
-        self.interfaces = self.column("I", Memory.controls.offset + socket.CMSG_LEN(0) + 16 * v6,
-                                      CONTROL_SPACE)
-        self.asked = Memory.controls.offset + socket.CMSG_LEN(0)
-        libc, self.errno = ctypes.CDLL(None, use_errno=True), ctypes.get_errno
+        self.peer = struct.Struct("8x16s4x" if v6 else "4x4s20x")          # of a name
+        data = socket.CMSG_LEN(0)                           # where a packet info begins
+        self.asked = [slice(start + data, start + data + len(LINK_LOCAL)) for start in controls]
+        self.interfaces = self.field("I", controls, data + (16 if v6 else 0))
+        libc, address, number = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p, ctypes.c_int
         self.receive, self.send, self.fd = libc.recvmmsg, libc.sendmmsg, sock.fileno()
-        self.receive.argtypes = [ctypes.c_int, address, word, ctypes.c_int, address]
-        self.send.argtypes = [ctypes.c_int, address, word, ctypes.c_int]
+        self.receive.argtypes = [number, address, ctypes.c_uint, number, address]
+        self.send.argtypes = [number, address, ctypes.c_uint, number]
 
-    def column(self, kind: Literal["I", "L"], start: int, step: int) -> "memoryview[int]":
-        """One field of each message, as a view on the memory."""
+    def field(self, kind: Literal["H", "I", "L"], items: range, offset: int) -> "memoryview[int]":
+        """Return one field of each item of an array, as a view on the memory."""
         width = struct.calcsize(kind)
-        view = memoryview(self.memory)[:start + step * BATCH].cast("B").cast(kind)
-        return view[start // width::step // width]
+        view = memoryview(self.memory)[:items.stop].cast("B").cast(kind)
+        return view[(items.start + offset) // width::items.step // width]
 
     def serve(self, *ready: float) -> bool:
         """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came.
         Raises OSError, also one of an earlier reply."""
-        for _ in range(UDP_BATCH // BATCH):
-            came = self.turn()
-            if came < 0 and self.errno() not in (errno.EAGAIN, errno.EINTR):
-                raise OSError(self.errno(), os.strerror(self.errno()))
-            if came < BATCH:
-                return False
-        return True
+        return all(self.turn() == BATCH for _ in range(UDP_BATCH // BATCH))
 
     def turn(self) -> int:
-        """Receive, answer and send once; returns how many came, or -1."""
-        memory, message = self.memory, self.message
-        memory[:self.names] = self.fresh
-        came = int(self.receive(self.fd, self.base, BATCH, socket.MSG_DONTWAIT, None))
-        if came <= 0:
-            return came
-        interfaces = self.interfaces.tolist()
-        self.interfaces[:] = NO_INTERFACES  # as in `reply_from`
-        lengths = self.lengths[:came].tolist()
-        replies = self.respond([memory[start:start + length]
-                                for start, length in zip(self.starts, lengths, strict=False)],
-                               self.peers, False)
-        sizes = array.array("L")
+        """Receive, answer and send once; returns how many datagrams came. Raises OSError."""
+        memory = self.memory
+        memory[self.headers] = self.fresh
+        came = int(self.receive(self.fd, self.messages[0], BATCH, socket.MSG_DONTWAIT, None))
+        if came < 0:
+            number = ctypes.get_errno()
+            if number in (errno.EAGAIN, errno.EINTR):
+                return 0
+            raise OSError(number, os.strerror(number))
+        lengths = self.lengths[:came]
+        packets = [memory[start:start + length]
+                   for start, length in zip(self.starts, lengths, strict=False)]
+        replies, sizes = self.respond(packets, self.peers, False), []
         for start, reply in zip(self.afters, replies, strict=False):
             size = len(reply)
             memory[start:start + size] = reply
             sizes.append(size + 2)
-        self.sizes[:came] = sizes
+        self.sizes[:came] = array.array("L", sizes)
         if not all(replies):
             for at, reply in enumerate(replies):
-                if not reply:  # what goes to an address of no known family is refused
-                    start = self.names + at * self.NAME
-                    memory[start:start + 2] = b"\xff\xff"
-        sent = 0
-        while sent < came:
-            at = self.base + sent * message
-            went = self.send(self.fd, at, came - sent, socket.MSG_DONTWAIT)
-            asked = self.asked + sent * CONTROL_SPACE
-            if went < 0 and memory[asked:asked + len(LINK_LOCAL)] == LINK_LOCAL:
-                self.interfaces[sent] = interfaces[sent]  # it does not go without
-                went = self.send(self.fd, at, 1, socket.MSG_DONTWAIT)
-            sent += max(1, went)  # -1 is about the first of them: it is lost, the others are not
+                if not reply:
+                    self.families[at] = NO_FAMILY
+        self.send_first(came)
         return came
 
     def peers(self) -> list[Peer]:
-        """The addresses that the messages came from."""
-        names = self.memory[self.names:self.names + BATCH * self.NAME]
-        return [address for address, in self.address.iter_unpack(names)]
+        """Return the addresses that the messages came from."""
+        return [address for address, in self.peer.iter_unpack(self.memory[self.names])]
+
+    def send_first(self, count: int) -> None:
+        """Send the first `count` messages, without the interface that each came in by, as in
+        `reply_from`. A link-local address gets its own back if it does not go without."""
+        interfaces = self.interfaces.tolist()
+        self.interfaces[:] = NO_INTERFACES
+        sent = 0
+        while sent < count:
+            message = self.messages[sent]
+            went = self.send(self.fd, message, count - sent, socket.MSG_DONTWAIT)
+            if went < 0 and self.memory[self.asked[sent]] == LINK_LOCAL:
+                self.interfaces[sent] = interfaces[sent]
+                went = self.send(self.fd, message, 1, socket.MSG_DONTWAIT)
+            sent += max(1, went)  # -1 is about the first of them: it is lost, the others are not
 
 
 def choose_transport() -> tuple[type[Datagrams], str]:
-    """Batch, if it proves here that it works, else Datagrams; and what to tell about it."""
+    """Return Batch, if it works here, else Datagrams; and a description for the log."""
     try:
         if not UDP_MMSG:
             raise OSError("only Linux has recvmmsg")
         if ctypes is None:
             raise OSError("this Python has no module ctypes")
-        with contextlib.ExitStack() as stack:
-            server, one, two = (stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-                                for _ in range(3))
-            for sock in (server, one, two):
-                sock.bind(("127.0.0.1", 0))
-                sock.settimeout(TICK)
-            batch = Batch(server, lambda packets, peers, tcp: [
-                packet[2:] + cast(bytes, peer)  # appends the client's address
-                for packet, peer in zip(packets, peers(), strict=False)])
-            for sock, octets in ((one, 12), (two, 700), (one, 40)):
-                sock.sendto(bytes(octets), server.getsockname())
-            server.recv(1, socket.MSG_PEEK)  # waits until they are there
-            batch.serve()
-            if [len(sock.recv(UDP_QUERY_MAX)) for sock in (one, two, one)] != [16, 704, 44]:
-                raise OSError("recvmmsg does not work as it should")
-        return Batch, f"UDP in batches of {BATCH}"
-    except (ImportError, AttributeError, OSError, MemoryError) as bad:
+        try_batch()
+    except (AttributeError, OSError, MemoryError) as bad:
         return Datagrams, f"UDP one by one: {bad}"
+    return Batch, f"UDP in batches of {BATCH}"
+
+
+def try_batch() -> None:
+    """Have a Batch answer three datagrams of two clients with id, query and the client's address;
+    raises OSError or AttributeError where the replies are not as they should be."""
+    with contextlib.ExitStack() as stack:
+        server, one, two = socks = [
+            stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+            sock.settimeout(TICK)
+        batch = Batch(server, lambda packets, peers, tcp: list(
+            map(bytes.__add__, packets, cast("Sequence[bytes]", peers()))))
+        for sock, size in ((one, 12), (two, 700), (one, 40)):
+            sock.sendto(bytes(size), server.getsockname())
+        server.recv(1, socket.MSG_PEEK)  # waits until they are there
+        batch.serve()
+        if [len(sock.recv(UDP_QUERY_MAX)) for sock in (one, two, one)] != [18, 706, 46]:
+            raise OSError("recvmmsg does not work as it should")
 
 
 # ---- 8. TCP: one client --------------------------------------------------------------------------
@@ -1531,31 +1534,47 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Connection:
-    """One TCP client: what it sent and is not answered, what it was answered and has not read."""
-    def __init__(self, sock: socket.socket, host: str, now: float) -> None:
-        self.sock, self.host = sock, host
-        self.inbox, self.outbox = bytearray(), bytearray()
-        self.born = self.active = now    # when it was accepted; when it last asked or read
-        self.partial = 0.0               # since when a query is incomplete; 0 = none is
-        self.closing = False             # it will send no more: RFC 7766 6.2.4's half-closed
-        self.events = READ
+    """A TCP client: what it sent and is not answered, what it was answered and has not read.
 
-    def has_query(self) -> bool:
-        """Whether a whole query waits in the inbox (or a length that no query has)."""
-        return len(self.inbox) >= 2 and len(self.inbox) - 2 >= int.from_bytes(self.inbox[:2], "big")
+    A connection is in one or more of these states, which end with it when a limit has passed:
+
+        idle     nothing waits in inbox or outbox, for TCP_IDLE at most
+        asking   the inbox ends with a part of a query, whose rest has TCP_MESSAGE to come
+        behind   the outbox holds replies that the client does not read; with TCP_QUEUE octets of
+                 them, its queries wait in the inbox, and no more are read
+        closing  the client has said that it sends no more: what it asked is still answered
+    """
+    def __init__(self, sock: socket.socket, host: str, now: float) -> None:
+        self.sock = sock
+        self.host = host                 # the client's address
+        self.inbox = bytearray()         # what came and is not answered: queries, each behind its
+                                         # length in two octets; the last one may be incomplete
+        self.outbox = bytearray()        # replies in the same form that the kernel did not take yet
+        self.born = now                  # when it was accepted, in monotonic seconds
+        self.active = now                # when a query was last answered, or replies were taken
+        self.partial = 0.0               # since when a query has been incomplete; 0 = none is
+        self.closing = False             # whether it is half-closed: RFC 7766 6.2.4
+        self.events = READ               # what the selector waits for
+
+    def query_end(self) -> int:
+        """Return where the first query in the inbox ends (also one of a length that no query has);
+        0 = it is not complete."""
+        end = 2 + int.from_bytes(self.inbox[:2], "big")
+        return end if len(self.inbox) >= end else 0
 
     def take_queries(self) -> list[bytes]:
-        """Take up to TCP_GROUP whole queries out of the inbox, while there is room for replies."""
+        """Take up to TCP_GROUP whole queries out of the inbox, unless too many replies wait."""
         packets: list[bytes] = []
-        while self.has_query() and len(packets) < TCP_GROUP and len(self.outbox) < TCP_QUEUE:
-            end = 2 + int.from_bytes(self.inbox[:2], "big")
+        end = self.query_end() if len(self.outbox) < TCP_QUEUE else 0
+        while end and len(packets) < TCP_GROUP:
             packets.append(bytes(self.inbox[2:end]))
             del self.inbox[:end]
+            end = self.query_end()
         return packets
 
     def serve(self, respond: Respond, now: float) -> bool:
-        """Answer the whole queries received, TCP_TURNS groups of them at most; False = hang up:
-        what is no query closes the connection (RFC 7766 6.2.1)."""
+        """Answer the whole queries received, TCP_TURNS groups of them at most. Returns False to
+        hang up: what is no query closes the connection (RFC 7766 6.2.1)."""
         for _ in range(TCP_TURNS):
             packets = self.take_queries()
             if not packets:
@@ -1567,18 +1586,47 @@ class Connection:
             if not all(replies):
                 return False
             self.active, self.partial = now, 0.0
-        if self.inbox and not self.partial and not self.has_query():
+        if self.inbox and not self.partial and not self.query_end():
             self.partial = now
         return True
 
+    def advance(self, events: int, respond: Respond, now: float) -> bool:
+        """Read, answer and write as far as that goes without waiting; returns whether to go on."""
+        alive = True
+        try:
+            if events & READ and not self.closing:
+                octets = self.sock.recv(TCP_READ)
+                self.inbox += octets
+                self.closing = not octets
+            alive = self.serve(respond, now)
+            if self.outbox:
+                del self.outbox[:self.sock.send(self.outbox)]
+                self.active = now
+        except BlockingIOError:
+            pass
+        except OSError:  # reset by the client
+            return False
+        return alive and self.wanted() != 0
+
+    def wanted(self) -> int:
+        """Return the events to wait for: READ unless queries wait here, WRITE if queries or replies
+        do; 0 = the client has closed its side and has been answered."""
+        waiting = self.outbox or self.query_end()
+        events = WRITE if waiting else 0
+        if not self.closing and not self.query_end() and len(self.outbox) < TCP_QUEUE:
+            events |= READ
+        return events
+
     def expired(self, now: float, leaving: bool) -> bool:
-        """Whether a limit may pass before the next look, in WAKE or a little later: idle, a query
-        or a reply too slow, or a life too long."""
+        """Return whether a limit may pass before the next look, in WAKE or a little later: idle, a
+        query or a reply too slow, or a life too long."""
         now += 2 * WAKE
         idle = now - self.active
-        slow = bool(self.partial) and now - self.partial > TCP_MESSAGE and not self.outbox
-        done = leaving and idle > TCP_IDLE / 2 and not self.outbox
-        return slow or done or idle > TCP_IDLE or now - self.born > TCP_LIFE
+        slow = self.partial and now - self.partial > TCP_MESSAGE
+        done = leaving and idle > TCP_IDLE / 2
+        if (slow or done) and not self.outbox:
+            return True
+        return idle > TCP_IDLE or now - self.born > TCP_LIFE
 
 
 # ---- 9. The loop ---------------------------------------------------------------------------------
@@ -1596,19 +1644,19 @@ class Worker:
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.max_clients = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
-        self.dice = random.random        # seeded anew in every process by the module itself
-        self.ended = 0                   # how it is to end; 0 = it serves
+        self.order = 0                   # the newest one, by which it ends; 0 = it serves
+        self.until = math.inf            # monotonic seconds: when it ends, even with clients
         self.selector = selectors.DefaultSelector()
-        self.cache = Cache(state, self.dice, self.ask)
+        # What random gives is seeded anew in every process by the module itself.
+        self.cache = Cache(state, random.random, self.ask)
         self.respond: Respond = self.cache.replies
         if log.level >= 2:  # each query is logged, so each must be read
             self.respond = lambda packets, peers, tcp: [
                 self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
         transport, description = choose_transport()
-        # What takes queries or connections -> what serves it, and returns whether more may wait;
-        # and how often that failed lately.
+        # A UDP socket or a listener -> what serves it, and returns whether more may wait.
         self.doors: dict[socket.socket, Callable[..., bool]] = {}
-        self.failed: dict[socket.socket, int] = {}
+        self.failed: dict[socket.socket, int] = {}  # how often that raised OSError lately
         for udp, tcp in sockets.values():
             self.doors[udp] = transport(udp, self.respond).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
@@ -1617,32 +1665,35 @@ class Worker:
             log.flush()
 
     def run(self) -> None:
-        """Serve until it is to STOP, which ends soon, or to RETIRE, which lets clients finish."""
+        """Serve until the time that an order leaves is over, or before that when no client is
+        left."""
         gc.freeze()  # the config is here to stay: the collector need not walk it again
-        looked, until, loading = 0.0, math.inf, self.apply_snapshots()
-        now, is_loading = self.child.beat(), False
-        while now < until and (until == math.inf or self.clients):
+        looked, is_loading, slices = 0.0, False, self.apply_snapshots()
+        now = self.child.beat()
+        while now < self.until and (self.clients or not self.order):
             if now - looked > WAKE / 2:
                 looked = now
                 self.failed.clear()
                 self.listen()
                 self.hang_up(now)
             ready = self.selector.select(0 if is_loading else WAKE)
-            now, self.ended = self.child.beat(), self.child.ended()
-            is_loading = next(loading)
+            now, is_loading = self.child.beat(), next(slices)
             self.cache.tick(time.time())
-            begun = now
-            for key, events in ready:
-                if self.child.beat() > begun + TCP_TIME:  # thousands of clients may be ready
-                    begun = self.serve_udp()
-                try:
-                    key.data(events, now)
-                except OSError as bad:
-                    self.on_failure(key.fileobj, bad)
-            if self.ended and until == math.inf:
-                until = now + ENDINGS[self.ended]
-                self.stop_listening(now)
+            self.serve(ready, now)
+            self.obey(self.child.ended(), now)
             self.log.flush()
+
+    def serve(self, ready: Iterable[tuple[selectors.SelectorKey, int]], now: float) -> None:
+        """Serve what is ready. Thousands of clients may be: whenever they have taken TCP_TIME, it
+        is the turn of UDP."""
+        begun = now
+        for key, events in ready:
+            if self.child.beat() > begun + TCP_TIME:
+                begun = self.serve_udp()
+            try:
+                key.data(events, now)
+            except OSError as bad:
+                self.on_failure(key.fileobj, bad)
 
     def serve_udp(self) -> float:
         """Answer what has come in over UDP meanwhile; returns monotonic seconds."""
@@ -1653,13 +1704,14 @@ class Worker:
         return self.child.beat()
 
     def on_failure(self, door: Any, bad: OSError) -> None:
-        """What fails again and again rests for WAKE instead of spinning; a few errors mean
+        """Let what fails again and again rest for WAKE instead of spinning; a few errors mean
         nothing."""
         self.failed[door] = self.failed.get(door, 0) + 1
         if self.failed[door] > FAILURES_MAX:
             self.selector.unregister(door)
-            self.log.trouble("receiving UDP queries" if door.type == socket.SOCK_DGRAM else
-                             "accepting TCP connections", str(bad.strerror))
+            is_udp = door.type == socket.SOCK_DGRAM
+            doing = "receiving UDP queries" if is_udp else "accepting TCP connections"
+            self.log.trouble(doing, str(bad.strerror))
 
     def apply_snapshots(self) -> Iterator[bool]:
         """Take over each new snapshot in slices, between which queries have their turn; yields
@@ -1677,20 +1729,23 @@ class Worker:
             if door not in self.selector.get_map():
                 self.selector.register(door, READ, serve)
 
-    def stop_listening(self, now: float) -> None:
-        """Take no more. At a stop, first answer what has arrived; so at a reload, if it came to an
-        address that the next generation has not. Connections may then go on until they are idle."""
+    def obey(self, order: int, now: float) -> None:
+        """Take no more once an order to end has come. Connections may go on until they are idle,
+        or with STOP until they are answered."""
+        if order == self.order:
+            return
+        self.order, self.until = order, now + ENDINGS[order]
         for door, serve in self.doors.items():
             with contextlib.suppress(KeyError):  # it rests
                 self.selector.unregister(door)
-            is_parted = door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)  # see unbind
-            if is_parted or self.ended == STOP:
-                with contextlib.suppress(OSError):
-                    while serve(READ, now) and self.child.beat() < now + STOP_LIMIT:
-                        pass
+            # The next generation has the same sockets, but those that `Supervisor.unbind` marks.
+            is_last = order != RETIRE or door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+            with contextlib.suppress(OSError):
+                while is_last and serve(READ, now) and self.child.beat() < self.until:
+                    pass  # answers what has arrived
             door.close()
         self.doors.clear()
-        if self.ended == STOP:
+        if order == STOP:
             for client in list(self.clients.values()):
                 client.closing = True
                 self.on_client(client, 0, now)
@@ -1700,14 +1755,17 @@ class Worker:
         SERVFAIL and go on. A datagram that is too long is dropped unread."""
         if not tcp and len(packet) > UDP_QUERY_MAX:
             return None
-        client = peer if isinstance(peer, str) else socket.inet_ntop(
-            socket.AF_INET if len(peer) == 4 else socket.AF_INET6, peer)
+        if isinstance(peer, str):
+            client = peer
+        else:
+            family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
+            client = socket.inet_ntop(family, peer)
         begun = time.perf_counter_ns()
         try:
-            answered = decide(packet, client, tcp, self.state, time.time(), self.dice)
+            answered = decide(packet, client, tcp, self.state, time.time(), random.random)
             if answered is not None and self.log.level >= 2:
-                self.log.query(answered.query, client, answered.reply,
-                               (time.perf_counter_ns() - begun) // 1000)
+                micros = (time.perf_counter_ns() - begun) // 1000
+                self.log.query(answered.query, client, answered.reply, micros)
             return answered
         except Exception as bug:
             where = show_traceback(bug).rpartition(" ")[2]
@@ -1716,7 +1774,7 @@ class Worker:
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> bool:
-        """Take new connections; when there is no room, the longest idle one makes some. Returns
+        """Take new connections; when there are too many, the longest idle one makes room. Returns
         whether more may wait. Raises OSError, also when a client went away (ECONNABORTED)."""
         for _ in range(ACCEPT_TURN):
             try:
@@ -1734,39 +1792,24 @@ class Worker:
             self.selector.register(sock, READ, functools.partial(self.on_client, client))
         return True
 
-    def evict(self, room: int, now: float) -> None:
-        """Answer and close the longest idle client when there are more than `room`."""
-        if len(self.clients) > room:
+    def evict(self, limit: int, now: float) -> None:
+        """Answer and close the longest idle client when there are more than `limit`."""
+        if len(self.clients) > limit:
             client = next(iter(self.clients.values()))
             self.on_client(client, READ, now)  # its query may have come meanwhile
             self.close(client)
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
-        """Read, answer and write as far as this client goes along without waiting."""
-        if client.sock.fileno() < 0:  # evicted in this very turn
+        """Bring a client on, and wait for what it needs next."""
+        fd, before = client.sock.fileno(), client.active
+        if fd < 0:  # evicted in this very turn
             return
-        before, alive = client.active, True
-        try:
-            if events & READ and not client.closing:
-                octets = client.sock.recv(TCP_READ)
-                client.inbox += octets
-                client.closing = not octets
-            alive = client.serve(self.respond, now)
-            if client.outbox:
-                del client.outbox[:client.sock.send(client.outbox)]
-                client.active = now
-        except BlockingIOError:
-            pass
-        except OSError:  # reset by the client
-            alive = False
-        waiting = bool(client.outbox) or client.has_query()
-        if not alive or (client.closing and not waiting):
+        if not client.advance(events, self.respond, now):
             self.close(client)
             return
         if client.active != before:  # to the end of the queue of idlers
-            self.clients[client.sock.fileno()] = self.clients.pop(client.sock.fileno())
-        reading = not client.closing and len(client.outbox) < TCP_QUEUE and not client.has_query()
-        events = reading * READ | waiting * WRITE
+            self.clients[fd] = self.clients.pop(fd)
+        events = client.wanted()
         if events != client.events:
             client.events = events
             self.selector.modify(client.sock, events, functools.partial(self.on_client, client))
@@ -1780,7 +1823,7 @@ class Worker:
     def hang_up(self, now: float) -> None:
         """Close the clients that pass a limit."""
         for client in list(self.clients.values()):
-            if client.expired(now, bool(self.ended)):
+            if client.expired(now, bool(self.order)):
                 self.close(client)
 
 
