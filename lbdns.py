@@ -1680,7 +1680,7 @@ class Worker:
             now, is_loading = self.child.beat(), next(slices)
             self.cache.tick(time.time())
             self.serve(ready, now)
-            self.obey(self.child.ended(), now)
+            self.obey(self.child.order(), now)
             self.log.flush()
 
     def serve(self, ready: Iterable[tuple[selectors.SelectorKey, int]], now: float) -> None:
@@ -1734,7 +1734,7 @@ class Worker:
         or with STOP until they are answered."""
         if order == self.order:
             return
-        self.order, self.until = order, now + ENDINGS[order]
+        self.order, self.until = order, now + TIME_LEFT[order]
         for door, serve in self.doors.items():
             with contextlib.suppress(KeyError):  # it rests
                 self.selector.unregister(door)
@@ -2325,13 +2325,6 @@ def kill_group(group: int) -> None:
     """End all processes of a group, whatever they do about it."""
     with contextlib.suppress(OSError):  # there are none, or they became another user's
         os.killpg(group, signal.SIGKILL)
-
-
-def exit_process(code: int) -> NoReturn:
-    """End this process and the commands that it runs."""
-    COMMANDS_LOCK.acquire(timeout=WAKE)  # for good: no more are started
-    kill_groups(COMMANDS)
-    os._exit(code)
 
 
 # ---- 12. Health checks: what is up ---------------------------------------------------------------
@@ -2961,10 +2954,12 @@ STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been as
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
 STOPS = {signal.SIGTERM, signal.SIGINT}
-LOADER, MONITOR, FIRST_WORKER = 0, 1, 2         # slots of children
-NEWEST, SERVING, ENDING = -3, -2, -1            # other places in the memory of a generation
-RETIRE, STOP = 1, 2                             # how a child is to end,
-ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
+# Slots of children in the memory of a generation, and other places there.
+LOADER, MONITOR, FIRST_WORKER = 0, 1, 2
+NEWEST, SERVING, ORDER = -3, -2, -1
+# Orders: how a child is to end, and the seconds that it then has; 0 = it goes on.
+RETIRE, STOP, ORPHANED = 1, 2, 3
+TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)
 
 
 class Generation:
@@ -2975,22 +2970,24 @@ class Generation:
     pipe can fill, and late starters find it here.
     """
     def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes) -> None:
-        self.children, self.run = [Child(slot) for slot in slots], run
-        # [NEWEST]: 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
-        # [SERVING]: whether workers may answer; [ENDING]: how it ends, 0 = it goes on
+        self.children = [Child(slot) for slot in slots]
+        self.run = run             # what each of them does
+        # [slot]: a child's last heartbeat in monotonic ms, 0 = none yet. [NEWEST]: how often
+        # something was published. [SERVING]: whether workers may answer. [ORDER]: how all end.
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 4))).cast("Q")
-        self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")  # of its monitor
+        # Process groups of the commands that its monitor runs; 0 = none.
+        self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
         else:
             self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
         self.files[0].write(seed)
-        self.lost = False          # whether a monitor has died
-        self.announced = 0         # number that systemd has heard of
+        self.monitor_died = False  # at least once
+        self.announced = 0         # the newest number whose status systemd was given
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
 
     def publish(self, octets: bytes) -> None:
-        """Make this the newest. Only one process may do it."""
+        """Make this the newest that was published. Only one process may do it."""
         number = self.shared[NEWEST] + 1
         fd = self.files[number % 2].fileno()
         os.ftruncate(fd, 0)
@@ -2999,7 +2996,8 @@ class Generation:
         self.shared[NEWEST] = number
 
     def read(self) -> tuple[int, bytes]:
-        """The newest and its number; tried again if it was overtaken while reading."""
+        """Return the number of the newest and its octets, `seed` before the first. When another is
+        published meanwhile, that one is read."""
         while True:
             number = self.shared[NEWEST]
             fd = self.files[number % 2].fileno()
@@ -3007,42 +3005,50 @@ class Generation:
             if self.shared[NEWEST] == number:
                 return number, octets
 
+    def informed(self) -> bool:
+        """Return whether workers have what they need: the first snapshot, or no monitor."""
+        has_monitor = any(child.slot == MONITOR for child in self.children)
+        return self.shared[NEWEST] > 0 or not has_monitor
+
     def ready(self, since: float = 0.0) -> bool:
-        """Whether every worker serves, and showed it later than `since` (monotonic seconds)."""
+        """Return whether every worker runs, as it showed later than `since` (monotonic seconds)."""
         return all(child.pid and self.shared[child.slot] > since * 1000
                    for child in self.children if child.slot >= FIRST_WORKER)
 
-    def end(self, how: int) -> None:
-        """Tell all of them to end; each looks at least once in WAKE."""
-        self.shared[ENDING], self.until = how, time.monotonic() + ENDINGS[how] + 2 * TICK
+    def end(self, order: int) -> None:
+        """Order all of them to end; each looks at least once in WAKE."""
+        self.shared[ORDER] = order
+        self.until = time.monotonic() + TIME_LEFT[order] + 2 * TICK
 
 
 class Child:
     """A process of a generation: what the supervisor knows of it, and, inside the process, its ties
-    to the supervisor: heartbeat, snapshots, and how it learns of its end. Signals are for the
-    supervisor: a child has its handlers, which only note them."""
+    to the supervisor: heartbeat, snapshots, orders. Signals are for the supervisor: a child has its
+    handlers, which only note them."""
     def __init__(self, slot: int) -> None:
-        self.slot, self.pid, self.parent = slot, 0, os.getpid()
+        self.slot = slot
         self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
-        self.born = -math.inf    # monotonic seconds: when it was last started,
-        self.failed = -math.inf  # and when a failure of it was last logged
+        self.parent = os.getpid()
+        self.pid = 0                 # 0 = it does not run
+        self.born = -math.inf        # monotonic seconds: when it was last started,
+        self.failed = -math.inf      # and when a failure of it was last logged
         self.generation: Generation  # inside the child alone
-        self.number = 0          # of the snapshot last read
+        self.number = 0              # of the snapshot last read
 
-    def is_news(self) -> bool:
-        """Whether a failure is to be logged: once in LOG_REPEAT. A child that fails asks its copy
-        of what the supervisor knows."""
+    def may_log_failure(self) -> bool:
+        """Take note of a failure; returns whether to log it, as happens once in LOG_REPEAT. A child
+        that fails asks its copy of what the supervisor knows."""
         now = time.monotonic()
         if now - self.failed < LOG_REPEAT:
             return False
         self.failed = now
         return True
 
-    def ended(self) -> int:
-        """How to end, 0 = not yet; at once where the supervisor is gone."""
+    def order(self) -> int:
+        """Return how to end: RETIRE, STOP, or ORPHANED where the supervisor is gone; 0 = go on."""
         if os.getppid() != self.parent:
-            exit_process(0)
-        return self.generation.shared[ENDING]
+            return ORPHANED
+        return self.generation.shared[ORDER]
 
     def beat(self) -> float:
         """Show a sign of life; returns monotonic seconds."""
@@ -3051,20 +3057,20 @@ class Child:
         return now
 
     def news(self) -> str | None:
-        """The newest snapshot, when it was not read before."""
+        """Return the newest snapshot; None = there is none that was not read before."""
         if self.generation.shared[NEWEST] == self.number:
             return None
         self.number, snapshot = self.generation.read()
         return snapshot.decode()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep; returns whether the end has come."""
+        """Sleep; returns whether there is an order to end."""
         time.sleep(seconds)
-        return bool(self.ended())
+        return self.order() != 0
 
 
 def show_traceback(bug: BaseException) -> str:
-    """Where it was raised: the innermost functions and their lines, on one line."""
+    """Return where an error was raised: the innermost functions and their lines, on one line."""
     steps = [f"{frame.f_code.co_name} line {line}"
              for frame, line in traceback.walk_tb(bug.__traceback__)]
     return "; ".join(steps[-4:])
@@ -3074,71 +3080,92 @@ def show_traceback(bug: BaseException) -> str:
 UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
 UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
 TCP_BACKLOG = 1024        # connections that wait for accept()
+# More numbers of Linux; OMIT: do not trust forged ICMP, as RFC 9715 3.1 wants it.
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
 
 
 class ConfigError(Exception):
     """A config cannot be used, or not on this host; each line of the text is a problem."""
 
 
-# Host, port, whether "::" takes IPv4, too, and the number of the interface that it names.
-Endpoint = tuple[str, int, bool, int]
-Pair = tuple[socket.socket, socket.socket]       # UDP and listening TCP socket of an endpoint
+class Endpoint(NamedTuple):
+    """An address that is listened on."""
+    host: str       # an IPv4 or IPv6 address, with %interface if it needs one
+    port: int       # 0 = the kernel picks one
+    both: bool      # whether "::" takes IPv4, too
+    interface: int  # number of the one that the host names; 0 = none
+
+
+Pair = tuple[socket.socket, socket.socket]  # UDP and listening TCP socket of an endpoint
 Sockets = dict[Endpoint, Pair]
 
 
 def show_endpoint(host: str, port: int) -> str:
-    """host:port, the host of IPv6 in brackets."""
+    """Return host:port, the host of IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def endpoints(config: Config) -> list[Endpoint]:
-    """What `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it with the
-    same port; without any, it takes IPv4, too."""
+    """Return what `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it
+    with the same port; without any, it takes IPv4, too."""
     ipv4 = {port for host, port in config.listen if ":" not in host}
     found: list[Endpoint] = []
     for host, port in config.listen:
-        index = 0
+        interface = 0
         with contextlib.suppress(OSError):  # none is named, or it has gone
-            index = socket.if_nametoindex(host.partition("%")[2])
-        found.append((host, port, host == "::" and port not in ipv4, index))
+            interface = socket.if_nametoindex(host.partition("%")[2])
+        found.append(Endpoint(host, port, host == "::" and port not in ipv4, interface))
     return found
 
 
 def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: "Log") -> Pair | None:
-    """A UDP and a listening TCP socket on one address, beside those of our own, also some that are
-    parting; None = a system without IPv6 can do without it. Raises ConfigError. All workers share
-    them: whoever is free takes the next datagram, so that a worker that stalls or dies loses
-    nobody's query (measured beside SO_REUSEPORT: README)."""
+    """Return a UDP and a listening TCP socket on one address, beside those of our own, also some
+    that are parting; None = a system without IPv6 can do without it. Raises ConfigError.
+
+    All workers share them: whoever is free takes the next datagram, so that a worker that stalls or
+    dies loses nobody's query (measured beside SO_REUSEPORT: README).
+    """
     host, port, both, _ = endpoint
-    overlapping = [sock for (other, *_), pair in own.items() for sock in pair
-                   if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
     try:
-        with contextlib.ExitStack() as undo:
-            udp, tcp = pair = [undo.enter_context(make_socket(kind, host, both))
-                               for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
-            # The kernel lets addresses overlap that all say so and belong to one user. Only now:
-            # a second server is not to get in unnoticed.
-            undo.callback(share, overlapping, False)
-            if overlapping or parting:
-                share([*overlapping, *pair], True)
-            for sock in pair:
-                # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
-                sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
-                port = sock.getsockname()[1]  # 0 lets the kernel pick one
-            tcp.listen(TCP_BACKLOG)
-            share([*overlapping, *pair], False)
-            undo.pop_all()
+        udp, tcp = bind_beside(endpoint, own, parting)
     except OSError as bad:
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             log.warning("no IPv6 on this host: listening on IPv4 only")
-            return bind_pair(("0.0.0.0", port, False, 0), own, parting, log) if both else None
-        if endpoint[1] == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
+            ipv4 = Endpoint("0.0.0.0", port, False, 0)
+            return bind_pair(ipv4, own, parting, log) if both else None
+        if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
             return bind_pair(endpoint, own, parting, log)
         raise ConfigError(explain_bind(host, port, bad)) from None
     size = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     if size < UDP_BUFFER_LOW:
         log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
                     f"net.core.rmem_max to {UDP_BUFFER}")
+    return udp, tcp
+
+
+def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> Pair:
+    """Return such a pair; raises OSError.
+
+    The kernel lets addresses overlap that all say so and belong to one user. They say so only here:
+    a second server is not to get in unnoticed.
+    """
+    host, port, both, _ = endpoint
+    overlapping = [sock for (other, *_), pair in own.items() for sock in pair
+                   if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
+    with contextlib.ExitStack() as undo:
+        udp, tcp = (undo.enter_context(make_socket(kind, host, both))
+                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
+        if overlapping or parting:
+            share([*overlapping, udp, tcp], True)
+        undo.callback(share, overlapping, False)
+        for sock in (udp, tcp):
+            # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
+            sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
+            port = sock.getsockname()[1]  # 0 lets the kernel pick one
+        tcp.listen(TCP_BACKLOG)
+        share([*overlapping, udp, tcp], False)
+        undo.pop_all()
     return udp, tcp
 
 
@@ -3149,36 +3176,39 @@ def share(socks: Sequence[socket.socket], on: bool) -> None:
 
 
 def make_socket(kind: socket.SocketKind, host: str, both: bool) -> socket.socket:
-    """A socket with all options that are to be set before bind."""
-    v6, linux = ":" in host, sys.platform == "linux"
-    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, kind)
+    """Return a socket with all options that are to be set before bind."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, kind)
     sock.setblocking(False)
-    if v6:
+    if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
-    if linux and host not in ("::", "0.0.0.0"):  # it may come later
+    if sys.platform == "linux" and host not in ("::", "0.0.0.0"):  # it may come later
         sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     if kind == socket.SOCK_STREAM:  # connections of before, in TIME_WAIT, are no obstacle
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return sock
+    else:
+        set_udp_options(sock, host)
+    return sock
+
+
+def set_udp_options(sock: socket.socket, host: str) -> None:
+    """Make room for bursts, learn the addresses that are asked, and ignore forged ICMP."""
     for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE):
         with contextlib.suppress(OSError):  # Linux has the second, for root, beyond rmem_max
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
     if host == "::":  # a reply must leave from the address that was asked
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    elif host == "0.0.0.0" and linux:
+    if sys.platform != "linux":
+        return
+    if host == "0.0.0.0":
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    if linux:
-        for level, option in PMTUDISC[:1 + v6]:
-            sock.setsockopt(level, option, IP_PMTUDISC_OMIT)
-    return sock
-
-
-PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
-IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
+    sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+    if ":" in host:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT)
 
 
 def explain_bind(host: str, port: int, bad: OSError) -> str:
-    """Why an address cannot be had, and what to do about it."""
+    """Return why an address cannot be had, and what to do about it."""
     why = {errno.EADDRINUSE: f"in use{holders(port)}; stop that, or listen on single addresses of "
                              "this host",
            errno.EACCES: "ports below 1024 need root (at a reload: a restart) or "
@@ -3190,26 +3220,36 @@ def explain_bind(host: str, port: int, bad: OSError) -> str:
 
 
 def holders(port: int) -> str:
-    """Who holds a port, as far as /proc tells: " by 127.0.0.53:53 (systemd-resolve, pid 601)"."""
-    found: dict[str, str] = {}  # socket:[inode] -> what it is
-    with contextlib.suppress(OSError):  # no IPv6, or no /proc at all
-        for table in ("udp", "tcp", "udp6", "tcp6"):
-            for line in pathlib.Path("/proc/net", table).read_text().splitlines()[1:]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                address, hexport = local.split(":")
-                if int(hexport, 16) == port and state in ("07", "0A"):  # UDP bound, TCP listening
-                    words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
-                    host = ipaddress.ip_address(struct.pack(f"!{len(words)}I", *words))
-                    found[f"socket:[{inode}]"] = show_endpoint(str(host), port)
-    if not found:
-        return ""
-    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+    """Return who holds a port, as far as /proc tells it: " by 127.0.0.53:53 (systemd-resolve, pid
+    601)"."""
+    found = find_listeners(port)
+    links = pathlib.Path("/proc").glob("[0-9]*/fd/*") if found else ()
+    for link in links:
         with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
             inode, process = os.readlink(link), link.parent.parent
             if inode in found and "(" not in found[inode]:
                 name = (process / "comm").read_text(errors="replace").strip()
                 found[inode] += f" ({name}, pid {process.name})"
-    return " by " + ", ".join(dict.fromkeys(found.values()))
+    texts = dict.fromkeys(found.values())
+    return " by " + ", ".join(texts) if texts else ""
+
+
+def find_listeners(port: int) -> dict[str, str]:
+    """Return the sockets that are bound to a port, "socket:[inode]" -> "address:port"; those that
+    can be learned of: there may be no IPv6, or no /proc at all."""
+    found: dict[str, str] = {}
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        for table in ("udp", "tcp", "udp6", "tcp6"):
+            lines += pathlib.Path("/proc/net", table).read_text().splitlines()[1:]
+    for line in lines:
+        _, local, _, state, *_, inode = line.split()[:10]
+        address, hexport = local.split(":")
+        if int(hexport, 16) == port and state in ("07", "0A"):  # UDP bound, TCP listening
+            words = array.array("I", bytes.fromhex(address))
+            octets = struct.pack(f"!{len(words)}I", *words)
+            found[f"socket:[{inode}]"] = show_endpoint(str(ipaddress.ip_address(octets)), port)
+    return found
 
 
 def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
@@ -3231,16 +3271,22 @@ def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
 
 def set_name(name: str) -> None:
     """Call this process so in ps, top and pgrep, which show 15 characters."""
-    prctl(PR_SET_NAME, name.encode())
+    call_libc("prctl", PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
-PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
+def return_memory() -> None:
+    """Give freed memory back to the system before processes are forked that share the rest, and
+    keep the collector from writing to that."""
+    gc.unfreeze()  # what an earlier config has left
+    gc.collect()
+    gc.freeze()
+    call_libc("malloc_trim", 0)
 
 
-def prctl(option: int, value: int | bytes) -> None:
-    """Call Linux's prctl(2), where it can be called."""
+def call_libc(function: str, *words: int | bytes) -> None:
+    """Call a function that the C library may have, where it can be called."""
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+        getattr(ctypes.CDLL(None), function)(*words)
 
 
 def notify(*lines: str) -> None:
@@ -3259,7 +3305,7 @@ TOO_SLOW = "loading it timed out"  # and of one that does not end
 
 
 def load_function(config: PoolConfig) -> Callable[..., Any]:
-    """The function behind "file.py:name"; raises Problem, and whatever its code raises."""
+    """Return the function behind "file.py:name"; raises Problem, and whatever its code raises."""
     path, _, name = config.policy.rpartition(":")
     space: dict[str, Any] = {"__name__": "lbdns_policy", "__file__": path}
     exec(compile(config.code, path, "exec"), space)
@@ -3271,7 +3317,7 @@ def load_function(config: PoolConfig) -> Callable[..., Any]:
 
 def try_policies(config: Config, child: Child, generations: Sequence[Generation]) -> None:
     """Load each policy file once, each in a process of its own; raises ConfigError."""
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    call_libc("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     problems: list[str] = []
     for pool in {each.policy: each for each in config.pools.values()
                  if each.policy not in POLICIES}.values():
@@ -3304,9 +3350,9 @@ def try_policy(pool: PoolConfig, user: str, child: Child, generations: Sequence[
 
 def run_policy(pool: PoolConfig, user: str, pipe: int,
                generations: Sequence[Generation]) -> NoReturn:
-    """What that process does: give up root, descriptors, shared memory and the terminal, then load
-    the policy and say GOOD or what is wrong. Whatever the policy replaces, nobody trusts this
-    process with more than text; but it runs as the user that serves, and may harm that user's."""
+    """Be that process: give up root, descriptors, shared memory and the terminal, then load the
+    policy and write GOOD or what is wrong. Whatever the policy replaces, nobody trusts this process
+    with more than text; but it runs as the user that serves, and may harm that user's."""
     try:
         os.setsid()  # no terminal
         set_name("lbdns-policy")
@@ -3322,7 +3368,7 @@ def run_policy(pool: PoolConfig, user: str, pipe: int,
         said = GOOD
         try:
             drop_privileges(user)
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             load_function(pool)
         except BaseException as bad:
             said = blame(bad, pool)
@@ -3354,19 +3400,21 @@ class Supervisor:
     """Binds, drops privileges, forks, waits. It parses nothing but what its own loader sends and
     serves nobody: configs come checked, so there is nothing here for bad input to break."""
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
-        self.read, self.reloads, self.log = read, reloads, Log()
-        usec = os.environ.get("WATCHDOG_USEC", "")  # a quarter of systemd's patience, in seconds:
-        self.watchdog = int(usec) / 4e6 if usec.isdecimal() else math.inf
-        self.secret = os.urandom(16)
-        self.config: Config                      # what is served,
-        self.current: Generation                 # and by whom
+        self.read = read                         # reads and checks the config, in the loader
+        self.reloads = reloads                   # whether there is a file that it reads
+        self.log = Log()
+        self.secret = os.urandom(16)             # of State
+        self.config: Config                      # the one that is served,
+        self.current: Generation                 # and the processes that do so
         self.generations: list[Generation] = []  # also one that gets ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
-        self.signals: set[int] = set()
-        # Monotonic seconds: when children were looked at; when this process was last awake again
-        # after a pause, from when on others are silent; when systemd's watchdog was fed, inf =
-        # never before all is ready.
-        self.tended, self.woken, self.fed = math.inf, 0.0, math.inf
+        self.signals: set[int] = set()           # that came and are not dealt with
+        # All in monotonic seconds:
+        self.tended = math.inf                   # when children were last looked at
+        self.woken = 0.0                         # when this process was last awake after a pause
+        self.fed = math.inf                      # when systemd's watchdog was; inf = is not yet
+        usec = os.environ.get("WATCHDOG_USEC", "")  # the seconds from one time to the next:
+        self.watchdog = int(usec) / 4e6 if usec.isdecimal() else math.inf
         self.wake, signalled = os.pipe()         # readable with every signal: select() returns
         os.set_blocking(signalled, False)
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
@@ -3374,41 +3422,53 @@ class Supervisor:
 
     def run(self, banner: str) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
-        for number in SIGNALS:
-            # nohup keeps a server going whose terminal is gone.
-            if self.reloads or signal.getsignal(number) != signal.SIG_IGN or number in STOPS:
-                signal.signal(number, lambda number, frame: self.signals.add(number))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self.catch_signals()
         set_name("lbdns")
-        self.config = config = self.read_config()
-        self.log.configure(config)
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.bind(config)
-        if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
-            import_for_monitor()
-        drop_privileges(config.user, itertools.chain(*self.sockets.values()))
-        names = [show_endpoint(host if "%" in host else udp.getsockname()[0],
+        self.config = self.read_config()
+        self.log.configure(self.config)
+        self.prepare()
+        names = [show_endpoint(endpoint.host if "%" in endpoint.host else udp.getsockname()[0],
                                udp.getsockname()[1])
-                 for (host, *_), (udp, _) in self.sockets.items()]
-        self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
+                 for endpoint, (udp, _) in self.sockets.items()]
+        self.log.change(f"lbdns {VERSION}, {self.config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        self.current = self.start(config, NO_SNAPSHOT, math.inf)
+        self.current = self.start(self.config)
         if self.current.ready():
             self.announce("ready")
         while not self.signals & STOPS:
             self.tend(TICK / 2)
             for each in self.signals - STOPS:
-                self.signals.discard(each)
-                if each == signal.SIGHUP:
-                    self.reload()
-                else:
-                    self.log.change(f"{signal.Signals(each).name}: means nothing to lbdns")
+                self.on_signal(each)
             if self.current.shared[NEWEST] != self.current.announced:
                 self.current.announced, snapshot = self.current.read()
                 notify("STATUS=" + snapshot.partition(b"\n")[0].decode("utf-8", "replace"))
         return self.stop()
+
+    def catch_signals(self) -> None:
+        """Take note of the signals, which were blocked so far."""
+        for number in SIGNALS:
+            # nohup keeps a server going whose terminal is gone.
+            if self.reloads or signal.getsignal(number) != signal.SIG_IGN or number in STOPS:
+                signal.signal(number, lambda number, frame: self.signals.add(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def on_signal(self, number: int) -> None:
+        """Deal with a signal that is none to stop."""
+        self.signals.discard(number)
+        if number == signal.SIGHUP:
+            self.reload()
+        else:
+            self.log.change(f"{signal.Signals(number).name}: means nothing to lbdns")
+
+    def prepare(self) -> None:
+        """Do what needs root, if started as root, and give that up. Raises ConfigError."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.bind(self.config)
+        if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
+            import_for_monitor()
+        drop_privileges(self.config.user, itertools.chain(*self.sockets.values()))
 
     def bind(self, config: Config) -> None:
         """Listen also on those addresses of a config that are not taken yet."""
@@ -3440,14 +3500,14 @@ class Supervisor:
         notify("READY=1", f"STATUS={what}")
 
     def tend(self, seconds: float) -> None:
-        """One pass, also while something is awaited: wait for a signal, write the log, see to
+        """Do one pass, also while something is awaited: wait for a signal, write the log, see to
         children that ended, should start, or show no sign of life; feed systemd's watchdog."""
         self.log.flush()
         if select.select([self.wake], [], [], seconds)[0]:
             os.read(self.wake, 512)
         with contextlib.suppress(ChildProcessError):
             for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
-                self.on_death(pid, status)
+                self.on_death(pid, os.waitstatus_to_exitcode(status))
         now = time.monotonic()
         if now - self.tended > HEARTBEAT / 2:  # all were stopped, perhaps: they need time, too
             self.woken = now
@@ -3461,31 +3521,50 @@ class Supervisor:
             self.fed = now
             notify("WATCHDOG=1")
 
+    def tend_until(self, condition: Callable[[], bool], limit: float = math.inf) -> bool:
+        """Go on until something is the case; returns False if a signal to stop, or the time `limit`
+        (monotonic seconds), comes first."""
+        while not condition():
+            if self.signals & STOPS or time.monotonic() > limit:
+                return False
+            self.tend(TICK / 50)
+        return True
+
     def look_after(self, generation: Generation, child: Child, now: float) -> None:
         """Start a child that should run and does not, kill one that runs and should not."""
         serving = generation.until == math.inf
-        if child.pid:
-            beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
-            silent = serving and now - max(beat, self.woken) > HEARTBEAT
-            if silent:
-                policies = [f"; does the policy of {each.name} ever end?"
-                            for each in self.config.pools.values()
-                            if child.slot >= FIRST_WORKER and each.policy not in POLICIES]
-                self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s"
-                               + "".join(policies))
-                generation.shared[child.slot] = int(now * 1000)  # it may take a while to end
-            if silent or now > generation.until:
-                os.kill(child.pid, signal.SIGKILL)
-        elif serving and now >= child.born + CRASH_PAUSE:
-            generation.shared[child.slot], child.born = 0, now
-            self.log.flush()  # or the child would print it once more
-            try:
-                child.pid = os.fork() or self.be_child(generation, child)
-            except OSError as bad:  # no more processes or memory; tried again after the pause
-                self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
+        if not child.pid:
+            if serving and now >= child.born + CRASH_PAUSE:
+                self.start_child(generation, child, now)
+            return
+        beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
+        silent = serving and now - max(beat, self.woken) > HEARTBEAT
+        if silent:
+            self.log_silence(child, now - beat)
+            generation.shared[child.slot] = int(now * 1000)  # it may take a while to end
+        if silent or now > generation.until:
+            os.kill(child.pid, signal.SIGKILL)
+
+    def log_silence(self, child: Child, seconds: float) -> None:
+        """Log that a child gave no sign of life, with what may hold it up."""
+        text = f"{child.name} gave no sign of life for {seconds:.0f} s"
+        if child.slot >= FIRST_WORKER:
+            for pool in self.config.pools.values():
+                if pool.policy not in POLICIES:
+                    text += f"; does the policy of {pool.name} ever end?"
+        self.log.error(text)
+
+    def start_child(self, generation: Generation, child: Child, now: float) -> None:
+        """Fork a child; where that fails, it is tried again after the pause."""
+        generation.shared[child.slot], child.born = 0, now
+        self.log.flush()  # or the child would print it once more
+        try:
+            child.pid = os.fork() or self.be_child(generation, child)
+        except OSError as bad:  # no more processes or memory
+            self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
-        """All of a child's child; never returns."""
+        """Do all that a child does, and end it, with the commands that run for it."""
         code = 1
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
         try:
@@ -3493,14 +3572,16 @@ class Supervisor:
             generation.run(child)
             code = 0
         except BaseException as bug:
-            if child.is_news():
+            if child.may_log_failure():
                 self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
         finally:
             self.log.flush()
-            exit_process(code)
+            if child.slot == MONITOR:
+                kill_groups(generation.commands)
+            os._exit(code)
 
     def serve(self, config: Config, kept: Sequence[Endpoint], child: Child) -> None:
-        """What the monitor and the workers do."""
+        """Do what the monitor or a worker does, until an order to end has come."""
         self.log.configure(config)
         # A listener that only a monitor holds would answer nobody.
         self.unbind([] if child.slot == MONITOR else kept, False)
@@ -3509,61 +3590,77 @@ class Supervisor:
             return
         state = State(config, self.secret, self.log, random.random)
         worker = Worker(state, self.sockets, child, self.log)
-        while not child.generation.shared[SERVING] and not child.wait(PUBLISH / 10):
+        while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
             child.beat()
         worker.run()
 
-    def on_death(self, pid: int, status: int) -> None:
-        """A child has ended; the next pass starts it again."""
-        code = os.waitstatus_to_exitcode(status)
+    def on_death(self, pid: int, code: int) -> None:
+        """See to it that a child has ended, which the next pass starts again; `code` is -N where
+        signal N ended it."""
         for generation in self.generations:
             for child in generation.children:
-                if child.pid != pid:
-                    continue
-                child.pid, lived = 0, time.monotonic() - child.born
-                if child.slot == MONITOR:
-                    kill_groups(generation.commands)
-                    generation.lost = True
-                if generation.until == math.inf:
-                    how = f"code {code}"
-                    if code < 0:  # those of real time have no name
-                        how = {each.value: each.name for each in signal.Signals}.get(
-                            -code, f"signal {-code}")
-                    if code < 0 or child.is_news():
-                        self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
+                if child.pid == pid:
+                    child.pid = 0
+                    self.clean_up(generation, child, code)
 
-    def start(self, config: Config, seed: bytes, limit: float) -> Generation:
-        """Start the processes of a config; returns when they serve, or at `limit` (monotonic).
+    def clean_up(self, generation: Generation, child: Child, code: int) -> None:
+        """End what a child has left behind, and log its end unless that was to come."""
+        if child.slot == MONITOR:
+            kill_groups(generation.commands)
+            generation.monitor_died = True
+        if generation.until < math.inf or not (code < 0 or child.may_log_failure()):
+            return
+        try:
+            how = signal.Signals(-code).name
+        except ValueError:  # those of real time have no name
+            how = f"signal {-code}" if code < 0 else f"code {code}"
+        lived = time.monotonic() - child.born
+        self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
-        Workers answer after the first snapshot. At a reload, that is when new addresses are bound,
-        for nobody answers there before, and when workers are started, which answer once all are
-        ready. Where no others serve meanwhile (limit = inf), each answers when it is, and they wait
-        for a snapshot only until the monitor has died once, or until WAIT_LIMIT. Raises
-        ConfigError."""
-        first = MONITOR if any(map(is_watched, config.pools.values())) else FIRST_WORKER
+    def make_generation(self, config: Config, seed: bytes) -> Generation:
+        """Return the processes of a config, none of which runs yet; `seed` is the snapshot that
+        its monitor goes on from."""
+        is_any_watched = any(map(is_watched, config.pools.values()))
+        first = MONITOR if is_any_watched else FIRST_WORKER
         run = functools.partial(self.serve, config, endpoints(config))
-        new = Generation(range(first, config.workers + FIRST_WORKER), run,
-                         seed if first == MONITOR else NO_SNAPSHOT)
+        return_memory()
+        return Generation(range(first, FIRST_WORKER + config.workers), run,
+                          seed if is_any_watched else NO_SNAPSHOT)
+
+    def start(self, config: Config) -> Generation:
+        """Start the first processes; returns them when they serve, or a signal to stop has come.
+
+        As no others serve meanwhile, each worker answers as soon as it can. It waits for the first
+        snapshot, but only until the monitor has died once, or until WAIT_LIMIT.
+        """
+        new, limit = self.make_generation(config, NO_SNAPSHOT), time.monotonic() + WAIT_LIMIT
+        self.generations.append(new)
+        self.tend_until(lambda: new.informed() or new.monitor_died, limit)
+        new.shared[SERVING] = 1
+        self.tend_until(new.ready)
+        return new
+
+    def replace(self, config: Config) -> Generation:
+        """Start the processes of another config; returns them when they serve. Raises ConfigError,
+        also when they do not in START_LIMIT.
+
+        The monitor comes first. When it has published a snapshot, new addresses are bound, for
+        nobody answers there before, and the workers start, which answer once all are ready.
+        """
+        limit = time.monotonic() + START_LIMIT
+        new = self.make_generation(config, self.current.read()[1])
         new.children, workers = new.children[:-config.workers], new.children[-config.workers:]
         self.generations.append(new)
-        alone, patience = limit == math.inf, time.monotonic() + WAIT_LIMIT
-        while not self.signals & STOPS and time.monotonic() < limit and not (
-                new.shared[SERVING] and new.ready()):
-            informed = first != MONITOR or new.shared[NEWEST] > 0
-            impatient = alone and (new.lost or time.monotonic() > patience)
-            if workers and (alone or informed):
-                try:
-                    if not alone:
-                        self.bind(config)
-                except ConfigError:
-                    new.until = 0.0
-                    raise
-                new.children, workers = new.children + workers, []
-            self.tend(TICK / 50)
-            if impatient or informed and not workers and (alone or new.ready()):
-                new.shared[SERVING] = 1
-        if not new.shared[SERVING]:
+        try:
+            if self.tend_until(new.informed, limit):
+                self.bind(config)
+                new.children += workers
+            if not new.informed() or not self.tend_until(new.ready, limit):
+                raise ConfigError("the new processes did not get ready")
+        except ConfigError:
             new.until = 0.0
+            raise
+        new.shared[SERVING] = 1
         return new
 
     def read_config(self) -> Config:
@@ -3576,7 +3673,7 @@ class Supervisor:
             new.until = time.monotonic() + LOAD_LIMIT  # and only once
             while new.children[0].pid:
                 self.tend(TICK / 2)
-                if self.signals & STOPS and not new.shared[ENDING]:
+                if self.signals & STOPS and not new.shared[ORDER]:
                     new.end(STOP)
             _, octets = new.read()
         if not octets:
@@ -3588,9 +3685,9 @@ class Supervisor:
         return result
 
     def read_and_publish(self, child: Child) -> None:
-        """What the loader does: publish the config, or what is wrong with it."""
+        """Do what the loader does: publish the config, or what is wrong with it."""
         signal.alarm(LOAD_LIMIT)  # ends a file that never does, even with nobody to see it
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         result: Config | ConfigError
         try:
             result = self.read()
@@ -3601,7 +3698,8 @@ class Supervisor:
         child.generation.publish(pickle.dumps(result))
 
     def reload(self) -> None:
-        """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
+        """Replace the config by a new one, checked, in new processes; the old ones serve until the
+        new ones do."""
         if not self.reloads:  # the terminal has hung up
             self.log.change("SIGHUP: ends, since there is no config file to read anew")
             self.signals.add(signal.SIGTERM)
@@ -3610,9 +3708,7 @@ class Supervisor:
         kept = list(self.sockets)
         try:
             config = self.read_config()
-            new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
-            if not new.shared[SERVING]:
-                raise ConfigError("the new processes did not get ready")
+            new = self.replace(config)
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
