@@ -1378,10 +1378,11 @@ def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, by
     return out
 
 
-# What recvmmsg(2) and sendmmsg(2) read and write, as C lays it out on this machine.
+# What recvmmsg(2) and sendmmsg(2) read and write, as C lays it out on this machine. In the formats,
+# P is an address, N a size_t, I and i are of four octets, and 0P ends where an address could begin.
 IOVEC = struct.Struct("PN")  # struct iovec: a buffer's address and size
-# struct msghdr: address and size of the peer's address, address and number of vectors, address and
-# size of the control data, flags.
+# struct msghdr: address and size of the name (the peer's sockaddr), address and number of vectors,
+# address and size of the control data, flags.
 MSGHDR = "PIPNPNi0P"
 MMSGHDR = struct.Struct(MSGHDR + "I0P")  # struct mmsghdr: that, and the octets of the datagram
 NAME_SIZE = 28                           # octets of a sockaddr_in6, the longest that comes
@@ -1392,7 +1393,8 @@ NO_FAMILY = 0xFFFF                       # of an address that the kernel refuses
 
 
 def places(start: int, size: int) -> range:
-    """Return where each item begins in an array of BATCH items of this size."""
+    """Return where each item begins in an array of BATCH items of this size; `stop` of what is
+    returned is where the array ends."""
     return range(start, start + size * BATCH, size)
 
 
@@ -1442,7 +1444,8 @@ class Batch(Datagrams):
         self.send.argtypes = [number, address, ctypes.c_uint, number]
 
     def field(self, kind: Literal["H", "I", "L"], items: range, offset: int) -> "memoryview[int]":
-        """Return one field of each item of an array, as a view on the memory."""
+        """Return one field of each item of an array, as a view on the memory: H has 2 octets, I has
+        4, and L is a size_t. `offset` says where the field begins in an item."""
         width = struct.calcsize(kind)
         view = memoryview(self.memory)[:items.stop].cast("B").cast(kind)
         return view[(items.start + offset) // width::items.step // width]
@@ -1511,8 +1514,9 @@ def choose_transport() -> tuple[type[Datagrams], str]:
 
 
 def try_batch() -> None:
-    """Have a Batch answer three datagrams of two clients with id, query and the client's address;
-    raises OSError or AttributeError where the replies are not as they should be."""
+    """Have a Batch answer three datagrams of two clients with id, query and the client's address.
+    Raises OSError or AttributeError where the replies do not all come back as they should: kernel,
+    sandbox or C library may lack these calls, or have a structure that is not ours."""
     with contextlib.ExitStack() as stack:
         server, one, two = socks = [
             stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
@@ -1563,7 +1567,8 @@ class Connection:
         return end if len(self.inbox) >= end else 0
 
     def take_queries(self) -> list[bytes]:
-        """Take up to TCP_GROUP whole queries out of the inbox, unless too many replies wait."""
+        """Take up to TCP_GROUP whole queries out of the inbox; none while TCP_QUEUE octets of
+        replies wait, so that a client that does not read gets no more of them made."""
         packets: list[bytes] = []
         end = self.query_end() if len(self.outbox) < TCP_QUEUE else 0
         while end and len(packets) < TCP_GROUP:
@@ -1637,7 +1642,8 @@ class Worker:
     """A process that answers: one loop over UDP sockets, TCP listeners and TCP clients.
 
     No threads, no file access but the log's, no blocking call once `run` has begun. The selector
-    keeps beside every descriptor what to call when it is ready, with the events and the time.
+    keeps beside every descriptor what to call when it is ready, with the events and the time (of
+    the pass, in monotonic seconds; `now` is that everywhere here).
     """
     def __init__(self, state: State, sockets: "Sockets", child: "Child", log: "Log") -> None:
         self.state, self.child, self.log = state, child, log
@@ -1666,7 +1672,11 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the time that an order leaves is over, or before that when no client is
-        left."""
+        left.
+
+        A pass waits for what is ready, at most WAKE, and takes over a slice of the newest snapshot;
+        then it serves what was ready, and obeys. Limits of time are looked at now and then.
+        """
         gc.freeze()  # the config is here to stay: the collector need not walk it again
         looked, is_loading, slices = 0.0, False, self.apply_snapshots()
         now = self.child.beat()
@@ -1696,7 +1706,8 @@ class Worker:
                 self.on_failure(key.fileobj, bad)
 
     def serve_udp(self) -> float:
-        """Answer what has come in over UDP meanwhile; returns monotonic seconds."""
+        """Answer what has come in over UDP meanwhile; returns when that was done, in monotonic
+        seconds."""
         for door, serve in self.doors.items():
             if door.type == socket.SOCK_DGRAM:
                 with contextlib.suppress(OSError):  # it comes again in the loop
@@ -1800,7 +1811,7 @@ class Worker:
             self.close(client)
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
-        """Bring a client on, and wait for what it needs next."""
+        """Bring a client on as far as it goes, then close it or wait for what it needs next."""
         fd, before = client.sock.fileno(), client.active
         if fd < 0:  # evicted in this very turn
             return
@@ -1821,7 +1832,7 @@ class Worker:
             client.sock.close()
 
     def hang_up(self, now: float) -> None:
-        """Close the clients that pass a limit."""
+        """Close the clients that pass a limit of time, all of which `Connection.expired` knows."""
         for client in list(self.clients.values()):
             if client.expired(now, bool(self.order)):
                 self.close(client)
@@ -2946,6 +2957,23 @@ def make_snapshot(watches: Sequence[Watch], now: float) -> str:
 # ==== IV  The supervisor: root, fork, signals; parses nothing, serves nobody ======================
 
 
+# A start: a loader, which is still root, reads the config and hands it over as octets. The
+# supervisor binds the sockets, becomes `user`, and forks a monitor, if there is anything to watch,
+# and the workers. These have what it has opened and loaded. Of each other they see what lies in the
+# memory of their generation, and nothing else.
+#
+# From then on it only waits, in `tend`: children that end are forked anew, those whose heartbeat
+# stops are killed before, and systemd's watchdog is fed while all workers live.
+#
+# A reload: another loader reads the config. If that is good, another generation starts beside the
+# current one, on the same sockets and those that are new. When its workers are ready, it becomes
+# the current one, and the one before gets the order RETIRE. If anything goes wrong, the new
+# generation is killed, and the current one has noticed nothing.
+#
+# A stop: all generations get the order STOP, and what is left after STOP_LIMIT is killed. Should
+# the supervisor die, its children see that they have another parent: that is the order ORPHANED.
+
+
 # ---- 16. Children, and the memory that they share ------------------------------------------------
 TICK = 0.5                # seconds between two looks at timers and heartbeats
 LOAD_LIMIT = 60           # seconds reading a config and trying its policy files may take
@@ -2954,12 +2982,13 @@ STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been as
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
 STOPS = {signal.SIGTERM, signal.SIGINT}
-# Slots of children in the memory of a generation, and other places there.
+# Slots of children in the memory of a generation, and other places there, from its end.
 LOADER, MONITOR, FIRST_WORKER = 0, 1, 2
 NEWEST, SERVING, ORDER = -3, -2, -1
-# Orders: how a child is to end, and the seconds that it then has; 0 = it goes on.
+# Orders. RETIRE: take no more, but go on with TCP clients until they are idle. STOP: answer what
+# has come, and end. ORPHANED: end at once, nobody is left who would start a child anew.
 RETIRE, STOP, ORPHANED = 1, 2, 3
-TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)
+TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds that each leaves; 0 = no order
 
 
 class Generation:
@@ -2972,8 +3001,11 @@ class Generation:
     def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes) -> None:
         self.children = [Child(slot) for slot in slots]
         self.run = run             # what each of them does
-        # [slot]: a child's last heartbeat in monotonic ms, 0 = none yet. [NEWEST]: how often
-        # something was published. [SERVING]: whether workers may answer. [ORDER]: how all end.
+        # Numbers, by place:
+        #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet
+        #   [NEWEST]   how often something was published; an odd one stands in the second file
+        #   [SERVING]  whether workers may answer
+        #   [ORDER]    how all of them are to end; 0 = they go on
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 4))).cast("Q")
         # Process groups of the commands that its monitor runs; 0 = none.
         self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")
@@ -2987,7 +3019,10 @@ class Generation:
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
 
     def publish(self, octets: bytes) -> None:
-        """Make this the newest that was published. Only one process may do it."""
+        """Make this the newest that was published. Only one process may do it. Raises OSError.
+
+        It goes into the file that nobody reads now, and then the number names that file.
+        """
         number = self.shared[NEWEST] + 1
         fd = self.files[number % 2].fileno()
         os.ftruncate(fd, 0)
@@ -3023,8 +3058,12 @@ class Generation:
 
 class Child:
     """A process of a generation: what the supervisor knows of it, and, inside the process, its ties
-    to the supervisor: heartbeat, snapshots, orders. Signals are for the supervisor: a child has its
-    handlers, which only note them."""
+    to the supervisor.
+
+    A child beats all the time, or it is killed; it asks for orders at least once in WAKE, and ends
+    when there is one; it looks for news when it has use for them. Signals are for the supervisor: a
+    child has its handlers, which only note them.
+    """
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
@@ -3090,7 +3129,7 @@ class ConfigError(Exception):
 
 
 class Endpoint(NamedTuple):
-    """An address that is listened on."""
+    """An address that is listened on, over UDP and TCP. Two that are equal need no new sockets."""
     host: str       # an IPv4 or IPv6 address, with %interface if it needs one
     port: int       # 0 = the kernel picks one
     both: bool      # whether "::" takes IPv4, too
@@ -3153,18 +3192,18 @@ def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> Pair:
     host, port, both, _ = endpoint
     overlapping = [sock for (other, *_), pair in own.items() for sock in pair
                    if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as sharing:
         udp, tcp = (undo.enter_context(make_socket(kind, host, both))
                     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
+        shared = [*overlapping, udp, tcp]
+        sharing.callback(share, shared, False)
         if overlapping or parting:
-            share([*overlapping, udp, tcp], True)
-        undo.callback(share, overlapping, False)
+            share(shared, True)
         for sock in (udp, tcp):
             # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
             sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
-            port = sock.getsockname()[1]  # 0 lets the kernel pick one
+            port = sock.getsockname()[1]  # where it was 0, TCP gets the one that UDP got
         tcp.listen(TCP_BACKLOG)
-        share([*overlapping, udp, tcp], False)
         undo.pop_all()
     return udp, tcp
 
@@ -3271,13 +3310,16 @@ def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
 
 def set_name(name: str) -> None:
     """Call this process so in ps, top and pgrep, which show 15 characters."""
-    call_libc("prctl", PR_SET_NAME, name.encode(), 0, 0, 0)
+    call_libc("prctl", PR_SET_NAME, name.encode())
 
 
 def return_memory() -> None:
-    """Give freed memory back to the system before processes are forked that share the rest, and
-    keep the collector from writing to that."""
-    gc.unfreeze()  # what an earlier config has left
+    """Give freed memory back to the system before processes are forked that share the rest.
+
+    The collector writes to all objects that it looks at, and each page that one process writes to
+    is there twice from then on. So it is kept from looking at what exists now.
+    """
+    gc.unfreeze()  # for what an earlier config has left
     gc.collect()
     gc.freeze()
     call_libc("malloc_trim", 0)
@@ -3316,8 +3358,11 @@ def load_function(config: PoolConfig) -> Callable[..., Any]:
 
 
 def try_policies(config: Config, child: Child, generations: Sequence[Generation]) -> None:
-    """Load each policy file once, each in a process of its own; raises ConfigError."""
-    call_libc("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    """Load each policy file once, each in a process of its own; raises ConfigError.
+
+    What these processes start becomes a child of this one when they end, and is killed, too.
+    """
+    call_libc("prctl", PR_SET_CHILD_SUBREAPER, 1)
     problems: list[str] = []
     for pool in {each.policy: each for each in config.pools.values()
                  if each.policy not in POLICIES}.values():
@@ -3368,7 +3413,7 @@ def run_policy(pool: PoolConfig, user: str, pipe: int,
         said = GOOD
         try:
             drop_privileges(user)
-            call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
             load_function(pool)
         except BaseException as bad:
             said = blame(bad, pool)
@@ -3385,20 +3430,27 @@ def kill_family(pid: int) -> int:
     with contextlib.suppress(ChildProcessError):
         while True:
             kill_group(pid)
-            with contextlib.suppress(OSError):  # no /proc
-                children = pathlib.Path("/proc/thread-self/children").read_text()
-                for child in children.split():
-                    os.kill(int(child), signal.SIGKILL)
+            kill_children()
             ended, status = os.waitpid(-1, 0)
             if ended == pid:
                 code = os.waitstatus_to_exitcode(status)
     return code
 
 
+def kill_children() -> None:
+    """End the children of this process, as far as /proc names them."""
+    with contextlib.suppress(OSError):
+        for child in pathlib.Path("/proc/thread-self/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
+
 # ---- 18. The supervisor --------------------------------------------------------------------------
 class Supervisor:
-    """Binds, drops privileges, forks, waits. It parses nothing but what its own loader sends and
-    serves nobody: configs come checked, so there is nothing here for bad input to break."""
+    """Binds, drops privileges, forks, waits.
+
+    It parses nothing but what its own loader sends and serves nobody: configs come checked, so
+    there is nothing here for bad input to break.
+    """
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
         self.read = read                         # reads and checks the config, in the loader
         self.reloads = reloads                   # whether there is a file that it reads
@@ -3427,9 +3479,10 @@ class Supervisor:
         self.config = self.read_config()
         self.log.configure(self.config)
         self.prepare()
-        names = [show_endpoint(endpoint.host if "%" in endpoint.host else udp.getsockname()[0],
-                               udp.getsockname()[1])
-                 for endpoint, (udp, _) in self.sockets.items()]
+        names = []
+        for endpoint, (udp, _) in self.sockets.items():
+            host, port, *_ = udp.getsockname()
+            names.append(show_endpoint(endpoint.host if "%" in endpoint.host else host, port))
         self.log.change(f"lbdns {VERSION}, {self.config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
         self.current = self.start(self.config)
@@ -3438,27 +3491,24 @@ class Supervisor:
         while not self.signals & STOPS:
             self.tend(TICK / 2)
             for each in self.signals - STOPS:
-                self.on_signal(each)
+                self.signals.discard(each)
+                if each == signal.SIGHUP:
+                    self.reload()
+                else:
+                    self.log.change(f"{signal.Signals(each).name}: means nothing to lbdns")
             if self.current.shared[NEWEST] != self.current.announced:
                 self.current.announced, snapshot = self.current.read()
                 notify("STATUS=" + snapshot.partition(b"\n")[0].decode("utf-8", "replace"))
         return self.stop()
 
     def catch_signals(self) -> None:
-        """Take note of the signals, which were blocked so far."""
+        """Take note of signals from now on; they were blocked so far, so that none came too early.
+        `run` and `tend_until` look at what has come."""
         for number in SIGNALS:
             # nohup keeps a server going whose terminal is gone.
             if self.reloads or signal.getsignal(number) != signal.SIG_IGN or number in STOPS:
                 signal.signal(number, lambda number, frame: self.signals.add(number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-    def on_signal(self, number: int) -> None:
-        """Deal with a signal that is none to stop."""
-        self.signals.discard(number)
-        if number == signal.SIGHUP:
-            self.reload()
-        else:
-            self.log.change(f"{signal.Signals(number).name}: means nothing to lbdns")
 
     def prepare(self) -> None:
         """Do what needs root, if started as root, and give that up. Raises ConfigError."""
@@ -3471,7 +3521,7 @@ class Supervisor:
         drop_privileges(self.config.user, itertools.chain(*self.sockets.values()))
 
     def bind(self, config: Config) -> None:
-        """Listen also on those addresses of a config that are not taken yet."""
+        """Listen also on those addresses of a config that are not taken yet. Raises ConfigError."""
         for endpoint in endpoints(config):
             if endpoint not in self.sockets:
                 pair = bind_pair(endpoint, self.sockets, len(self.generations) > 1, self.log)
@@ -3505,15 +3555,17 @@ class Supervisor:
         self.log.flush()
         if select.select([self.wake], [], [], seconds)[0]:
             os.read(self.wake, 512)
-        with contextlib.suppress(ChildProcessError):
-            for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
-                self.on_death(pid, os.waitstatus_to_exitcode(status))
+        ended: dict[int, int] = {}  # pid -> status, also of what is no child of a generation
+        with contextlib.suppress(ChildProcessError):  # there is none
+            ended.update(iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)))
         now = time.monotonic()
         if now - self.tended > HEARTBEAT / 2:  # all were stopped, perhaps: they need time, too
             self.woken = now
         self.tended = now
         for generation in self.generations:
             for child in generation.children:
+                if child.pid in ended:
+                    self.on_death(generation, child, ended[child.pid])
                 self.look_after(generation, child, now)
         self.generations = [each for each in self.generations
                             if each.until == math.inf or any(child.pid for child in each.children)]
@@ -3522,7 +3574,7 @@ class Supervisor:
             notify("WATCHDOG=1")
 
     def tend_until(self, condition: Callable[[], bool], limit: float = math.inf) -> bool:
-        """Go on until something is the case; returns False if a signal to stop, or the time `limit`
+        """Tend until something is the case; returns False if a signal to stop, or the time `limit`
         (monotonic seconds), comes first."""
         while not condition():
             if self.signals & STOPS or time.monotonic() > limit:
@@ -3531,7 +3583,11 @@ class Supervisor:
         return True
 
     def look_after(self, generation: Generation, child: Child, now: float) -> None:
-        """Start a child that should run and does not, kill one that runs and should not."""
+        """Start a child that should run and does not, kill one that runs and should not.
+
+        A child is silent when its last heartbeat is too long ago; before the first, it has
+        START_LIMIT more. Time in which this process did not run itself does not count.
+        """
         serving = generation.until == math.inf
         if not child.pid:
             if serving and now >= child.born + CRASH_PAUSE:
@@ -3555,7 +3611,7 @@ class Supervisor:
         self.log.error(text)
 
     def start_child(self, generation: Generation, child: Child, now: float) -> None:
-        """Fork a child; where that fails, it is tried again after the pause."""
+        """Fork a child. Where that fails, it is tried again after the pause, as after a crash."""
         generation.shared[child.slot], child.born = 0, now
         self.log.flush()  # or the child would print it once more
         try:
@@ -3564,7 +3620,10 @@ class Supervisor:
             self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
-        """Do all that a child does, and end it, with the commands that run for it."""
+        """Do all that a child does, in the child, and end it and the commands that it runs.
+
+        This never returns, whatever happens: the code behind the fork is the supervisor's.
+        """
         code = 1
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
         try:
@@ -3594,17 +3653,10 @@ class Supervisor:
             child.beat()
         worker.run()
 
-    def on_death(self, pid: int, code: int) -> None:
-        """See to it that a child has ended, which the next pass starts again; `code` is -N where
-        signal N ended it."""
-        for generation in self.generations:
-            for child in generation.children:
-                if child.pid == pid:
-                    child.pid = 0
-                    self.clean_up(generation, child, code)
-
-    def clean_up(self, generation: Generation, child: Child, code: int) -> None:
-        """End what a child has left behind, and log its end unless that was to come."""
+    def on_death(self, generation: Generation, child: Child, status: int) -> None:
+        """Take note that a child has ended: end what it has left behind, and log its end unless
+        that was to come. `look_after` starts it anew."""
+        code, child.pid = os.waitstatus_to_exitcode(status), 0
         if child.slot == MONITOR:
             kill_groups(generation.commands)
             generation.monitor_died = True
@@ -3618,8 +3670,8 @@ class Supervisor:
         self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
     def make_generation(self, config: Config, seed: bytes) -> Generation:
-        """Return the processes of a config, none of which runs yet; `seed` is the snapshot that
-        its monitor goes on from."""
+        """Return the processes of a config, none of which runs yet. `seed` is the snapshot that its
+        monitor goes on from; where nothing can change, there is no monitor."""
         is_any_watched = any(map(is_watched, config.pools.values()))
         first = MONITOR if is_any_watched else FIRST_WORKER
         run = functools.partial(self.serve, config, endpoints(config))
@@ -3664,8 +3716,12 @@ class Supervisor:
         return new
 
     def read_config(self) -> Config:
-        """Have a child read and check the config, with its policies; raises ConfigError, OSError.
-        The child runs no code of a user, so what it publishes can be trusted."""
+        """Return the config that a child has read and checked, with its policies. Raises
+        ConfigError with what is wrong, or OSError where that child failed.
+
+        The child runs no code of a user, so what it publishes can be trusted. A reader that never
+        ends is killed after LOAD_LIMIT, and a stop need not wait for it.
+        """
         new = Generation([LOADER], self.read_and_publish, b"")
         self.generations.append(new)
         with new.files[0], new.files[1]:
@@ -3685,9 +3741,10 @@ class Supervisor:
         return result
 
     def read_and_publish(self, child: Child) -> None:
-        """Do what the loader does: publish the config, or what is wrong with it."""
+        """Do what the loader does: publish the config, or what is wrong with it, as octets that
+        `read_config` turns back."""
         signal.alarm(LOAD_LIMIT)  # ends a file that never does, even with nobody to see it
-        call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
         result: Config | ConfigError
         try:
             result = self.read()
@@ -3699,7 +3756,10 @@ class Supervisor:
 
     def reload(self) -> None:
         """Replace the config by a new one, checked, in new processes; the old ones serve until the
-        new ones do."""
+        new ones do.
+
+        In any case systemd hears READY at the end, with what has become of it.
+        """
         if not self.reloads:  # the terminal has hung up
             self.log.change("SIGHUP: ends, since there is no config file to read anew")
             self.signals.add(signal.SIGTERM)
@@ -3725,14 +3785,15 @@ class Supervisor:
         self.announce(what)
 
     def stop(self) -> int:
-        """End all children: politely first."""
+        """End all children, politely first; returns the exit code. A second signal ends them at
+        once."""
         notify("STOPPING=1")
         self.signals.clear()
         for generation in self.generations:
             generation.end(STOP)
         while self.generations:
             self.tend(TICK / 5)
-            if self.signals:  # a second one: at once
+            if self.signals:
                 for generation in self.generations:
                     generation.until = 0.0
         self.log.change("stopped")
