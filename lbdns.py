@@ -1440,8 +1440,8 @@ class Batch(Datagrams):
         self.interfaces = self.field("I", controls, data + (16 if v6 else 0))
         libc, address, number = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p, ctypes.c_int
         self.receive, self.send, self.fd = libc.recvmmsg, libc.sendmmsg, sock.fileno()
-        self.receive.argtypes = [number, address, ctypes.c_uint, number, address]
         self.send.argtypes = [number, address, ctypes.c_uint, number]
+        self.receive.argtypes = [*self.send.argtypes, address]  # the last: how long to wait
 
     def field(self, kind: Literal["H", "I", "L"], items: range, offset: int) -> "memoryview[int]":
         """Return one field of each item of an array, as a view on the memory: H has 2 octets, I has
@@ -1546,7 +1546,8 @@ class Connection:
         asking   the inbox ends with a part of a query, whose rest has TCP_MESSAGE to come
         behind   the outbox holds replies that the client does not read; with TCP_QUEUE octets of
                  them, its queries wait in the inbox, and no more are read
-        closing  the client has said that it sends no more: what it asked is still answered
+        closing  nothing more is read, since the client has said that it sends no more, or there
+                 is the order STOP: what it asked is still answered
     """
     def __init__(self, sock: socket.socket, host: str, now: float) -> None:
         self.sock = sock
@@ -1557,7 +1558,7 @@ class Connection:
         self.born = now                  # when it was accepted, in monotonic seconds
         self.active = now                # when a query was last answered, or replies were taken
         self.partial = 0.0               # since when a query has been incomplete; 0 = none is
-        self.closing = False             # whether it is half-closed: RFC 7766 6.2.4
+        self.closing = False             # RFC 7766 6.2.4: half-closed, by whichever side
         self.events = READ               # what the selector waits for
 
     def query_end(self) -> int:
@@ -1746,13 +1747,14 @@ class Worker:
         if order == self.order:
             return
         self.order, self.until = order, now + TIME_LEFT[order]
+        limit = min(self.until, now + STOP_LIMIT)
         for door, serve in self.doors.items():
             with contextlib.suppress(KeyError):  # it rests
                 self.selector.unregister(door)
             # The next generation has the same sockets, but those that `Supervisor.unbind` marks.
             is_last = order != RETIRE or door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
             with contextlib.suppress(OSError):
-                while is_last and serve(READ, now) and self.child.beat() < self.until:
+                while is_last and serve(READ, now) and self.child.beat() < limit:
                     pass  # answers what has arrived
             door.close()
         self.doors.clear()
@@ -3284,7 +3286,7 @@ def find_listeners(port: int) -> dict[str, str]:
     for line in lines:
         _, local, _, state, *_, inode = line.split()[:10]
         address, hexport = local.split(":")
-        if int(hexport, 16) == port and state in ("07", "0A"):  # UDP bound, TCP listening
+        if hexport == f"{port:04X}" and state in ("07", "0A"):  # UDP bound, TCP listening
             words = array.array("I", bytes.fromhex(address))
             octets = struct.pack(f"!{len(words)}I", *words)
             found[f"socket:[{inode}]"] = show_endpoint(str(ipaddress.ip_address(octets)), port)
@@ -3302,8 +3304,8 @@ def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
             with contextlib.suppress(OSError):  # a sandbox forbids it
                 os.fchown(sock.fileno(), entry.pw_uid, -1)
         os.initgroups(user, entry.pw_gid)
-        os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
-        os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+        os.setgid(entry.pw_gid)  # for root, these set the real and the saved ones, too: setuid(2)
+        os.setuid(entry.pw_uid)
     except (KeyError, OSError) as bad:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
