@@ -1564,6 +1564,8 @@ class Connection:
     def query_end(self) -> int:
         """Return where the first query in the inbox ends (also one of a length that no query has);
         0 = it is not complete."""
+        if not self.inbox:
+            return 0
         end = 2 + int.from_bytes(self.inbox[:2], "big")
         return end if len(self.inbox) >= end else 0
 
@@ -1596,8 +1598,9 @@ class Connection:
             self.partial = now
         return True
 
-    def advance(self, events: int, respond: Respond, now: float) -> bool:
-        """Read, answer and write as far as that goes without waiting; returns whether to go on."""
+    def advance(self, events: int, respond: Respond, now: float) -> int:
+        """Read, answer and write as far as that goes without waiting; returns the events to wait
+        for, 0 = close the connection."""
         alive = True
         try:
             if events & READ and not self.closing:
@@ -1611,15 +1614,15 @@ class Connection:
         except BlockingIOError:
             pass
         except OSError:  # reset by the client
-            return False
-        return alive and self.wanted() != 0
+            return 0
+        return self.wanted() if alive else 0
 
     def wanted(self) -> int:
         """Return the events to wait for: READ unless queries wait here, WRITE if queries or replies
         do; 0 = the client has closed its side and has been answered."""
-        waiting = self.outbox or self.query_end()
-        events = WRITE if waiting else 0
-        if not self.closing and not self.query_end() and len(self.outbox) < TCP_QUEUE:
+        behind = self.query_end()
+        events = WRITE if behind or self.outbox else 0
+        if not behind and not self.closing and len(self.outbox) < TCP_QUEUE:
             events |= READ
         return events
 
@@ -1817,15 +1820,15 @@ class Worker:
         fd, before = client.sock.fileno(), client.active
         if fd < 0:  # evicted in this very turn
             return
-        if not client.advance(events, self.respond, now):
+        wanted = client.advance(events, self.respond, now)
+        if not wanted:
             self.close(client)
             return
         if client.active != before:  # to the end of the queue of idlers
             self.clients[fd] = self.clients.pop(fd)
-        events = client.wanted()
-        if events != client.events:
-            client.events = events
-            self.selector.modify(client.sock, events, functools.partial(self.on_client, client))
+        if wanted != client.events:
+            client.events = wanted
+            self.selector.modify(client.sock, wanted, functools.partial(self.on_client, client))
 
     def close(self, client: Connection) -> None:
         """Forget a client, unless that is done."""
