@@ -1334,9 +1334,7 @@ class Cache:
 UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
 # Numbers of Linux that the socket module of 3.11 does not name.
 IP_PKTINFO, IP_FREEBIND, SO_RCVBUFFORCE = 8, 15, 33
-CONTROL_SPACE = socket.CMSG_SPACE(20)                # a struct in6_pktinfo; in_pktinfo is shorter
-LINK_LOCAL = b"\xfe\x80"                             # fe80::/64 in fact: RFC 4291 2.5.6
-NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
+LINK_LOCAL = b"\xfe\x80"  # fe80::/64 in fact: RFC 4291 2.5.6
 
 
 class Datagrams:
@@ -1350,179 +1348,188 @@ class Datagrams:
         for _ in range(UDP_BATCH):
             try:
                 # One octet more than is allowed: `ask` drops what is too long.
-                packet, control, _, peer = self.sock.recvmsg(UDP_QUERY_MAX + 1, CONTROL_SPACE)
+                packet, control, _, peer = self.sock.recvmsg(UDP_QUERY_MAX + 1, CONTROL_SIZE)
             except BlockingIOError:
                 return False
             if not peer[1]:  # port 0, where nobody listens
                 continue
             [reply] = self.respond([packet], [peer[0]].copy, False)
             if reply:
-                try:
+                # No route, no buffer, a filter: this reply is lost, others are not.
+                with contextlib.suppress(OSError):
                     self.sock.sendmsg([packet[:2], reply], reply_from(control), 0, peer)
-                except OSError:  # no route, no buffer, a filter: this reply is lost, others are not
-                    pass
         return True
 
 
 def reply_from(control: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """Control data that makes a reply leave from the address that was asked.
+    """Return control data that makes a reply leave from the address that was asked.
 
     The interface index is cleared, since the way back need not be the way in (RFC 3542 6.2). Only
     a link-local address means nothing without its interface (RFC 4007 6).
     """
     out = []
     for level, kind, data in control:
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            index = data[16:] if data.startswith(LINK_LOCAL) else bytes(4)
-            out.append((level, kind, data[:16] + index))
-        elif level == socket.IPPROTO_IP and kind == IP_PKTINFO:  # index, local address, destination
-            out.append((level, kind, bytes(4) + data[4:8] + bytes(4)))
+        if level == socket.IPPROTO_IP:  # of IP_PKTINFO: index, local address, destination
+            data = bytes(4) + data[4:8] + bytes(4)
+        elif not data.startswith(LINK_LOCAL):  # of IPV6_PKTINFO: address, index
+            data = data[:16] + bytes(4)
+        out.append((level, kind, data))
     return out
+
+
+# What recvmmsg(2) and sendmmsg(2) read and write, as C lays it out on this machine. In the formats,
+# P is an address, N a size_t, I and i are of four octets, and 0P ends where an address could begin.
+IOVEC = struct.Struct("PN")  # struct iovec: a buffer's address and size
+# struct msghdr: address and size of the name (the peer's sockaddr), address and number of vectors,
+# address and size of the control data, flags.
+MSGHDR = "PIPNPNi0P"
+MMSGHDR = struct.Struct(MSGHDR + "I0P")  # struct mmsghdr: that, and the octets of the datagram
+NAME_SIZE = 28                           # octets of a sockaddr_in6, the longest that comes
+CONTROL_SIZE = socket.CMSG_SPACE(20)     # with a struct in6_pktinfo; in_pktinfo is shorter
+BUFFER_SIZE = UDP_QUERY_MAX + 192        # powers of two would share few cache lines
+NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
+NO_FAMILY = 0xFFFF                       # of an address that the kernel refuses to send to
+
+
+def places(start: int, size: int) -> range:
+    """Return where each item begins in an array of BATCH items of this size; `stop` of what is
+    returned is where the array ends."""
+    return range(start, start + size * BATCH, size)
 
 
 class Batch(Datagrams):
     """UDP with recvmmsg(2) and sendmmsg(2): up to BATCH datagrams for one system call each way.
 
-    Both calls take an array of `struct mmsghdr` (Message), each of which points to a name (the
-    peer's sockaddr), a vector (a buffer and its size) and control data (the address that was
-    asked). The kernel fills all that in and notes how long the datagram was. The reply takes the
-    query's place in the buffer, its size goes into the vector, and the same array is sent.
+    Both calls take an array of messages (MMSGHDR), each of which points to a name (the peer's
+    sockaddr), a vector (a buffer and its size) and control data (the address that was asked). The
+    kernel fills all that in and notes how long the datagram was. The reply takes the query's place
+    in the buffer, its size goes into the vector, and the same array is sent.
 
-    All of it lies in one piece of memory that is mapped here and stays where it is; messages and
+    All of it lies in one piece of memory that is mapped here and stays where it is. Messages and
     vectors come first, so that one assignment makes them new for the next call.
     """
-    NAME = 28                   # octets of a sockaddr_in6, the longest that comes
-    SLOT = UDP_QUERY_MAX + 192  # of a buffer; powers of two would share few cache lines
-
     def __init__(self, sock: socket.socket, respond: Respond) -> None:
         super().__init__(sock, respond)
-        address, size, word, octet = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_char
-
-        class Vector(ctypes.Structure):         # struct iovec
-            _fields_ = [("base", address), ("size", size)]
-
-        class Header(ctypes.Structure):         # struct msghdr
-            _fields_ = [("name", address), ("name_size", word), ("vector", address),
-                        ("vectors", size), ("control", address), ("control_size", size),
-                        ("flags", ctypes.c_int)]
-
-        class Message(ctypes.Structure):        # struct mmsghdr
-            _fields_ = [("header", Header), ("length", word)]
-
-        class Memory(ctypes.Structure):
-            _fields_ = [("messages", Message * BATCH), ("vectors", Vector * BATCH),
-                        ("names", octet * self.NAME * BATCH),
-                        ("controls", octet * CONTROL_SPACE * BATCH),
-                        ("buffers", octet * self.SLOT * BATCH)]
-
-        self.memory, self.message = mmap.mmap(-1, ctypes.sizeof(Memory)), ctypes.sizeof(Message)
-        whole = Memory.from_buffer(self.memory)
-        for at in range(BATCH):
+        messages = places(0, MMSGHDR.size)
+        vectors = places(messages.stop, IOVEC.size)
+        names = places(vectors.stop, NAME_SIZE)
+        controls = places(names.stop, CONTROL_SIZE)
+        buffers = places(controls.stop, BUFFER_SIZE)
+        self.memory = memory = mmap.mmap(-1, buffers.stop)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        for message, vector, name, control, buffer in zip(
+                messages, vectors, names, controls, buffers, strict=True):
+            MMSGHDR.pack_into(memory, message, base + name, NAME_SIZE, base + vector, 1,
+                              base + control, CONTROL_SIZE, 0, 0)
             # One octet more than is allowed tells what is too long.
-            whole.vectors[at] = Vector(ctypes.addressof(whole.buffers[at]), UDP_QUERY_MAX + 1)
-            whole.messages[at].header = Header(
-                ctypes.addressof(whole.names[at]), self.NAME, ctypes.addressof(whole.vectors[at]),
-                1, ctypes.addressof(whole.controls[at]), CONTROL_SPACE, 0)
-        self.base, self.names = ctypes.addressof(whole), Memory.names.offset
-        self.fresh = self.memory[:self.names]
-        self.starts = [Memory.buffers.offset + self.SLOT * at for at in range(BATCH)]
-        self.afters = [start + 2 for start in self.starts]  # behind the id, which stays
-        self.lengths = self.column("I", Message.length.offset, self.message)
-        self.sizes = self.column("L", Memory.vectors.offset + Vector.size.offset,
-                                 ctypes.sizeof(Vector))
+            IOVEC.pack_into(memory, vector, base + buffer, UDP_QUERY_MAX + 1)
+        self.messages = [base + message for message in messages]  # their addresses
+        self.names = slice(names.start, names.stop)
+        self.families = self.field("H", names, 0)
+        self.headers = slice(0, vectors.stop)               # messages and vectors,
+        self.fresh = memory[self.headers]                   # as they are before each call
+        self.starts = list(buffers)                         # of queries, and replies with their id
+        self.afters = [start + 2 for start in buffers]      # of replies behind the id, which stays
+        self.lengths = self.field("I", messages, struct.calcsize(MSGHDR))  # octets that came
+        self.sizes = self.field("L", vectors, struct.calcsize("P"))        # octets that are to go
         v6 = sock.family == socket.AF_INET6
-        self.address = struct.Struct("8x16s4x" if v6 else "4x4s20x")
-        self.interfaces = self.column("I", Memory.controls.offset + socket.CMSG_LEN(0) + 16 * v6,
-                                      CONTROL_SPACE)
-        self.asked = Memory.controls.offset + socket.CMSG_LEN(0)
-        libc, self.errno = ctypes.CDLL(None, use_errno=True), ctypes.get_errno
+        self.peer = struct.Struct("8x16s4x" if v6 else "4x4s20x")          # of a name
+        data = socket.CMSG_LEN(0)                           # where a packet info begins
+        self.asked = [slice(start + data, start + data + len(LINK_LOCAL)) for start in controls]
+        self.interfaces = self.field("I", controls, data + (16 if v6 else 0))
+        libc, address, number = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p, ctypes.c_int
         self.receive, self.send, self.fd = libc.recvmmsg, libc.sendmmsg, sock.fileno()
-        self.receive.argtypes = [ctypes.c_int, address, word, ctypes.c_int, address]
-        self.send.argtypes = [ctypes.c_int, address, word, ctypes.c_int]
+        self.send.argtypes = [number, address, ctypes.c_uint, number]
+        self.receive.argtypes = [*self.send.argtypes, address]  # the last: how long to wait
 
-    def column(self, kind: Literal["I", "L"], start: int, step: int) -> "memoryview[int]":
-        """One field of each message, as a view on the memory."""
+    def field(self, kind: Literal["H", "I", "L"], items: range, offset: int) -> "memoryview[int]":
+        """Return one field of each item of an array, as a view on the memory: H has 2 octets, I has
+        4, and L is a size_t. `offset` says where the field begins in an item."""
         width = struct.calcsize(kind)
-        view = memoryview(self.memory)[:start + step * BATCH].cast("B").cast(kind)
-        return view[start // width::step // width]
+        view = memoryview(self.memory)[:items.stop].cast("B").cast(kind)
+        return view[(items.start + offset) // width::items.step // width]
 
     def serve(self, *ready: float) -> bool:
         """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came.
         Raises OSError, also one of an earlier reply."""
-        for _ in range(UDP_BATCH // BATCH):
-            came = self.turn()
-            if came < 0 and self.errno() not in (errno.EAGAIN, errno.EINTR):
-                raise OSError(self.errno(), os.strerror(self.errno()))
-            if came < BATCH:
-                return False
-        return True
+        return all(self.turn() == BATCH for _ in range(UDP_BATCH // BATCH))
 
     def turn(self) -> int:
-        """Receive, answer and send once; returns how many came, or -1."""
-        memory, message = self.memory, self.message
-        memory[:self.names] = self.fresh
-        came = int(self.receive(self.fd, self.base, BATCH, socket.MSG_DONTWAIT, None))
-        if came <= 0:
-            return came
-        interfaces = self.interfaces.tolist()
-        self.interfaces[:] = NO_INTERFACES  # as in `reply_from`
-        lengths = self.lengths[:came].tolist()
-        replies = self.respond([memory[start:start + length]
-                                for start, length in zip(self.starts, lengths, strict=False)],
-                               self.peers, False)
-        sizes = array.array("L")
+        """Receive, answer and send once; returns how many datagrams came. Raises OSError."""
+        memory = self.memory
+        memory[self.headers] = self.fresh
+        came = int(self.receive(self.fd, self.messages[0], BATCH, socket.MSG_DONTWAIT, None))
+        if came < 0:
+            number = ctypes.get_errno()
+            if number in (errno.EAGAIN, errno.EINTR):
+                return 0
+            raise OSError(number, os.strerror(number))
+        lengths = self.lengths[:came]
+        packets = [memory[start:start + length]
+                   for start, length in zip(self.starts, lengths, strict=False)]
+        replies, sizes = self.respond(packets, self.peers, False), []
         for start, reply in zip(self.afters, replies, strict=False):
             size = len(reply)
             memory[start:start + size] = reply
             sizes.append(size + 2)
-        self.sizes[:came] = sizes
+        self.sizes[:came] = array.array("L", sizes)
         if not all(replies):
             for at, reply in enumerate(replies):
-                if not reply:  # what goes to an address of no known family is refused
-                    start = self.names + at * self.NAME
-                    memory[start:start + 2] = b"\xff\xff"
-        sent = 0
-        while sent < came:
-            at = self.base + sent * message
-            went = self.send(self.fd, at, came - sent, socket.MSG_DONTWAIT)
-            asked = self.asked + sent * CONTROL_SPACE
-            if went < 0 and memory[asked:asked + len(LINK_LOCAL)] == LINK_LOCAL:
-                self.interfaces[sent] = interfaces[sent]  # it does not go without
-                went = self.send(self.fd, at, 1, socket.MSG_DONTWAIT)
-            sent += max(1, went)  # -1 is about the first of them: it is lost, the others are not
+                if not reply:
+                    self.families[at] = NO_FAMILY
+        self.send_first(came)
         return came
 
     def peers(self) -> list[Peer]:
-        """The addresses that the messages came from."""
-        names = self.memory[self.names:self.names + BATCH * self.NAME]
-        return [address for address, in self.address.iter_unpack(names)]
+        """Return the addresses that the messages came from."""
+        return [address for address, in self.peer.iter_unpack(self.memory[self.names])]
+
+    def send_first(self, count: int) -> None:
+        """Send the first `count` messages, without the interface that each came in by, as in
+        `reply_from`. A link-local address gets its own back if it does not go without."""
+        interfaces = self.interfaces.tolist()
+        self.interfaces[:] = NO_INTERFACES
+        sent = 0
+        while sent < count:
+            message = self.messages[sent]
+            went = self.send(self.fd, message, count - sent, socket.MSG_DONTWAIT)
+            if went < 0 and self.memory[self.asked[sent]] == LINK_LOCAL:
+                self.interfaces[sent] = interfaces[sent]
+                went = self.send(self.fd, message, 1, socket.MSG_DONTWAIT)
+            sent += max(1, went)  # -1 is about the first of them: it is lost, the others are not
 
 
 def choose_transport() -> tuple[type[Datagrams], str]:
-    """Batch, if it proves here that it works, else Datagrams; and what to tell about it."""
+    """Return Batch, if it works here, else Datagrams; and a description for the log."""
     try:
         if not UDP_MMSG:
             raise OSError("only Linux has recvmmsg")
         if ctypes is None:
             raise OSError("this Python has no module ctypes")
-        with contextlib.ExitStack() as stack:
-            server, one, two = (stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-                                for _ in range(3))
-            for sock in (server, one, two):
-                sock.bind(("127.0.0.1", 0))
-                sock.settimeout(TICK)
-            batch = Batch(server, lambda packets, peers, tcp: [
-                packet[2:] + cast(bytes, peer)  # appends the client's address
-                for packet, peer in zip(packets, peers(), strict=False)])
-            for sock, octets in ((one, 12), (two, 700), (one, 40)):
-                sock.sendto(bytes(octets), server.getsockname())
-            server.recv(1, socket.MSG_PEEK)  # waits until they are there
-            batch.serve()
-            if [len(sock.recv(UDP_QUERY_MAX)) for sock in (one, two, one)] != [16, 704, 44]:
-                raise OSError("recvmmsg does not work as it should")
-        return Batch, f"UDP in batches of {BATCH}"
-    except (ImportError, AttributeError, OSError, MemoryError) as bad:
+        try_batch()
+    except (AttributeError, OSError, MemoryError) as bad:
         return Datagrams, f"UDP one by one: {bad}"
+    return Batch, f"UDP in batches of {BATCH}"
+
+
+def try_batch() -> None:
+    """Have a Batch answer three datagrams of two clients with id, query and the client's address.
+    Raises OSError or AttributeError where the replies do not all come back as they should: kernel,
+    sandbox or C library may lack these calls, or have a structure that is not ours."""
+    with contextlib.ExitStack() as stack:
+        server, one, two = socks = [
+            stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+            sock.settimeout(TICK)
+        batch = Batch(server, lambda packets, peers, tcp: list(
+            map(bytes.__add__, packets, cast("Sequence[bytes]", peers()))))
+        for sock, size in ((one, 12), (two, 700), (one, 40)):
+            sock.sendto(bytes(size), server.getsockname())
+        server.recv(1, socket.MSG_PEEK)  # waits until they are there
+        batch.serve()
+        if [len(sock.recv(UDP_QUERY_MAX)) for sock in (one, two, one)] != [18, 706, 46]:
+            raise OSError("recvmmsg does not work as it should")
 
 
 # ---- 8. TCP: one client --------------------------------------------------------------------------
@@ -1530,31 +1537,51 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Connection:
-    """One TCP client: what it sent and is not answered, what it was answered and has not read."""
-    def __init__(self, sock: socket.socket, host: str, now: float) -> None:
-        self.sock, self.host = sock, host
-        self.inbox, self.outbox = bytearray(), bytearray()
-        self.born = self.active = now    # when it was accepted; when it last asked or read
-        self.partial = 0.0               # since when a query is incomplete; 0 = none is
-        self.closing = False             # it will send no more: RFC 7766 6.2.4's half-closed
-        self.events = READ
+    """A TCP client: what it sent and is not answered, what it was answered and has not read.
 
-    def has_query(self) -> bool:
-        """Whether a whole query waits in the inbox (or a length that no query has)."""
-        return len(self.inbox) >= 2 and len(self.inbox) - 2 >= int.from_bytes(self.inbox[:2], "big")
+    A connection is in one or more of these states, which end with it when a limit has passed:
+
+        idle     nothing waits in inbox or outbox, for TCP_IDLE at most
+        asking   the inbox ends with a part of a query, whose rest has TCP_MESSAGE to come
+        behind   the outbox holds replies that the client does not read; with TCP_QUEUE octets of
+                 them, its queries wait in the inbox, and no more are read
+        closing  nothing more is read, since the client has said that it sends no more, or there
+                 is the order STOP: what it asked is still answered
+    """
+    def __init__(self, sock: socket.socket, host: str, now: float) -> None:
+        self.sock = sock
+        self.host = host                 # the client's address
+        self.inbox = bytearray()         # what came and is not answered: queries, each behind its
+                                         # length in two octets; the last one may be incomplete
+        self.outbox = bytearray()        # replies in the same form that the kernel did not take yet
+        self.born = now                  # when it was accepted, in monotonic seconds
+        self.active = now                # when a query was last answered, or replies were taken
+        self.partial = 0.0               # since when a query has been incomplete; 0 = none is
+        self.closing = False             # RFC 7766 6.2.4: half-closed, by whichever side
+        self.events = READ               # what the selector waits for
+
+    def query_end(self) -> int:
+        """Return where the first query in the inbox ends (also one of a length that no query has);
+        0 = it is not complete."""
+        if not self.inbox:
+            return 0
+        end = 2 + int.from_bytes(self.inbox[:2], "big")
+        return end if len(self.inbox) >= end else 0
 
     def take_queries(self) -> list[bytes]:
-        """Take up to TCP_GROUP whole queries out of the inbox, while there is room for replies."""
+        """Take up to TCP_GROUP whole queries out of the inbox; none while TCP_QUEUE octets of
+        replies wait, so that a client that does not read gets no more of them made."""
         packets: list[bytes] = []
-        while self.has_query() and len(packets) < TCP_GROUP and len(self.outbox) < TCP_QUEUE:
-            end = 2 + int.from_bytes(self.inbox[:2], "big")
+        end = self.query_end() if len(self.outbox) < TCP_QUEUE else 0
+        while end and len(packets) < TCP_GROUP:
             packets.append(bytes(self.inbox[2:end]))
             del self.inbox[:end]
+            end = self.query_end()
         return packets
 
     def serve(self, respond: Respond, now: float) -> bool:
-        """Answer the whole queries received, TCP_TURNS groups of them at most; False = hang up:
-        what is no query closes the connection (RFC 7766 6.2.1)."""
+        """Answer the whole queries received, TCP_TURNS groups of them at most. Returns False to
+        hang up: what is no query closes the connection (RFC 7766 6.2.1)."""
         for _ in range(TCP_TURNS):
             packets = self.take_queries()
             if not packets:
@@ -1566,18 +1593,48 @@ class Connection:
             if not all(replies):
                 return False
             self.active, self.partial = now, 0.0
-        if self.inbox and not self.partial and not self.has_query():
+        if self.inbox and not self.partial and not self.query_end():
             self.partial = now
         return True
 
+    def advance(self, events: int, respond: Respond, now: float) -> int:
+        """Read, answer and write as far as that goes without waiting; returns the events to wait
+        for, 0 = close the connection."""
+        alive = True
+        try:
+            if events & READ and not self.closing:
+                octets = self.sock.recv(TCP_READ)
+                self.inbox += octets
+                self.closing = not octets
+            alive = self.serve(respond, now)
+            if self.outbox:
+                del self.outbox[:self.sock.send(self.outbox)]
+                self.active = now
+        except BlockingIOError:
+            pass
+        except OSError:  # reset by the client
+            return 0
+        return self.wanted() if alive else 0
+
+    def wanted(self) -> int:
+        """Return the events to wait for: READ unless queries wait here, WRITE if queries or replies
+        do; 0 = the client has closed its side and has been answered."""
+        behind = self.query_end()
+        events = WRITE if behind or self.outbox else 0
+        if not behind and not self.closing and len(self.outbox) < TCP_QUEUE:
+            events |= READ
+        return events
+
     def expired(self, now: float, leaving: bool) -> bool:
-        """Whether a limit may pass before the next look, in WAKE or a little later: idle, a query
-        or a reply too slow, or a life too long."""
+        """Return whether a limit may pass before the next look, in WAKE or a little later: idle, a
+        query or a reply too slow, or a life too long."""
         now += 2 * WAKE
         idle = now - self.active
-        slow = bool(self.partial) and now - self.partial > TCP_MESSAGE and not self.outbox
-        done = leaving and idle > TCP_IDLE / 2 and not self.outbox
-        return slow or done or idle > TCP_IDLE or now - self.born > TCP_LIFE
+        slow = self.partial and now - self.partial > TCP_MESSAGE
+        done = leaving and idle > TCP_IDLE / 2
+        if (slow or done) and not self.outbox:
+            return True
+        return idle > TCP_IDLE or now - self.born > TCP_LIFE
 
 
 # ---- 9. The loop ---------------------------------------------------------------------------------
@@ -1588,26 +1645,27 @@ class Worker:
     """A process that answers: one loop over UDP sockets, TCP listeners and TCP clients.
 
     No threads, no file access but the log's, no blocking call once `run` has begun. The selector
-    keeps beside every descriptor what to call when it is ready, with the events and the time.
+    keeps beside every descriptor what to call when it is ready, with the events and the time (of
+    the pass, in monotonic seconds; `now` is that everywhere here).
     """
     def __init__(self, state: State, sockets: "Sockets", child: "Child", log: "Log") -> None:
         self.state, self.child, self.log = state, child, log
         self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.max_clients = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
-        self.dice = random.random        # seeded anew in every process by the module itself
-        self.ended = 0                   # how it is to end; 0 = it serves
+        self.order = 0                   # the newest one, by which it ends; 0 = it serves
+        self.until = math.inf            # monotonic seconds: when it ends, even with clients
         self.selector = selectors.DefaultSelector()
-        self.cache = Cache(state, self.dice, self.ask)
+        # What random gives is seeded anew in every process by the module itself.
+        self.cache = Cache(state, random.random, self.ask)
         self.respond: Respond = self.cache.replies
         if log.level >= 2:  # each query is logged, so each must be read
             self.respond = lambda packets, peers, tcp: [
                 self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
         transport, description = choose_transport()
-        # What takes queries or connections -> what serves it, and returns whether more may wait;
-        # and how often that failed lately.
+        # A UDP socket or a listener -> what serves it, and returns whether more may wait.
         self.doors: dict[socket.socket, Callable[..., bool]] = {}
-        self.failed: dict[socket.socket, int] = {}
+        self.failed: dict[socket.socket, int] = {}  # how often that raised OSError lately
         for udp, tcp in sockets.values():
             self.doors[udp] = transport(udp, self.respond).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
@@ -1616,35 +1674,43 @@ class Worker:
             log.flush()
 
     def run(self) -> None:
-        """Serve until it is to STOP, which ends soon, or to RETIRE, which lets clients finish."""
+        """Serve until the time that an order leaves is over, or before that when no client is
+        left.
+
+        A pass waits for what is ready, at most WAKE, and takes over a slice of the newest snapshot;
+        then it serves what was ready, and obeys. Limits of time are looked at now and then.
+        """
         gc.freeze()  # the config is here to stay: the collector need not walk it again
-        looked, until, loading = 0.0, math.inf, self.apply_snapshots()
-        now, is_loading = self.child.beat(), False
-        while now < until and (until == math.inf or self.clients):
+        looked, is_loading, slices = 0.0, False, self.apply_snapshots()
+        now = self.child.beat()
+        while now < self.until and (self.clients or not self.order):
             if now - looked > WAKE / 2:
                 looked = now
                 self.failed.clear()
                 self.listen()
                 self.hang_up(now)
             ready = self.selector.select(0 if is_loading else WAKE)
-            now, self.ended = self.child.beat(), self.child.ended()
-            is_loading = next(loading)
+            now, is_loading = self.child.beat(), next(slices)
             self.cache.tick(time.time())
-            begun = now
-            for key, events in ready:
-                if self.child.beat() > begun + TCP_TIME:  # thousands of clients may be ready
-                    begun = self.serve_udp()
-                try:
-                    key.data(events, now)
-                except OSError as bad:
-                    self.on_failure(key.fileobj, bad)
-            if self.ended and until == math.inf:
-                until = now + ENDINGS[self.ended]
-                self.stop_listening(now)
+            self.serve(ready, now)
+            self.obey(self.child.order(), now)
             self.log.flush()
 
+    def serve(self, ready: Iterable[tuple[selectors.SelectorKey, int]], now: float) -> None:
+        """Serve what is ready. Thousands of clients may be: whenever they have taken TCP_TIME, it
+        is the turn of UDP."""
+        begun = now
+        for key, events in ready:
+            if self.child.beat() > begun + TCP_TIME:
+                begun = self.serve_udp()
+            try:
+                key.data(events, now)
+            except OSError as bad:
+                self.on_failure(key.fileobj, bad)
+
     def serve_udp(self) -> float:
-        """Answer what has come in over UDP meanwhile; returns monotonic seconds."""
+        """Answer what has come in over UDP meanwhile; returns when that was done, in monotonic
+        seconds."""
         for door, serve in self.doors.items():
             if door.type == socket.SOCK_DGRAM:
                 with contextlib.suppress(OSError):  # it comes again in the loop
@@ -1652,13 +1718,14 @@ class Worker:
         return self.child.beat()
 
     def on_failure(self, door: Any, bad: OSError) -> None:
-        """What fails again and again rests for WAKE instead of spinning; a few errors mean
+        """Let what fails again and again rest for WAKE instead of spinning; a few errors mean
         nothing."""
         self.failed[door] = self.failed.get(door, 0) + 1
         if self.failed[door] > FAILURES_MAX:
             self.selector.unregister(door)
-            self.log.trouble("receiving UDP queries" if door.type == socket.SOCK_DGRAM else
-                             "accepting TCP connections", str(bad.strerror))
+            is_udp = door.type == socket.SOCK_DGRAM
+            doing = "receiving UDP queries" if is_udp else "accepting TCP connections"
+            self.log.trouble(doing, str(bad.strerror))
 
     def apply_snapshots(self) -> Iterator[bool]:
         """Take over each new snapshot in slices, between which queries have their turn; yields
@@ -1676,20 +1743,24 @@ class Worker:
             if door not in self.selector.get_map():
                 self.selector.register(door, READ, serve)
 
-    def stop_listening(self, now: float) -> None:
-        """Take no more. At a stop, first answer what has arrived; so at a reload, if it came to an
-        address that the next generation has not. Connections may then go on until they are idle."""
+    def obey(self, order: int, now: float) -> None:
+        """Take no more once an order to end has come. Connections may go on until they are idle,
+        or with STOP until they are answered."""
+        if order == self.order:
+            return
+        self.order, self.until = order, now + TIME_LEFT[order]
+        limit = min(self.until, now + STOP_LIMIT)
         for door, serve in self.doors.items():
             with contextlib.suppress(KeyError):  # it rests
                 self.selector.unregister(door)
-            is_parted = door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)  # see unbind
-            if is_parted or self.ended == STOP:
-                with contextlib.suppress(OSError):
-                    while serve(READ, now) and self.child.beat() < now + STOP_LIMIT:
-                        pass
+            # The next generation has the same sockets, but those that `Supervisor.unbind` marks.
+            is_last = order != RETIRE or door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+            with contextlib.suppress(OSError):
+                while is_last and serve(READ, now) and self.child.beat() < limit:
+                    pass  # answers what has arrived
             door.close()
         self.doors.clear()
-        if self.ended == STOP:
+        if order == STOP:
             for client in list(self.clients.values()):
                 client.closing = True
                 self.on_client(client, 0, now)
@@ -1699,14 +1770,17 @@ class Worker:
         SERVFAIL and go on. A datagram that is too long is dropped unread."""
         if not tcp and len(packet) > UDP_QUERY_MAX:
             return None
-        client = peer if isinstance(peer, str) else socket.inet_ntop(
-            socket.AF_INET if len(peer) == 4 else socket.AF_INET6, peer)
+        if isinstance(peer, str):
+            client = peer
+        else:
+            family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
+            client = socket.inet_ntop(family, peer)
         begun = time.perf_counter_ns()
         try:
-            answered = decide(packet, client, tcp, self.state, time.time(), self.dice)
+            answered = decide(packet, client, tcp, self.state, time.time(), random.random)
             if answered is not None and self.log.level >= 2:
-                self.log.query(answered.query, client, answered.reply,
-                               (time.perf_counter_ns() - begun) // 1000)
+                micros = (time.perf_counter_ns() - begun) // 1000
+                self.log.query(answered.query, client, answered.reply, micros)
             return answered
         except Exception as bug:
             where = show_traceback(bug).rpartition(" ")[2]
@@ -1715,7 +1789,7 @@ class Worker:
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> bool:
-        """Take new connections; when there is no room, the longest idle one makes some. Returns
+        """Take new connections; when there are too many, the longest idle one makes room. Returns
         whether more may wait. Raises OSError, also when a client went away (ECONNABORTED)."""
         for _ in range(ACCEPT_TURN):
             try:
@@ -1733,42 +1807,27 @@ class Worker:
             self.selector.register(sock, READ, functools.partial(self.on_client, client))
         return True
 
-    def evict(self, room: int, now: float) -> None:
-        """Answer and close the longest idle client when there are more than `room`."""
-        if len(self.clients) > room:
+    def evict(self, limit: int, now: float) -> None:
+        """Answer and close the longest idle client when there are more than `limit`."""
+        if len(self.clients) > limit:
             client = next(iter(self.clients.values()))
             self.on_client(client, READ, now)  # its query may have come meanwhile
             self.close(client)
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
-        """Read, answer and write as far as this client goes along without waiting."""
-        if client.sock.fileno() < 0:  # evicted in this very turn
+        """Bring a client on as far as it goes, then close it or wait for what it needs next."""
+        fd, before = client.sock.fileno(), client.active
+        if fd < 0:  # evicted in this very turn
             return
-        before, alive = client.active, True
-        try:
-            if events & READ and not client.closing:
-                octets = client.sock.recv(TCP_READ)
-                client.inbox += octets
-                client.closing = not octets
-            alive = client.serve(self.respond, now)
-            if client.outbox:
-                del client.outbox[:client.sock.send(client.outbox)]
-                client.active = now
-        except BlockingIOError:
-            pass
-        except OSError:  # reset by the client
-            alive = False
-        waiting = bool(client.outbox) or client.has_query()
-        if not alive or (client.closing and not waiting):
+        wanted = client.advance(events, self.respond, now)
+        if not wanted:
             self.close(client)
             return
         if client.active != before:  # to the end of the queue of idlers
-            self.clients[client.sock.fileno()] = self.clients.pop(client.sock.fileno())
-        reading = not client.closing and len(client.outbox) < TCP_QUEUE and not client.has_query()
-        events = reading * READ | waiting * WRITE
-        if events != client.events:
-            client.events = events
-            self.selector.modify(client.sock, events, functools.partial(self.on_client, client))
+            self.clients[fd] = self.clients.pop(fd)
+        if wanted != client.events:
+            client.events = wanted
+            self.selector.modify(client.sock, wanted, functools.partial(self.on_client, client))
 
     def close(self, client: Connection) -> None:
         """Forget a client, unless that is done."""
@@ -1777,9 +1836,9 @@ class Worker:
             client.sock.close()
 
     def hang_up(self, now: float) -> None:
-        """Close the clients that pass a limit."""
+        """Close the clients that pass a limit of time, all of which `Connection.expired` knows."""
         for client in list(self.clients.values()):
-            if client.expired(now, bool(self.ended)):
+            if client.expired(now, bool(self.order)):
                 self.close(client)
 
 
@@ -3114,7 +3173,7 @@ class Monitor:
         """Publish a snapshot when the first round of polls and probes is complete, then every
         change, until this process is to end."""
         limit, before, last = self.child.beat() + FIRST_LIMIT, tuple[float, ...](), Snapshot()
-        while not self.child.ended():
+        while not self.child.order():
             now = self.child.beat()
             polled = sum(poll.count for poll in self.polls)
             moment = int(now), now > limit, self.prober.changes, polled
@@ -3170,6 +3229,23 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
 # ==== IV  The supervisor: root, fork, signals; parses nothing, serves nobody ======================
 
 
+# A start: a loader, which is still root, reads the config and hands it over as octets. The
+# supervisor binds the sockets, becomes `user`, and forks a monitor, if there is anything to watch,
+# and the workers. These have what it has opened and loaded. Of each other they see what lies in the
+# memory of their generation, and nothing else.
+#
+# From then on it only waits, in `tend`: children that end are forked anew, those whose heartbeat
+# stops are killed before, and systemd's watchdog is fed while all workers live.
+#
+# A reload: another loader reads the config. If that is good, another generation starts beside the
+# current one, on the same sockets and those that are new. When its workers are ready, it becomes
+# the current one, and the one before gets the order RETIRE. If anything goes wrong, the new
+# generation is killed, and the current one has noticed nothing.
+#
+# A stop: all generations get the order STOP, and what is left after STOP_LIMIT is killed. Should
+# the supervisor die, its children see that they have another parent: that is the order ORPHANED.
+
+
 # ---- 16. Children, and the memory that they share ------------------------------------------------
 TICK = 0.5                # seconds between two looks at timers and heartbeats
 LOAD_LIMIT = 60           # seconds reading a config and trying its policy files may take
@@ -3178,10 +3254,13 @@ STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been as
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
 STOPS = {signal.SIGTERM, signal.SIGINT}
-LOADER, MONITOR, FIRST_WORKER = 0, 1, 2         # slots of children
-NEWEST, SERVING, ENDING = -3, -2, -1            # other places in the memory of a generation
-RETIRE, STOP = 1, 2                             # how a child is to end,
-ENDINGS = (math.inf, RETIRE_LIMIT, STOP_LIMIT)  # and the seconds it has left
+# Slots of children in the memory of a generation, and other places there, from its end.
+LOADER, MONITOR, FIRST_WORKER = 0, 1, 2
+NEWEST, SERVING, ORDER = -3, -2, -1
+# Orders. RETIRE: take no more, but go on with TCP clients until they are idle. STOP: answer what
+# has come, and end. ORPHANED: end at once, nobody is left who would start a child anew.
+RETIRE, STOP, ORPHANED = 1, 2, 3
+TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds that each leaves; 0 = no order
 
 
 class Generation:
@@ -3192,22 +3271,30 @@ class Generation:
     pipe can fill, and late starters find it here.
     """
     def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes) -> None:
-        self.children, self.run = [Child(slot) for slot in slots], run
-        # [NEWEST]: 0 = nothing published yet; [slot]: last heartbeat in ms, 0 = none yet;
-        # [SERVING]: whether workers may answer; [ENDING]: how it ends, 0 = it goes on
+        self.children = [Child(slot) for slot in slots]
+        self.run = run             # what each of them does
+        # Numbers, by place:
+        #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet
+        #   [NEWEST]   how often something was published; an odd one stands in the second file
+        #   [SERVING]  whether workers may answer
+        #   [ORDER]    how all of them are to end; 0 = they go on
         self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 4))).cast("Q")
-        self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")  # of its monitor
+        # Process groups of the commands that its monitor runs; 0 = none.
+        self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")
         if sys.platform == "linux":
             self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
         else:
             self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
         self.files[0].write(seed)
-        self.lost = False          # whether a monitor has died
-        self.announced = 0         # number that systemd has heard of
+        self.monitor_died = False  # at least once
+        self.announced = 0         # the newest number whose status systemd was given
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
 
     def publish(self, octets: bytes) -> None:
-        """Make this the newest. Only one process may do it."""
+        """Make this the newest that was published. Only one process may do it. Raises OSError.
+
+        It goes into the file that nobody reads now, and then the number names that file.
+        """
         number = self.shared[NEWEST] + 1
         fd = self.files[number % 2].fileno()
         os.ftruncate(fd, 0)
@@ -3216,7 +3303,8 @@ class Generation:
         self.shared[NEWEST] = number
 
     def read(self) -> tuple[int, bytes]:
-        """The newest and its number; tried again if it was overtaken while reading."""
+        """Return the number of the newest and its octets, `seed` before the first. When another is
+        published meanwhile, that one is read."""
         while True:
             number = self.shared[NEWEST]
             fd = self.files[number % 2].fileno()
@@ -3224,43 +3312,54 @@ class Generation:
             if self.shared[NEWEST] == number:
                 return number, octets
 
+    def informed(self) -> bool:
+        """Return whether workers have what they need: the first snapshot, or no monitor."""
+        has_monitor = any(child.slot == MONITOR for child in self.children)
+        return self.shared[NEWEST] > 0 or not has_monitor
+
     def ready(self, since: float = 0.0) -> bool:
-        """Whether every worker serves, and showed it later than `since` (monotonic seconds)."""
+        """Return whether every worker runs, as it showed later than `since` (monotonic seconds)."""
         return all(child.pid and self.shared[child.slot] > since * 1000
                    for child in self.children if child.slot >= FIRST_WORKER)
 
-    def end(self, how: int) -> None:
-        """Tell all of them to end; each looks at least once in WAKE."""
-        self.shared[ENDING], self.until = how, time.monotonic() + ENDINGS[how] + 2 * TICK
+    def end(self, order: int) -> None:
+        """Order all of them to end; each looks at least once in WAKE."""
+        self.shared[ORDER] = order
+        self.until = time.monotonic() + TIME_LEFT[order] + 2 * TICK
 
 
 class Child:
     """A process of a generation: what the supervisor knows of it, and, inside the process, its ties
-    to the supervisor: heartbeat, snapshots, and how it learns of its end. Signals are for the
-    supervisor: a child has its handlers, which only note them."""
-    def __init__(self, slot: int) -> None:
-        self.slot, self.pid, self.parent = slot, 0, os.getpid()
-        self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
-        self.born = -math.inf    # monotonic seconds: when it was last started,
-        self.failed = -math.inf  # and when a failure of it was last logged
-        self.generation: Generation  # inside the child alone
-        self.number = 0          # of the snapshot last read
+    to the supervisor.
 
-    def is_news(self) -> bool:
-        """Whether a failure is to be logged: once in LOG_REPEAT. A child that fails asks its copy
-        of what the supervisor knows."""
+    A child beats all the time, or it is killed; it asks for orders at least once in WAKE, and ends
+    when there is one; it looks for news when it has use for them. Signals are for the supervisor: a
+    child has its handlers, which only note them.
+    """
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
+        self.parent = os.getpid()
+        self.pid = 0                 # 0 = it does not run
+        self.born = -math.inf        # monotonic seconds: when it was last started,
+        self.failed = -math.inf      # and when a failure of it was last logged
+        self.generation: Generation  # inside the child alone
+        self.number = 0              # of the snapshot last read
+
+    def may_log_failure(self) -> bool:
+        """Take note of a failure; returns whether to log it, as happens once in LOG_REPEAT. A child
+        that fails asks its copy of what the supervisor knows."""
         now = time.monotonic()
         if now - self.failed < LOG_REPEAT:
             return False
         self.failed = now
         return True
 
-    def ended(self) -> int:
-        """How to end, 0 = not yet; at once where the supervisor is gone."""
+    def order(self) -> int:
+        """Return how to end: RETIRE, STOP, or ORPHANED where the supervisor is gone; 0 = go on."""
         if os.getppid() != self.parent:
-            kill_groups(self.generation.commands)
-            os._exit(0)
-        return self.generation.shared[ENDING]
+            return ORPHANED
+        return self.generation.shared[ORDER]
 
     def beat(self) -> float:
         """Show a sign of life; returns monotonic seconds."""
@@ -3269,20 +3368,20 @@ class Child:
         return now
 
     def news(self) -> Snapshot | None:
-        """The newest snapshot, when it was not read before."""
+        """Return the newest snapshot; None = there is none that was not read before."""
         if self.generation.shared[NEWEST] == self.number:
             return None
         self.number, octets = self.generation.read()
         return Snapshot.unpack(octets)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep; returns whether the end has come."""
+        """Sleep; returns whether there is an order to end."""
         time.sleep(seconds)
-        return bool(self.ended())
+        return self.order() != 0
 
 
 def show_traceback(bug: BaseException) -> str:
-    """Where it was raised: the innermost functions and their lines, on one line."""
+    """Return where an error was raised: the innermost functions and their lines, on one line."""
     steps = [f"{frame.f_code.co_name} line {line}"
              for frame, line in traceback.walk_tb(bug.__traceback__)]
     return "; ".join(steps[-4:])
@@ -3292,71 +3391,92 @@ def show_traceback(bug: BaseException) -> str:
 UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
 UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
 TCP_BACKLOG = 1024        # connections that wait for accept()
+# More numbers of Linux; OMIT: do not trust forged ICMP, as RFC 9715 3.1 wants it.
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
 
 
 class ConfigError(Exception):
     """A config cannot be used, or not on this host; each line of the text is a problem."""
 
 
-# Host, port, whether "::" takes IPv4, too, and the number of the interface that it names.
-Endpoint = tuple[str, int, bool, int]
-Pair = tuple[socket.socket, socket.socket]       # UDP and listening TCP socket of an endpoint
+class Endpoint(NamedTuple):
+    """An address that is listened on, over UDP and TCP. Two that are equal need no new sockets."""
+    host: str       # an IPv4 or IPv6 address, with %interface if it needs one
+    port: int       # 0 = the kernel picks one
+    both: bool      # whether "::" takes IPv4, too
+    interface: int  # number of the one that the host names; 0 = none
+
+
+Pair = tuple[socket.socket, socket.socket]  # UDP and listening TCP socket of an endpoint
 Sockets = dict[Endpoint, Pair]
 
 
 def show_endpoint(host: str, port: int) -> str:
-    """host:port, the host of IPv6 in brackets."""
+    """Return host:port, the host of IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def endpoints(config: Config) -> list[Endpoint]:
-    """What `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it with the
-    same port; without any, it takes IPv4, too."""
+    """Return what `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it
+    with the same port; without any, it takes IPv4, too."""
     ipv4 = {port for host, port in config.listen if ":" not in host}
     found: list[Endpoint] = []
     for host, port in config.listen:
-        index = 0
+        interface = 0
         with contextlib.suppress(OSError):  # none is named, or it has gone
-            index = socket.if_nametoindex(host.partition("%")[2])
-        found.append((host, port, host == "::" and port not in ipv4, index))
+            interface = socket.if_nametoindex(host.partition("%")[2])
+        found.append(Endpoint(host, port, host == "::" and port not in ipv4, interface))
     return found
 
 
 def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: "Log") -> Pair | None:
-    """A UDP and a listening TCP socket on one address, beside those of our own, also some that are
-    parting; None = a system without IPv6 can do without it. Raises ConfigError. All workers share
-    them: whoever is free takes the next datagram, so that a worker that stalls or dies loses
-    nobody's query (measured beside SO_REUSEPORT: README)."""
+    """Return a UDP and a listening TCP socket on one address, beside those of our own, also some
+    that are parting; None = a system without IPv6 can do without it. Raises ConfigError.
+
+    All workers share them: whoever is free takes the next datagram, so that a worker that stalls or
+    dies loses nobody's query (measured beside SO_REUSEPORT: README).
+    """
     host, port, both, _ = endpoint
-    overlapping = [sock for (other, *_), pair in own.items() for sock in pair
-                   if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
     try:
-        with contextlib.ExitStack() as undo:
-            udp, tcp = pair = [undo.enter_context(make_socket(kind, host, both))
-                               for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
-            # The kernel lets addresses overlap that all say so and belong to one user. Only now:
-            # a second server is not to get in unnoticed.
-            undo.callback(share, overlapping, False)
-            if overlapping or parting:
-                share([*overlapping, *pair], True)
-            for sock in pair:
-                # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
-                sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
-                port = sock.getsockname()[1]  # 0 lets the kernel pick one
-            tcp.listen(TCP_BACKLOG)
-            share([*overlapping, *pair], False)
-            undo.pop_all()
+        udp, tcp = bind_beside(endpoint, own, parting)
     except OSError as bad:
         if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             log.warning("no IPv6 on this host: listening on IPv4 only")
-            return bind_pair(("0.0.0.0", port, False, 0), own, parting, log) if both else None
-        if endpoint[1] == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
+            ipv4 = Endpoint("0.0.0.0", port, False, 0)
+            return bind_pair(ipv4, own, parting, log) if both else None
+        if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
             return bind_pair(endpoint, own, parting, log)
         raise ConfigError(explain_bind(host, port, bad)) from None
     size = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     if size < UDP_BUFFER_LOW:
         log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
                     f"net.core.rmem_max to {UDP_BUFFER}")
+    return udp, tcp
+
+
+def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> Pair:
+    """Return such a pair; raises OSError.
+
+    The kernel lets addresses overlap that all say so and belong to one user. They say so only here:
+    a second server is not to get in unnoticed.
+    """
+    host, port, both, _ = endpoint
+    overlapping = [sock for (other, *_), pair in own.items() for sock in pair
+                   if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as sharing:
+        udp, tcp = (undo.enter_context(make_socket(kind, host, both))
+                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
+        shared = [*overlapping, udp, tcp]
+        sharing.callback(share, shared, False)
+        if overlapping or parting:
+            share(shared, True)
+        for sock in (udp, tcp):
+            # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
+            sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
+            port = sock.getsockname()[1]  # where it was 0, TCP gets the one that UDP got
+        tcp.listen(TCP_BACKLOG)
+        undo.pop_all()
     return udp, tcp
 
 
@@ -3367,36 +3487,39 @@ def share(socks: Sequence[socket.socket], on: bool) -> None:
 
 
 def make_socket(kind: socket.SocketKind, host: str, both: bool) -> socket.socket:
-    """A socket with all options that are to be set before bind."""
-    v6, linux = ":" in host, sys.platform == "linux"
-    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, kind)
+    """Return a socket with all options that are to be set before bind."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, kind)
     sock.setblocking(False)
-    if v6:
+    if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
-    if linux and host not in ("::", "0.0.0.0"):  # it may come later
+    if sys.platform == "linux" and host not in ("::", "0.0.0.0"):  # it may come later
         sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     if kind == socket.SOCK_STREAM:  # connections of before, in TIME_WAIT, are no obstacle
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return sock
+    else:
+        set_udp_options(sock, host)
+    return sock
+
+
+def set_udp_options(sock: socket.socket, host: str) -> None:
+    """Make room for bursts, learn the addresses that are asked, and ignore forged ICMP."""
     for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE):
         with contextlib.suppress(OSError):  # Linux has the second, for root, beyond rmem_max
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
     if host == "::":  # a reply must leave from the address that was asked
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    elif host == "0.0.0.0" and linux:
+    if sys.platform != "linux":
+        return
+    if host == "0.0.0.0":
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    if linux:
-        for level, option in PMTUDISC[:1 + v6]:
-            sock.setsockopt(level, option, IP_PMTUDISC_OMIT)
-    return sock
-
-
-PMTUDISC = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))  # IP_MTU_DISCOVER of each family
-IP_PMTUDISC_OMIT = 5                                 # do not trust forged ICMP: RFC 9715 3.1
+    sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+    if ":" in host:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT)
 
 
 def explain_bind(host: str, port: int, bad: OSError) -> str:
-    """Why an address cannot be had, and what to do about it."""
+    """Return why an address cannot be had, and what to do about it."""
     why = {errno.EADDRINUSE: f"in use{holders(port)}; stop that, or listen on single addresses of "
                              "this host",
            errno.EACCES: "ports below 1024 need root (at a reload: a restart) or "
@@ -3408,26 +3531,36 @@ def explain_bind(host: str, port: int, bad: OSError) -> str:
 
 
 def holders(port: int) -> str:
-    """Who holds a port, as far as /proc tells: " by 127.0.0.53:53 (systemd-resolve, pid 601)"."""
-    found: dict[str, str] = {}  # socket:[inode] -> what it is
-    with contextlib.suppress(OSError):  # no IPv6, or no /proc at all
-        for table in ("udp", "tcp", "udp6", "tcp6"):
-            for line in pathlib.Path("/proc/net", table).read_text().splitlines()[1:]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                address, hexport = local.split(":")
-                if int(hexport, 16) == port and state in ("07", "0A"):  # UDP bound, TCP listening
-                    words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
-                    host = ipaddress.ip_address(struct.pack(f"!{len(words)}I", *words))
-                    found[f"socket:[{inode}]"] = show_endpoint(str(host), port)
-    if not found:
-        return ""
-    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+    """Return who holds a port, as far as /proc tells it: " by 127.0.0.53:53 (systemd-resolve, pid
+    601)"."""
+    found = find_listeners(port)
+    links = pathlib.Path("/proc").glob("[0-9]*/fd/*") if found else ()
+    for link in links:
         with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
             inode, process = os.readlink(link), link.parent.parent
             if inode in found and "(" not in found[inode]:
                 name = (process / "comm").read_text(errors="replace").strip()
                 found[inode] += f" ({name}, pid {process.name})"
-    return " by " + ", ".join(dict.fromkeys(found.values()))
+    texts = dict.fromkeys(found.values())
+    return " by " + ", ".join(texts) if texts else ""
+
+
+def find_listeners(port: int) -> dict[str, str]:
+    """Return the sockets that are bound to a port, "socket:[inode]" -> "address:port"; those that
+    can be learned of: there may be no IPv6, or no /proc at all."""
+    found: dict[str, str] = {}
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        for table in ("udp", "tcp", "udp6", "tcp6"):
+            lines += pathlib.Path("/proc/net", table).read_text().splitlines()[1:]
+    for line in lines:
+        _, local, _, state, *_, inode = line.split()[:10]
+        address, hexport = local.split(":")
+        if hexport == f"{port:04X}" and state in ("07", "0A"):  # UDP bound, TCP listening
+            words = array.array("I", bytes.fromhex(address))
+            octets = struct.pack(f"!{len(words)}I", *words)
+            found[f"socket:[{inode}]"] = show_endpoint(str(ipaddress.ip_address(octets)), port)
+    return found
 
 
 def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
@@ -3441,24 +3574,33 @@ def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
             with contextlib.suppress(OSError):  # a sandbox forbids it
                 os.fchown(sock.fileno(), entry.pw_uid, -1)
         os.initgroups(user, entry.pw_gid)
-        os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
-        os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+        os.setgid(entry.pw_gid)  # for root, these set the real and the saved ones, too: setuid(2)
+        os.setuid(entry.pw_uid)
     except (KeyError, OSError) as bad:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
 
 def set_name(name: str) -> None:
     """Call this process so in ps, top and pgrep, which show 15 characters."""
-    prctl(PR_SET_NAME, name.encode())
+    call_libc("prctl", PR_SET_NAME, name.encode())
 
 
-PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
+def return_memory() -> None:
+    """Give freed memory back to the system before processes are forked that share the rest.
+
+    The collector writes to all objects that it looks at, and each page that one process writes to
+    is there twice from then on. So it is kept from looking at what exists now.
+    """
+    gc.unfreeze()  # for what an earlier config has left
+    gc.collect()
+    gc.freeze()
+    call_libc("malloc_trim", 0)
 
 
-def prctl(option: int, value: int | bytes) -> None:
-    """Call Linux's prctl(2), where it can be called."""
+def call_libc(function: str, *words: int | bytes) -> None:
+    """Call a function that the C library may have, where it can be called."""
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+        getattr(ctypes.CDLL(None), function)(*words)
 
 
 def notify(*lines: str) -> None:
@@ -3477,7 +3619,7 @@ TOO_SLOW = "loading it timed out"  # and of one that does not end
 
 
 def load_function(config: PoolConfig) -> Callable[..., Any]:
-    """The function behind "file.py:name"; raises Problem, and whatever its code raises."""
+    """Return the function behind "file.py:name"; raises Problem, and whatever its code raises."""
     path, _, name = config.policy.rpartition(":")
     space: dict[str, Any] = {"__name__": "lbdns_policy", "__file__": path}
     exec(compile(config.code, path, "exec"), space)
@@ -3488,8 +3630,11 @@ def load_function(config: PoolConfig) -> Callable[..., Any]:
 
 
 def try_policies(config: Config, child: Child, generations: Sequence[Generation]) -> None:
-    """Load each policy file once, each in a process of its own; raises ConfigError."""
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    """Load each policy file once, each in a process of its own; raises ConfigError.
+
+    What these processes start becomes a child of this one when they end, and is killed, too.
+    """
+    call_libc("prctl", PR_SET_CHILD_SUBREAPER, 1)
     problems: list[str] = []
     for pool in {each.policy: each for each in config.pools.values()
                  if each.policy not in POLICIES}.values():
@@ -3522,9 +3667,9 @@ def try_policy(pool: PoolConfig, user: str, child: Child, generations: Sequence[
 
 def run_policy(pool: PoolConfig, user: str, pipe: int,
                generations: Sequence[Generation]) -> NoReturn:
-    """What that process does: give up root, descriptors, shared memory and the terminal, then load
-    the policy and say GOOD or what is wrong. Whatever the policy replaces, nobody trusts this
-    process with more than text; but it runs as the user that serves, and may harm that user's."""
+    """Be that process: give up root, descriptors, shared memory and the terminal, then load the
+    policy and write GOOD or what is wrong. Whatever the policy replaces, nobody trusts this process
+    with more than text; but it runs as the user that serves, and may harm that user's."""
     try:
         os.setsid()  # no terminal
         set_name("lbdns-policy")
@@ -3540,7 +3685,7 @@ def run_policy(pool: PoolConfig, user: str, pipe: int,
         said = GOOD
         try:
             drop_privileges(user)
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
             load_function(pool)
         except BaseException as bad:
             said = blame(bad, pool)
@@ -3557,34 +3702,43 @@ def kill_family(pid: int) -> int:
     with contextlib.suppress(ChildProcessError):
         while True:
             kill_group(pid)
-            with contextlib.suppress(OSError):  # no /proc
-                children = pathlib.Path("/proc/thread-self/children").read_text()
-                for child in children.split():
-                    os.kill(int(child), signal.SIGKILL)
+            kill_children()
             ended, status = os.waitpid(-1, 0)
             if ended == pid:
                 code = os.waitstatus_to_exitcode(status)
     return code
 
 
+def kill_children() -> None:
+    """End the children of this process, as far as /proc names them."""
+    with contextlib.suppress(OSError):
+        for child in pathlib.Path("/proc/thread-self/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
+
 # ---- 18. The supervisor --------------------------------------------------------------------------
 class Supervisor:
-    """Binds, drops privileges, forks, waits. It parses nothing but what its own loader sends and
-    serves nobody: configs come checked, so there is nothing here for bad input to break."""
+    """Binds, drops privileges, forks, waits.
+
+    It parses nothing but what its own loader sends and serves nobody: configs come checked, so
+    there is nothing here for bad input to break.
+    """
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
-        self.read, self.reloads, self.log = read, reloads, Log()
-        usec = os.environ.get("WATCHDOG_USEC", "")  # a quarter of systemd's patience, in seconds:
-        self.watchdog = int(usec) / 4e6 if usec.isdecimal() else math.inf
-        self.secret = os.urandom(16)
-        self.config: Config                      # what is served,
-        self.current: Generation                 # and by whom
+        self.read = read                         # reads and checks the config, in the loader
+        self.reloads = reloads                   # whether there is a file that it reads
+        self.log = Log()
+        self.secret = os.urandom(16)             # of State
+        self.config: Config                      # the one that is served,
+        self.current: Generation                 # and the processes that do so
         self.generations: list[Generation] = []  # also one that gets ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
-        self.signals: set[int] = set()
-        # Monotonic seconds: when children were looked at; when this process was last awake again
-        # after a pause, from when on others are silent; when systemd's watchdog was fed, inf =
-        # never before all is ready.
-        self.tended, self.woken, self.fed = math.inf, 0.0, math.inf
+        self.signals: set[int] = set()           # that came and are not dealt with
+        # All in monotonic seconds:
+        self.tended = math.inf                   # when children were last looked at
+        self.woken = 0.0                         # when this process was last awake after a pause
+        self.fed = math.inf                      # when systemd's watchdog was; inf = is not yet
+        usec = os.environ.get("WATCHDOG_USEC", "")  # the seconds from one time to the next:
+        self.watchdog = int(usec) / 4e6 if usec.isdecimal() else math.inf
         self.wake, signalled = os.pipe()         # readable with every signal: select() returns
         os.set_blocking(signalled, False)
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
@@ -3592,27 +3746,18 @@ class Supervisor:
 
     def run(self, banner: str) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
-        for number in SIGNALS:
-            # nohup keeps a server going whose terminal is gone.
-            if self.reloads or signal.getsignal(number) != signal.SIG_IGN or number in STOPS:
-                signal.signal(number, lambda number, frame: self.signals.add(number))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self.catch_signals()
         set_name("lbdns")
-        self.config = config = self.read_config()
-        self.log.configure(config)
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.bind(config)
-        if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
-            import_for_monitor()
-        drop_privileges(config.user, itertools.chain(*self.sockets.values()))
-        names = [show_endpoint(host if "%" in host else udp.getsockname()[0],
-                               udp.getsockname()[1])
-                 for (host, *_), (udp, _) in self.sockets.items()]
-        self.log.change(f"lbdns {VERSION}, {config.workers} workers, on {', '.join(names)}"
+        self.config = self.read_config()
+        self.log.configure(self.config)
+        self.prepare()
+        names = []
+        for endpoint, (udp, _) in self.sockets.items():
+            host, port, *_ = udp.getsockname()
+            names.append(show_endpoint(endpoint.host if "%" in endpoint.host else host, port))
+        self.log.change(f"lbdns {VERSION}, {self.config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        self.current = self.start(config, Snapshot().pack(), math.inf)
+        self.current = self.start(self.config)
         if self.current.ready():
             self.announce("ready")
         while not self.signals & STOPS:
@@ -3628,8 +3773,27 @@ class Supervisor:
                 notify("STATUS=" + Snapshot.unpack(octets).status)
         return self.stop()
 
+    def catch_signals(self) -> None:
+        """Take note of signals from now on; they were blocked so far, so that none came too early.
+        `run` and `tend_until` look at what has come."""
+        for number in SIGNALS:
+            # nohup keeps a server going whose terminal is gone.
+            if self.reloads or signal.getsignal(number) != signal.SIG_IGN or number in STOPS:
+                signal.signal(number, lambda number, frame: self.signals.add(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def prepare(self) -> None:
+        """Do what needs root, if started as root, and give that up. Raises ConfigError."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.bind(self.config)
+        if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
+            import_for_monitor()
+        drop_privileges(self.config.user, itertools.chain(*self.sockets.values()))
+
     def bind(self, config: Config) -> None:
-        """Listen also on those addresses of a config that are not taken yet."""
+        """Listen also on those addresses of a config that are not taken yet. Raises ConfigError."""
         for endpoint in endpoints(config):
             if endpoint not in self.sockets:
                 pair = bind_pair(endpoint, self.sockets, len(self.generations) > 1, self.log)
@@ -3658,20 +3822,22 @@ class Supervisor:
         notify("READY=1", f"STATUS={what}")
 
     def tend(self, seconds: float) -> None:
-        """One pass, also while something is awaited: wait for a signal, write the log, see to
+        """Do one pass, also while something is awaited: wait for a signal, write the log, see to
         children that ended, should start, or show no sign of life; feed systemd's watchdog."""
         self.log.flush()
         if select.select([self.wake], [], [], seconds)[0]:
             os.read(self.wake, 512)
-        with contextlib.suppress(ChildProcessError):
-            for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
-                self.on_death(pid, status)
+        ended: dict[int, int] = {}  # pid -> status, also of what is no child of a generation
+        with contextlib.suppress(ChildProcessError):  # there is none
+            ended.update(iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)))
         now = time.monotonic()
         if now - self.tended > HEARTBEAT / 2:  # all were stopped, perhaps: they need time, too
             self.woken = now
         self.tended = now
         for generation in self.generations:
             for child in generation.children:
+                if child.pid in ended:
+                    self.on_death(generation, child, ended[child.pid])
                 self.look_after(generation, child, now)
         self.generations = [each for each in self.generations
                             if each.until == math.inf or any(child.pid for child in each.children)]
@@ -3679,31 +3845,57 @@ class Supervisor:
             self.fed = now
             notify("WATCHDOG=1")
 
+    def tend_until(self, condition: Callable[[], bool], limit: float = math.inf) -> bool:
+        """Tend until something is the case; returns False if a signal to stop, or the time `limit`
+        (monotonic seconds), comes first."""
+        while not condition():
+            if self.signals & STOPS or time.monotonic() > limit:
+                return False
+            self.tend(TICK / 50)
+        return True
+
     def look_after(self, generation: Generation, child: Child, now: float) -> None:
-        """Start a child that should run and does not, kill one that runs and should not."""
+        """Start a child that should run and does not, kill one that runs and should not.
+
+        A child is silent when its last heartbeat is too long ago; before the first, it has
+        START_LIMIT more. Time in which this process did not run itself does not count.
+        """
         serving = generation.until == math.inf
-        if child.pid:
-            beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
-            silent = serving and now - max(beat, self.woken) > HEARTBEAT
-            if silent:
-                policies = [f"; does the policy of {each.name} ever end?"
-                            for each in self.config.pools.values()
-                            if child.slot >= FIRST_WORKER and each.policy not in POLICIES]
-                self.log.error(f"{child.name} gave no sign of life for {now - beat:.0f} s"
-                               + "".join(policies))
-                generation.shared[child.slot] = int(now * 1000)  # it may take a while to end
-            if silent or now > generation.until:
-                os.kill(child.pid, signal.SIGKILL)
-        elif serving and now >= child.born + CRASH_PAUSE:
-            generation.shared[child.slot], child.born = 0, now
-            self.log.flush()  # or the child would print it once more
-            try:
-                child.pid = os.fork() or self.be_child(generation, child)
-            except OSError as bad:  # no more processes or memory; tried again after the pause
-                self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
+        if not child.pid:
+            if serving and now >= child.born + CRASH_PAUSE:
+                self.start_child(generation, child, now)
+            return
+        beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
+        silent = serving and now - max(beat, self.woken) > HEARTBEAT
+        if silent:
+            self.log_silence(child, now - beat)
+            generation.shared[child.slot] = int(now * 1000)  # it may take a while to end
+        if silent or now > generation.until:
+            os.kill(child.pid, signal.SIGKILL)
+
+    def log_silence(self, child: Child, seconds: float) -> None:
+        """Log that a child gave no sign of life, with what may hold it up."""
+        text = f"{child.name} gave no sign of life for {seconds:.0f} s"
+        if child.slot >= FIRST_WORKER:
+            for pool in self.config.pools.values():
+                if pool.policy not in POLICIES:
+                    text += f"; does the policy of {pool.name} ever end?"
+        self.log.error(text)
+
+    def start_child(self, generation: Generation, child: Child, now: float) -> None:
+        """Fork a child. Where that fails, it is tried again after the pause, as after a crash."""
+        generation.shared[child.slot], child.born = 0, now
+        self.log.flush()  # or the child would print it once more
+        try:
+            child.pid = os.fork() or self.be_child(generation, child)
+        except OSError as bad:  # no more processes or memory
+            self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
 
     def be_child(self, generation: Generation, child: Child) -> NoReturn:
-        """All of a child's child; never returns."""
+        """Do all that a child does, in the child, and end it and the commands that it runs.
+
+        This never returns, whatever happens: the code behind the fork is the supervisor's.
+        """
         code = 1
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
         try:
@@ -3711,15 +3903,16 @@ class Supervisor:
             generation.run(child)
             code = 0
         except BaseException as bug:
-            if child.is_news():
+            if child.may_log_failure():
                 self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
         finally:
             self.log.flush()
-            kill_groups(generation.commands)
+            if child.slot == MONITOR:
+                kill_groups(generation.commands)
             os._exit(code)
 
     def serve(self, config: Config, kept: Sequence[Endpoint], child: Child) -> None:
-        """What the monitor and the workers do."""
+        """Do what the monitor or a worker does, until an order to end has come."""
         self.log.configure(config)
         # A listener that only a monitor holds would answer nobody.
         self.unbind([] if child.slot == MONITOR else kept, False)
@@ -3728,66 +3921,79 @@ class Supervisor:
             return
         state = State(config, self.secret, self.log, random.random)
         worker = Worker(state, self.sockets, child, self.log)
-        while not child.generation.shared[SERVING] and not child.wait(PUBLISH / 10):
+        while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
             child.beat()
         worker.run()
 
-    def on_death(self, pid: int, status: int) -> None:
-        """A child has ended; the next pass starts it again."""
-        code = os.waitstatus_to_exitcode(status)
-        for generation in self.generations:
-            for child in generation.children:
-                if child.pid != pid:
-                    continue
-                child.pid, lived = 0, time.monotonic() - child.born
-                if child.slot == MONITOR:
-                    kill_groups(generation.commands)
-                    generation.lost = True
-                if generation.until == math.inf:
-                    how = f"code {code}"
-                    if code < 0:  # those of real time have no name
-                        how = {each.value: each.name for each in signal.Signals}.get(
-                            -code, f"signal {-code}")
-                    if code < 0 or child.is_news():
-                        self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
+    def on_death(self, generation: Generation, child: Child, status: int) -> None:
+        """Take note that a child has ended: end what it has left behind, and log its end unless
+        that was to come. `look_after` starts it anew."""
+        code, child.pid = os.waitstatus_to_exitcode(status), 0
+        if child.slot == MONITOR:
+            kill_groups(generation.commands)
+            generation.monitor_died = True
+        if generation.until < math.inf or not (code < 0 or child.may_log_failure()):
+            return
+        try:
+            how = signal.Signals(-code).name
+        except ValueError:  # those of real time have no name
+            how = f"signal {-code}" if code < 0 else f"code {code}"
+        lived = time.monotonic() - child.born
+        self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
-    def start(self, config: Config, seed: bytes, limit: float) -> Generation:
-        """Start the processes of a config; returns when they serve, or at `limit` (monotonic).
-
-        Workers answer after the first snapshot. At a reload, that is when new addresses are bound,
-        for nobody answers there before, and when workers are started, which answer once all are
-        ready. Where no others serve meanwhile (limit = inf), each answers when it is, and they wait
-        for a snapshot only until the monitor has died once, or until WAIT_LIMIT. Raises
-        ConfigError."""
-        first = MONITOR if any(map(is_watched, config.pools.values())) else FIRST_WORKER
+    def make_generation(self, config: Config, seed: bytes) -> Generation:
+        """Return the processes of a config, none of which runs yet. `seed` is the snapshot that its
+        monitor goes on from; where nothing can change, there is no monitor."""
+        is_any_watched = any(map(is_watched, config.pools.values()))
+        first = MONITOR if is_any_watched else FIRST_WORKER
         run = functools.partial(self.serve, config, endpoints(config))
-        new = Generation(range(first, config.workers + FIRST_WORKER), run,
-                         seed if first == MONITOR else Snapshot().pack())
+        return_memory()
+        return Generation(range(first, FIRST_WORKER + config.workers), run,
+                          seed if is_any_watched else Snapshot().pack())
+
+    def start(self, config: Config) -> Generation:
+        """Start the first processes; returns them when they serve, or a signal to stop has come.
+
+        As no others serve meanwhile, each worker answers as soon as it can. It waits for the first
+        snapshot, but only until the monitor has died once, or until WAIT_LIMIT.
+        """
+        new, limit = self.make_generation(config, Snapshot().pack()), time.monotonic() + WAIT_LIMIT
+        self.generations.append(new)
+        self.tend_until(lambda: new.informed() or new.monitor_died, limit)
+        new.shared[SERVING] = 1
+        self.tend_until(new.ready)
+        return new
+
+    def replace(self, config: Config) -> Generation:
+        """Start the processes of another config; returns them when they serve. Raises ConfigError,
+        also when they do not in START_LIMIT.
+
+        The monitor comes first. When it has published a snapshot, new addresses are bound, for
+        nobody answers there before, and the workers start, which answer once all are ready.
+        """
+        limit = time.monotonic() + START_LIMIT
+        new = self.make_generation(config, self.current.read()[1])
         new.children, workers = new.children[:-config.workers], new.children[-config.workers:]
         self.generations.append(new)
-        alone, patience = limit == math.inf, time.monotonic() + WAIT_LIMIT
-        while not self.signals & STOPS and time.monotonic() < limit and not (
-                new.shared[SERVING] and new.ready()):
-            informed = first != MONITOR or new.shared[NEWEST] > 0
-            impatient = alone and (new.lost or time.monotonic() > patience)
-            if workers and (alone or informed):
-                try:
-                    if not alone:
-                        self.bind(config)
-                except ConfigError:
-                    new.until = 0.0
-                    raise
-                new.children, workers = new.children + workers, []
-            self.tend(TICK / 50)
-            if impatient or informed and not workers and (alone or new.ready()):
-                new.shared[SERVING] = 1
-        if not new.shared[SERVING]:
+        try:
+            if self.tend_until(new.informed, limit):
+                self.bind(config)
+                new.children += workers
+            if not new.informed() or not self.tend_until(new.ready, limit):
+                raise ConfigError("the new processes did not get ready")
+        except ConfigError:
             new.until = 0.0
+            raise
+        new.shared[SERVING] = 1
         return new
 
     def read_config(self) -> Config:
-        """Have a child read and check the config, with its policies; raises ConfigError, OSError.
-        The child runs no code of a user, so what it publishes can be trusted."""
+        """Return the config that a child has read and checked, with its policies. Raises
+        ConfigError with what is wrong, or OSError where that child failed.
+
+        The child runs no code of a user, so what it publishes can be trusted. A reader that never
+        ends is killed after LOAD_LIMIT, and a stop need not wait for it.
+        """
         new = Generation([LOADER], self.read_and_publish, b"")
         self.generations.append(new)
         with new.files[0], new.files[1]:
@@ -3795,7 +4001,7 @@ class Supervisor:
             new.until = time.monotonic() + LOAD_LIMIT  # and only once
             while new.children[0].pid:
                 self.tend(TICK / 2)
-                if self.signals & STOPS and not new.shared[ENDING]:
+                if self.signals & STOPS and not new.shared[ORDER]:
                     new.end(STOP)
             _, octets = new.read()
         if not octets:
@@ -3807,9 +4013,10 @@ class Supervisor:
         return result
 
     def read_and_publish(self, child: Child) -> None:
-        """What the loader does: publish the config, or what is wrong with it."""
+        """Do what the loader does: publish the config, or what is wrong with it, as octets that
+        `read_config` turns back."""
         signal.alarm(LOAD_LIMIT)  # ends a file that never does, even with nobody to see it
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
         result: Config | ConfigError
         try:
             result = self.read()
@@ -3820,7 +4027,11 @@ class Supervisor:
         child.generation.publish(pickle.dumps(result))
 
     def reload(self) -> None:
-        """SIGHUP: a new config, checked, in new processes; the old ones serve until those do."""
+        """Replace the config by a new one, checked, in new processes; the old ones serve until the
+        new ones do.
+
+        In any case systemd hears READY at the end, with what has become of it.
+        """
         if not self.reloads:  # the terminal has hung up
             self.log.change("SIGHUP: ends, since there is no config file to read anew")
             self.signals.add(signal.SIGTERM)
@@ -3829,9 +4040,7 @@ class Supervisor:
         kept = list(self.sockets)
         try:
             config = self.read_config()
-            new = self.start(config, self.current.read()[1], time.monotonic() + START_LIMIT)
-            if not new.shared[SERVING]:
-                raise ConfigError("the new processes did not get ready")
+            new = self.replace(config)
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
@@ -3848,14 +4057,15 @@ class Supervisor:
         self.announce(what)
 
     def stop(self) -> int:
-        """End all children: politely first."""
+        """End all children, politely first; returns the exit code. A second signal ends them at
+        once."""
         notify("STOPPING=1")
         self.signals.clear()
         for generation in self.generations:
             generation.end(STOP)
         while self.generations:
             self.tend(TICK / 5)
-            if self.signals:  # a second one: at once
+            if self.signals:
                 for generation in self.generations:
                     generation.until = 0.0
         self.log.change("stopped")

@@ -8294,7 +8294,7 @@ class Batched(unittest.TestCase):
             packets = [bytes([n]) * (12 + n) for n in range(number)]
             for refused, at_once in itertools.product(range(number), (1, 3, number)):
                 batch, client = self.pair()
-                batch.send = self.stingy(batch.send, batch.message, refused, at_once)
+                batch.send = self.stingy(batch.send, lbdns.MMSGHDR.size, refused, at_once)
                 for packet in packets:
                     client.send(packet)
                 batch.serve()
