@@ -389,7 +389,8 @@ class Desk:
         self.log = lbdns.Log()
         self.dice, self.now = random.Random(seed).random, 0.0
         config = lbdns.ConfigReader("test.toml").config(document)
-        self.state = lbdns.State(config, b"0" * 16, self.log, self.dice)
+        functions = lbdns.load_functions(config)
+        self.state = lbdns.State(config, b"0" * 16, self.log, self.dice, functions)
 
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
@@ -1253,7 +1254,7 @@ class Policies(unittest.TestCase):
             desk.now += passed
             desk.load(*rows)
             backends = desk.state.names["api.example.com"].backends
-            self.assertEqual({each.frozen for each in backends}, {frozen})
+            self.assertEqual({each.history.frozen for each in backends}, {frozen})
 
     def test_row_17_learns_what_an_answer_brings(self):
         for brings in (1, 5, 20):
@@ -1266,7 +1267,7 @@ class Policies(unittest.TestCase):
                     loads[address] += brings
                 desk.load(*((address, {"connections": round(load)})
                             for address, load in loads.items()))
-            learned = desk.state.names["api.example.com"].brings
+            learned = desk.state.names["api.example.com"].load.brings
             with self.subTest(brings):
                 self.assertGreater(learned, 0.6 * brings)
                 self.assertLess(learned, 1.6 * brings)
