@@ -454,8 +454,9 @@ def look_up(name: bytes, request: Request, state: State, reply: Reply) -> bytes 
     if rrset is None:
         return None
     reply.records.append((wire.ANSWER, name, rrset))
-    leads_on = rrset.type == wire.CNAME and qtype not in (wire.CNAME, wire.ANY)
-    return rrset.rdatas[0] if leads_on else None
+    if rrset.type == wire.CNAME and qtype not in (wire.CNAME, wire.ANY):
+        return rrset.rdatas[0]
+    return None
 
 
 def refer(zone: ServedZone, cut: bytes, request: Request, state: State, reply: Reply) -> None:
@@ -509,6 +510,7 @@ def find(zone: ServedZone, names: Sequence[bytes],
 # ---- 3. Pools: who may be picked now -------------------------------------------------------------
 SLICE = 256               # backends taken over before queries have their turn: about a millisecond
 TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
+BELOW_LIMIT, FULL, DOWN = 0, 1, 5  # some of the ranks of Backend.rank
 
 
 def at_once(slices: Iterator[None]) -> None:
@@ -540,6 +542,15 @@ class Backend:
     def up(self) -> bool:
         """Say whether it takes part: not drained, and well by an address at least."""
         return self.state == "up" and len(self.down) < len(self.addresses)
+
+    def rank(self) -> int:
+        """Return its place in the order in which backends are picked, each only if there are none
+        of those before it: 0 = up and below the limit, 1 = up but full, 2 = up with weight 0,
+        3 = draining, 4 = draining with weight 0, 5 or more = down."""
+        rank = FULL + 2 * STATES.index(self.state) + (not self.weight)
+        if rank == FULL and self.answers < self.full_at:
+            return BELOW_LIMIT
+        return rank
 
 
 class Group(NamedTuple):
@@ -616,8 +627,11 @@ class Pool:
         be the same again stays, and what the fast path has learned with it."""
         current: Plan = {}
         same = True
-        for rtype in self.types():
-            kind, backends, limited, unusual = self.find_group(rtype)
+        for rtype in (wire.A, wire.AAAA, wire.CNAME):
+            have = [each for each in self.backends if rtype in each.rdata]
+            if not have and (rtype == wire.CNAME or not self.answers_alone()):
+                continue
+            kind, backends, limited, unusual = self.find_group(rtype, have)
             policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
             if not policy.holds(backends, limited):
                 policy.prepare(backends, limited)
@@ -628,34 +642,23 @@ class Pool:
         if not same or current != self.current:
             self.current = current
 
-    def types(self) -> list[int]:
-        """Return the record types that the pool has answers for."""
-        if not (self.backends or self.config.source or self.kind.needs_backends):
-            return [wire.A, wire.AAAA]  # addresses in the function's own code
-        return [rtype for rtype in (wire.A, wire.AAAA, wire.CNAME)
-                if any(rtype in each.rdata for each in self.backends)]
+    def answers_alone(self) -> bool:
+        """Say whether a function answers that has the addresses, of both families, in its code."""
+        return not (self.backends or self.config.source or self.kind.needs_backends)
 
-    def find_group(self, rtype: int) -> Group:
-        """Return the best group that is not empty: up and below the limit; up but full; up with
-        weight 0; draining; the last resort. Only in the last are backends that fail their check."""
-        if not self.backends:
-            return Group(self.kind, [], False, "")
+    def find_group(self, rtype: int, have: list[Backend]) -> Group:
+        """Return the best group that is not empty, in the order of Backend.rank; else the last
+        resort. Only in that are backends that fail their check."""
+        if not have:
+            return Group(self.kind, have, False, "")
         kind = Random if self.stale and self.kind.uses_load else self.kind
-        have = [each for each in self.backends if rtype in each.rdata]
         well, unusual = self.healthy(rtype, have)
-        up = [each for each in well if each.state == "up"]
-        weighty = [each for each in up if each.weight]
-        below_limit = [each for each in weighty if each.answers < each.full_at]
-        if below_limit:
-            limited = any(each.full_at < math.inf for each in below_limit)
-            return Group(kind, below_limit, limited, unusual)
-        if weighty:
-            return Group(LowestRatio, weighty, False, unusual)
-        spare = up or [each for each in well if each.state == "drain"]
-        if spare:
-            weighty = [each for each in spare if each.weight]
-            return Group(kind, weighty or spare, False, unusual)
-        return self.last_group(kind, have)
+        best = min(map(Backend.rank, well), default=DOWN)
+        if best >= DOWN:
+            return self.last_group(kind, have)
+        backends = [each for each in well if each.rank() == best]
+        limited = best == BELOW_LIMIT and any(each.full_at < math.inf for each in backends)
+        return Group(LowestRatio if best == FULL else kind, backends, limited, unusual)
 
     def healthy(self, rtype: int, have: list[Backend]) -> tuple[list[Backend], str]:
         """Return the backends that pass their checks; or all, and why, when too few are up."""
@@ -787,11 +790,14 @@ class Policy:
         """Pick one backend."""
         raise NotImplementedError
 
+    def available(self) -> Iterator[Backend]:
+        """Return the backends that can still be picked, in the order they are listed."""
+        below = self.below_limit
+        return (each for each in self.backends if below is None or each in below)
+
     def spread(self, dice: Dice, count: int) -> list[Backend]:
         """Pick up to `count` different backends, best first: here in the order they are listed."""
-        below = self.below_limit
-        left = (each for each in self.backends if below is None or each in below)
-        return list(itertools.islice(left, count))
+        return list(itertools.islice(self.available(), count))
 
     def pick(self, request: Request, count: int) -> list[Backend] | None:
         """Return the backends to answer a query with. [] = there is no record of this type, None =
@@ -849,13 +855,12 @@ class Random(Policy):
 
     def leave_out(self, backend: Backend) -> int | None:
         """Draw again where a draw falls upon this one; where half of them would, prepare anew."""
-        if self.below_limit is None or backend not in self.below_limit:
-            return super().leave_out(backend)
+        if self.below_limit and backend in self.below_limit:
+            self.left -= backend.capacity
         count = super().leave_out(backend)
-        self.left -= backend.capacity
         if count and self.left < self.total / 2:
             deal = self.deal
-            self.prepare([each for each in self.backends if each in self.below_limit], True)
+            self.prepare(list(self.available()), True)
             self.deal = deal  # which asks `draw` and `spread`, so it holds
         return count
 
@@ -876,8 +881,7 @@ class Random(Policy):
 
     def spread(self, dice: Dice, count: int) -> list[Backend]:
         """Pick those with the smallest exponential draws (Efraimidis, Spirakis 2006)."""
-        left = super().spread(dice, len(self.backends))
-        return heapq.nsmallest(count, left,
+        return heapq.nsmallest(count, self.available(),
                                key=lambda each: -math.log(1 - dice()) / each.capacity)
 
 
@@ -902,25 +906,26 @@ class RoundRobin(Policy):
         self.heap: list[Turn] = []  # by heapq, the next turn first
 
     def prepare(self, backends: list[Backend], limited: bool) -> None:
-        """Go on with the turns of the last plan."""
+        """Line all backends up."""
         super().prepare(backends, limited)
+        chance, dice = self.chance, self.pool.dice
+        self.heap = [
+            (base + step * chance * dice(), order, backend, step, base)
+            for order, (backend, base, step)
+            in enumerate(zip(backends, *self.line_up(), strict=True))]
+        heapq.heapify(self.heap)
+
+    def line_up(self) -> tuple[list[float], list[float]]:
+        """Return bases and steps of the backends: here so that they go on with the turns of the
+        last plan."""
         for turn, _, backend, _, _ in self.heap:
             backend.turns[self.rtype] = turn
         steps = [1 / weight for weight in self.weights]
-        if self.heap:
-            level = self.heap[0][0]
-            bases = [max(level, min(each.turns.get(self.rtype, level), level + step))
-                     for each, step in zip(backends, steps, strict=True)]
-        else:
-            bases = [step * self.pool.dice() for step in steps]
-        self.arrange(bases, steps)
-
-    def arrange(self, bases: list[float], steps: list[float]) -> None:
-        """Line all backends up."""
-        chance, dice, turns = self.chance, self.pool.dice, zip(bases, self.backends, steps, strict=True)
-        self.heap = [(base + step * chance * dice(), order, backend, step, base)
-                     for order, (base, backend, step) in enumerate(turns)]
-        heapq.heapify(self.heap)
+        if not self.heap:
+            return [step * self.pool.dice() for step in steps], steps
+        level = self.heap[0][0]
+        return [max(level, min(each.turns.get(self.rtype, level), level + step))
+                for each, step in zip(self.backends, steps, strict=True)], steps
 
     def drop_full(self) -> None:
         """Take those that have reached their limits off the top of the heap."""
@@ -959,26 +964,24 @@ class LeastConnections(RoundRobin):
     them; it also keeps clients that ask twice from always getting every other backend."""
     chance, uses_load = 1.0, True
 
-    def prepare(self, backends: list[Backend], limited: bool) -> None:
-        """Line all up by their load."""
-        Policy.prepare(self, backends, limited)
+    def line_up(self) -> tuple[list[float], list[float]]:
+        """Return the loads of the backends, and what an answer adds to them."""
         load = self.pool.load
-        self.arrange(load.estimate(backends), [load.brings / weight for weight in self.weights])
+        return load.estimate(self.backends), [load.brings / weight for weight in self.weights]
 
 
 class LowestRatio(RoundRobin):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
     chance, uses_load = 1.0, True
 
-    def prepare(self, backends: list[Backend], limited: bool) -> None:
-        """Line all up by (connections + what answers since have brought) / max_connections."""
-        Policy.prepare(self, backends, limited)
+    def line_up(self) -> tuple[list[float], list[float]]:
+        """Return (connections + what answers since have brought) / max_connections of the backends,
+        and what an answer adds to that."""
         brings = self.pool.load.brings
-        limits = [float(each.max_connections or 1) for each in backends]  # all have one
-        loads = [(each.connections or 0) + brings * (each.answers - each.history.answers_at_report)
-                 for each in backends]
-        self.arrange([load / limit for load, limit in zip(loads, limits, strict=True)],
-                     [brings / limit for limit in limits])
+        steps = [brings / (each.max_connections or 1) for each in self.backends]  # all have one
+        return [((each.connections or 0)
+                 + brings * (each.answers - each.history.answers_at_report))
+                / (each.max_connections or 1) for each in self.backends], steps
 
 
 def hash_octets(octets: bytes) -> int:
@@ -1001,26 +1004,22 @@ class Hash(Policy):
         """Set out the keys, and forget what networks were given before."""
         super().prepare(backends, limited)
         self.keys = [(each.key, 2.0**-64 / each.capacity) for each in backends]
-        self.found: dict[bytes, list[Backend]] = {}  # by network
+        self.found = functools.lru_cache(LEARNED_MAX)(self.choose)
 
     def leave_out(self, backend: Backend) -> int | None:
         """Forget what networks were given, some of it by the one that leaves."""
-        self.found.clear()
+        self.found.cache_clear()
         return super().leave_out(backend)
 
     def pick(self, request: Request, count: int) -> list[Backend] | None:
         """Return the backends with the best draws; a network just asked for is remembered."""
-        network = request.network()
-        if network not in self.found:
-            if len(self.found) >= LEARNED_MAX:
-                self.found.clear()
-            self.found[network] = self.choose(hash_octets(network), count)
-        return self.found[network]
+        return self.found(request.network(), count)
 
-    def choose(self, network: int, count: int) -> list[Backend]:
+    def choose(self, network: bytes, count: int) -> list[Backend]:
         """Return the backends with the `count` best draws, the best first."""
         mix, mask, below = self.MIX, 2**64 - 1, self.below_limit
-        bounds = [((key ^ network) * mix & mask) * share for key, share in self.keys]
+        hashed = hash_octets(network)
+        bounds = [((key ^ hashed) * mix & mask) * share for key, share in self.keys]
         if below is not None:
             bounds = [bound if backend in below else math.inf
                       for bound, backend in zip(bounds, self.backends, strict=True)]
@@ -1178,8 +1177,8 @@ class Mark(NamedTuple):
 
 class History:
     """What a backend's reports said, and what this worker answered with it meanwhile."""
-    __slots__ = ("answers", "answers_at_report", "connections", "fresh", "frozen", "limit_since",
-                 "report_changed", "served")
+    __slots__ = ("answers", "answers_at_report", "connections", "frozen", "limit_since",
+                 "report_changed", "rounds")
 
     def __init__(self) -> None:
         self.connections: int | None = None  # in the last report
@@ -1188,8 +1187,7 @@ class History:
         self.report_changed = Mark(0.0, 0)   # when a report was last other than that before
         self.limit_since = Mark(0.0, 0)      # from when answers are missing in the report
         self.frozen = False                  # whether it stands still though it should not
-        self.served = False                  # whether the backend was up in the last snapshot
-        self.fresh = True                    # whether it was not in the one before
+        self.rounds = 0                      # snapshots in a row in which the backend was up
 
     def update(self, backend: Backend, now: float, fade: float, patience: float) -> int:
         """Take note of a new report. Return by how many connections it grew, less LOAD_NOISE."""
@@ -1203,7 +1201,7 @@ class History:
                        and answers - changed.answers >= FROZEN_ANSWERS)
         self.answers = self.recent_answers(backend) * fade if up else 0.0
         self.answers_at_report = answers
-        self.fresh, self.served = not self.served, up
+        self.rounds = self.rounds + 1 if up else 0
         if not up or old is None or self.connections is None:
             return 0
         return max(0, self.connections - old - LOAD_NOISE)
@@ -1240,19 +1238,15 @@ class Load:
         # A backend that has just come counts as answered like the others: otherwise it would get
         # all that they got meanwhile.
         usual = median([each.history.answers / each.capacity
-                        for each in up if not each.history.fresh])
+                        for each in up if each.history.rounds > 1])
         for each in up:
-            if each.history.fresh:
+            if each.history.rounds == 1:
                 each.history.answers = usual * each.capacity
         known = [each for each in (each.history.believed() for each in up) if each is not None]
         total = sum(known) * len(up) / max(1, len(known))
         growth = LOAD_GROWTH * min(grown, LOAD_BURST * (answers + 1))
-        self.set_brings(max(total * passed / LOAD_LIFE, growth), answers, passed)
-
-    def set_brings(self, arrivals: float, answers: int, passed: float) -> None:
-        """Estimate `brings` anew, some seconds after the last time."""
         keep = math.exp(-passed / LOAD_LIFE)
-        self.arrivals = self.arrivals * keep + arrivals
+        self.arrivals = self.arrivals * keep + max(total * passed / LOAD_LIFE, growth)
         self.answers = self.answers * keep + answers
         seen = (LOAD_PRIOR + self.arrivals) / (LOAD_PRIOR + self.answers)
         self.brings = max(self.scale, self.brings * keep, seen)
@@ -1297,7 +1291,6 @@ def median(values: list[float]) -> float:
 
 # ---- 6. The fast path: a cache of `answer` -------------------------------------------------------
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
-NOBODY: Peer = b""  # the address of no client
 # What transports call: queries, a function that gives the peer of each, and "came over TCP"; it
 # returns the replies from their third octet on, for the first two are the query's: its id.
 # b"" = no reply.
@@ -1305,30 +1298,40 @@ Respond = Callable[[Sequence[bytes], Callable[[], Sequence[Peer]], bool], list[b
 
 
 class Known:
-    """A reply, cut into the parts that others are made of: header, (question), records, OPT. The
-    question ends at octet `end`, OPT begins at octet `opt`."""
+    """A reply, cut into the parts that others are made of: header, (question), records, OPT."""
     __slots__ = ("client", "draw", "end", "header", "opt", "plan", "pool", "records", "rest")
 
-    def __init__(self, octets: bytes, end: int, opt: int, client: Peer | None) -> None:
-        # The query's question stands up to here; it is repeated as it came, letter case and all.
-        self.end = end
+    def __init__(self, packet: bytes, peer: Peer, answered: Answered) -> None:
+        octets, query, reply = answered
+        size = 11 + sum(4 + len(data) for _, data in reply.options) if query.has_opt else 0
+        # Where the question ends, which is repeated as it came, letter case and all.
+        self.end = wire.HEADER + len(query.question)
         # The header without the id, which is each query's own.
         self.header = octets[2:wire.HEADER]
-        # All records but OPT, if they are always the same.
-        self.records = octets[end:opt]
+        # The records but OPT, unless `draw` is there.
+        self.records = octets[self.end:len(octets) - size]
         # What gives other records each time; None = they are always the same.
         self.draw: Dealer | None = None
         # The record OPT with all its options; b"" = there is none.
-        self.opt = octets[opt:]
+        self.opt = octets[len(octets) - size:]
         # The client that the reply is for, since it holds a cookie; None = it is for everybody.
-        self.client = client
+        self.client = peer if wire.COOKIE in query.options else None
         # The pool that had a say; None = none had, and the reply holds for ever.
-        self.pool: Pool | None = None
-        # The pool's plan; the reply holds as long as it is the current one.
-        self.plan: Plan = {}
-        # The query's octets behind the name, if lower() can change what they mean; None = it
-        # cannot.
-        self.rest: bytes | None = None
+        self.pool = reply.pool
+        # The pool's plan: the reply holds as long as it is the current one.
+        self.plan = reply.plan
+        # The query behind the name, if lower() can change what it means; None = it cannot.
+        rest = packet[self.end - 4:]
+        self.rest = rest if rest.lower() != rest.upper() else None
+
+
+class Unknown(Known):
+    """Stands for a reply that is not kept: it is for no client."""
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.client = b""
+        self.pool = self.rest = None
 
 
 class Alike:
@@ -1364,8 +1367,8 @@ class Alike:
         return next((octets[each] for each in self.endings if octets[each] in self.pools), b"")
 
 
-UNKNOWN = Known(b"", 0, 0, NOBODY)      # stands for a reply that is not kept
-UNLIKE = Alike((b"\0", b""), {})        # stands for queries of which no reply is kept
+UNKNOWN = Unknown()
+UNLIKE = Alike((b"\0", b""), {})  # stands for queries of which no reply is kept
 
 
 class Cache:
@@ -1401,15 +1404,14 @@ class Cache:
         """
         replies: list[bytes] = []
         clients: Sequence[Peer] = ()                     # found out only when they matter
-        table, add, join, unlike, unknown = (
-            self.alike[tcp], replies.append, b"".join, UNLIKE, UNKNOWN)
+        table, add, join = self.alike[tcp], replies.append, b"".join
         for packet in packets:
             octets = packet.lower()
             try:
                 end = 13 + octets[12]                    # of the first label
             except IndexError:
                 end = 13                                 # too short for a query, and for any key
-            alike = table.get(octets[2:13] + octets[end:], unlike)
+            alike = table.get(octets[2:13] + octets[end:], UNLIKE)
             name = octets[alike.name]                    # from here on as in `stands_for`
             if name not in alike.exist:
                 for ending in alike.endings:
@@ -1418,10 +1420,10 @@ class Cache:
                         break
                 else:
                     name = b""
-            known = alike.known.get(name, unknown)
+            known = alike.known.get(name, UNKNOWN)
             if ((known.pool is not None and known.plan is not known.pool.current)
                     or (known.rest is not None and not packet.endswith(known.rest))):
-                known = unknown
+                known = UNKNOWN
             if known.client is not None:
                 clients = clients or peers()
                 if known.client != clients[len(replies)]:
@@ -1461,7 +1463,7 @@ class Cache:
         """Keep a regular reply, if the name exists or all like it are answered alike."""
         names, zones = wire.suffixes(answered.query.key), self.state.zones
         octets = packet.lower()
-        known = self.cut(packet, peer, answered)
+        known = Known(packet, peer, answered)
         policy = answered.reply.policy
         if policy is not None:
             policy.deal = policy.deal or policy.dealer(known.records[:12], self.dice)
@@ -1479,19 +1481,6 @@ class Cache:
         self.alike[tcp][key] = alike
         alike.known[name] = known
         self.size += 1
-
-    def cut(self, packet: bytes, peer: Peer, answered: Answered) -> Known:
-        """Return a reply in parts."""
-        octets, query, reply = answered
-        end, opt = wire.HEADER + len(query.question), len(octets)
-        if query.has_opt:
-            opt -= 11 + sum(4 + len(data) for _, data in reply.options)
-        known = Known(octets, end, opt, peer if wire.COOKIE in query.options else None)
-        known.pool, known.plan = reply.pool, reply.plan
-        rest = packet[end - 4:]
-        if rest.lower() != rest.upper():
-            known.rest = rest
-        return known
 
 
 # ==== II  The worker: its sockets; no files, no threads, nothing that waits =======================
