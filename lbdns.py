@@ -1171,7 +1171,7 @@ RAMP_LIMIT = 15.0         # how fast one near its limit is spared: from 13 % fre
 
 class Mark(NamedTuple):
     """A moment, and how far this worker's answers with a backend had come by then."""
-    time: float               # seconds, by the clock of snapshots
+    when: float               # seconds, by the clock of snapshots
     answers: int
 
 
@@ -1194,10 +1194,10 @@ class History:
         old, self.connections, answers = self.connections, backend.connections, backend.answers
         if self.connections != old:
             self.report_changed = self.limit_since = Mark(now, answers)
-        elif now - self.limit_since.time > LOAD_MEMORY:  # by then it holds older answers
+        elif now - self.limit_since.when > LOAD_MEMORY:  # by then it holds older answers
             self.limit_since = Mark(now, answers)
         changed, up = self.report_changed, backend.up()
-        self.frozen = (self.connections is not None and now - changed.time > patience
+        self.frozen = (self.connections is not None and now - changed.when > patience
                        and answers - changed.answers >= FROZEN_ANSWERS)
         self.answers = self.recent_answers(backend) * fade if up else 0.0
         self.answers_at_report = answers

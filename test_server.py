@@ -875,6 +875,25 @@ class Lookup(unittest.TestCase):
 
 # ---- In this process: EDNS and sizes -----------------------------------------------------------
 
+class PurePart(unittest.TestCase):
+    """Part I of lbdns.py touches nothing: no file, clock, socket or process, and no dice."""
+    PURE = {"bisect", "contextlib", "functools", "hashlib", "heapq", "ipaddress", "itertools",
+            "math", "struct", "types", "wire"}
+
+    def test_part_one_names_no_module_that_touches_the_world(self):
+        text = (FOLDER / "lbdns.py").read_text()
+        first, last = (text[:text.index(f"\n# ==== {part} ")].count("\n") for part in ("I", "II"))
+        nodes = list(ast.walk(ast.parse(text)))
+        imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))
+                   and getattr(node, "module", "") not in ("typing", "collections.abc")]
+        self.assertEqual([node.lineno for node in imports if first < node.lineno <= last], [])
+        known = {(alias.asname or alias.name).partition(".")[0] for node in imports
+                 for alias in node.names}
+        named = {node.id for node in nodes
+                 if isinstance(node, ast.Name) and first < node.lineno <= last}
+        self.assertLessEqual(named & known, self.PURE)
+
+
 class Edns(unittest.TestCase):
     """OPT, its options, and how much fits."""
 
