@@ -243,8 +243,9 @@ class ServedZone(wire.Zone):
         for name, parent in itertools.pairwise(names):
             label = name[1:1 + name[0]]
             for length in self.lengths.get(parent, ()):
-                if label[-length:] in self.endings[parent]:
-                    return self.endings[parent][label[-length:]]
+                owner = self.endings[parent].get(label[-length:])
+                if owner is not None:
+                    return owner
             if name == self.apex:
                 break
         return None
@@ -317,7 +318,7 @@ class Reply:
 
     def explain(self, code: int, text: str) -> None:
         """Say why this answer is unusual: an Extended DNS Error (RFC 8914)."""
-        self.options.append((wire.EDE, struct.pack("!H", code) + text.encode()))
+        self.options.append((wire.EDE, code.to_bytes(2) + text.encode()))
 
 
 class Request(NamedTuple):
@@ -329,7 +330,8 @@ class Request(NamedTuple):
     def question(self) -> types.SimpleNamespace:
         """Return what a user's function sees: name and type asked for, the client's address
         (usually a resolver's), and the client subnet, "192.0.2.0/24"; None = none was sent."""
-        query, subnet = self.query, None
+        query = self.query
+        subnet = None
         if query.subnet is not None:
             family, prefix, octets = query.subnet
             octets = octets.ljust(wire.ECS_BITS[family] // 8, b"\0")
@@ -344,7 +346,8 @@ class Request(NamedTuple):
             family, _, octets = self.query.subnet
         else:
             peer = ipaddress.ip_address(plain_address(self.sender))
-            family, octets = 1 if peer.version == 4 else 2, peer.packed
+            family = 1 if peer.version == 4 else 2
+            octets = peer.packed
         size = HASH_BITS[family] // 8
         return bytes([family]) + octets[:size].ljust(size, b"\0")
 
@@ -396,7 +399,8 @@ def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
 def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: Reply,
                 now: float) -> None:
     """Answer the options of the query's OPT that deserve an answer; ignore the rest."""
-    options, add = query.options, reply.options.append
+    options = query.options
+    add = reply.options.append
     if wire.NSID in options and state.nsid:  # RFC 5001
         add((wire.NSID, state.nsid))
     if wire.ECS in options and reply.rcode != wire.FORMERR:  # RFC 7871 7.2.1: as sent, our scope
@@ -405,7 +409,7 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
         add((wire.ECS, echo[:3] + bytes([scope]) + echo[4:]))
     if wire.KEEPALIVE in options and tcp:  # RFC 7828 3.2.2: in units of 100 ms; see `expired`
         idle = round((TCP_IDLE - 3 * WAKE) * 10)
-        add((wire.KEEPALIVE, struct.pack("!H", idle)))
+        add((wire.KEEPALIVE, idle.to_bytes(2)))
     if wire.COOKIE in options and reply.rcode != wire.FORMERR:
         add((wire.COOKIE, server_cookie(options[wire.COOKIE], client, state.secret, now)))
 
@@ -440,7 +444,8 @@ def respond(request: Request, state: State, reply: Reply) -> None:
 
 def look_up(name: bytes, request: Request, state: State, reply: Reply) -> bytes | None:
     """Add what one name has to the reply. Return the name that a CNAME leads to, else None."""
-    names, qtype = wire.suffixes(name.lower()), request.query.qtype
+    names = wire.suffixes(name.lower())
+    qtype = request.query.qtype
     zone = wire.find_zone(names, qtype, state.zones)
     if zone is None:  # the first name: not ours to answer; a CNAME's target: the asker goes on
         reply.rcode = wire.NOERROR if reply.records else wire.REFUSED
@@ -578,7 +583,10 @@ class Pool:
     """
     def __init__(self, config: PoolConfig, scale: int, log: "Log", dice: Dice,
                  function: Pick | None = None) -> None:
-        self.config, self.log, self.dice, self.function = config, log, dice, function
+        self.config = config
+        self.log = log
+        self.dice = dice
+        self.function = function
         self.kind = POLICIES.get(config.policy, Custom)
         self.backends: list[Backend] = []
         self.stale = False              # whether reports are too old to be believed
@@ -601,7 +609,8 @@ class Pool:
             if len(backends) % SLICE == 0:
                 yield
         passed = max(0.0, now - self.loaded)
-        self.backends, self.loaded = backends, now
+        self.backends = backends
+        self.loaded = now
         self.counting = self.kind.uses_load or any(
             each.max_connections is not None for each in backends)
         if self.counting:
@@ -610,7 +619,8 @@ class Pool:
         if self.kind.uses_load:
             self.log_frozen()
         if stale != self.stale:  # answers say so, whatever the policy
-            self.stale, self.current = stale, {}
+            self.stale = stale
+            self.current = {}
         self.replan()
 
     def log_frozen(self) -> None:
@@ -627,9 +637,11 @@ class Pool:
         be the same again stays, and what the fast path has learned with it."""
         current: Plan = {}
         same = True
+        # A function that has its addresses in its own code is asked for those of both families.
+        alone = not (self.backends or self.config.source or self.kind.needs_backends)
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             have = [each for each in self.backends if rtype in each.rdata]
-            if not have and (rtype == wire.CNAME or not self.answers_alone()):
+            if not have and (rtype == wire.CNAME or not alone):
                 continue
             kind, backends, limited, unusual = self.find_group(rtype, have)
             policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
@@ -641,10 +653,6 @@ class Pool:
                 policy.deal = None  # its records have another TTL
         if not same or current != self.current:
             self.current = current
-
-    def answers_alone(self) -> bool:
-        """Say whether a function answers that has the addresses, of both families, in its code."""
-        return not (self.backends or self.config.source or self.kind.needs_backends)
 
     def find_group(self, rtype: int, have: list[Backend]) -> Group:
         """Return the best group that is not empty, in the order of Backend.rank; else the last
@@ -680,7 +688,8 @@ class Pool:
     def pick(self, qtype: int, request: Request, reply: Reply) -> wire.RRset | None:
         """Return the records to answer a type with. None = NODATA, or SERVFAIL if the reply's rcode
         says so."""
-        reply.pool, reply.plan = self, self.current
+        reply.pool = self
+        reply.plan = self.current
         rtype = wire.CNAME if wire.CNAME in self.current else qtype
         if qtype == wire.ANY:
             rtype = next(iter(self.current), wire.A)
@@ -701,7 +710,8 @@ class Pool:
         """Return the records of the backends that a policy picks; None as in `pick`."""
         if self.stale:
             reply.explain(3, "the load of the backends is unknown")  # 3: Stale Answer
-        reply.policy, rtype = policy, policy.rtype
+        reply.policy = policy
+        rtype = policy.rtype
         chosen = policy.pick(request, self.config.answers)
         reply.scoped |= policy.scoped
         if chosen is None:
@@ -807,7 +817,9 @@ class Policy:
     def dealer(self, before: bytes, dice: Dice) -> Dealer | None:
         """Return, for the fast path, what gives the records of an answer each time it is called,
         `before` being what stands before each rdata; None where their number varies."""
-        rtype, pool, count = self.rtype, self.pool, self.pool.config.answers
+        rtype = self.rtype
+        pool = self.pool
+        count = self.pool.config.answers
 
         def deal_one() -> bytes:
             """Do as `deal`, quicker, where an answer has one address."""
@@ -875,8 +887,9 @@ class Random(Policy):
         """Return the same without the backends, where nobody counts their answers."""
         if self.pool.counting or self.pool.config.answers > 1:
             return super().dealer(before, dice)
-        find, edges, total = bisect.bisect, self.edges, self.total
+        edges, total = self.edges, self.total
         records = [before + each.rdata[self.rtype] for each in self.backends]
+        find = bisect.bisect  # quicker so than by the module's name
         return lambda: records[find(edges, dice() * total)]
 
     def spread(self, dice: Dice, count: int) -> list[Backend]:
@@ -887,7 +900,7 @@ class Random(Policy):
 
 # A backend in the rotation, as a plain tuple, since each pick makes one:
 # - its key: the base, and some chance; the backend with the smallest key is picked next.
-# - its order: no two backends have the same, so that equal keys can be told apart.
+# - its order: no two backends have the same, so that equal keys need no look at the backends.
 # - the backend itself.
 # - its step: by how much a pick moves the base.
 # - its base: the key without chance.
@@ -908,7 +921,8 @@ class RoundRobin(Policy):
     def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Line all backends up."""
         super().prepare(backends, limited)
-        chance, dice = self.chance, self.pool.dice
+        chance = self.chance
+        dice = self.pool.dice
         self.heap = [
             (base + step * chance * dice(), order, backend, step, base)
             for order, (backend, base, step)
@@ -929,7 +943,8 @@ class RoundRobin(Policy):
 
     def drop_full(self) -> None:
         """Take those that have reached their limits off the top of the heap."""
-        heap, below = self.heap, self.below_limit
+        heap = self.heap
+        below = self.below_limit
         while below is not None and heap and heap[0][2] not in below:
             turn, _, backend, _, _ = heapq.heappop(heap)
             backend.turns[self.rtype] = turn
@@ -962,7 +977,8 @@ class LeastConnections(RoundRobin):
     """The smallest load, as section 5 estimates it, which each answer raises at once by what it is
     expected to bring. Differences smaller than that are noise, so all keys have that much chance in
     them; it also keeps clients that ask twice from always getting every other backend."""
-    chance, uses_load = 1.0, True
+    chance = 1.0
+    uses_load = True
 
     def line_up(self) -> tuple[list[float], list[float]]:
         """Return the loads of the backends, and what an answer adds to them."""
@@ -972,7 +988,8 @@ class LeastConnections(RoundRobin):
 
 class LowestRatio(RoundRobin):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
-    chance, uses_load = 1.0, True
+    chance = 1.0
+    uses_load = True
 
     def line_up(self) -> tuple[list[float], list[float]]:
         """Return (connections + what answers since have brought) / max_connections of the backends,
@@ -1017,7 +1034,9 @@ class Hash(Policy):
 
     def choose(self, network: bytes, count: int) -> list[Backend]:
         """Return the backends with the `count` best draws, the best first."""
-        mix, mask, below = self.MIX, 2**64 - 1, self.below_limit
+        mix = self.MIX
+        mask = 2**64 - 1
+        below = self.below_limit
         hashed = hash_octets(network)
         bounds = [((key ^ hashed) * mix & mask) * share for key, share in self.keys]
         if below is not None:
@@ -1045,7 +1064,8 @@ def own_address(text: str) -> Backend:
 
 class Custom(Random):
     """A user's function; whatever it does wrong, the query is answered, at random."""
-    reads_query, needs_backends = True, False
+    reads_query = True
+    needs_backends = False
 
     def holds(self, backends: list[Backend], limited: bool) -> bool:
         """Say no: the function sees what each snapshot says."""
@@ -1079,7 +1099,8 @@ class Custom(Random):
         for what is no answer."""
         if self.pool.function is None:
             raise TypeError("it cannot be loaded any more")
-        named, below = self.named, self.below_limit
+        named = self.named
+        below = self.below_limit
         if below is not None:
             named = {name: each for name, each in named.items() if each in below}
         views = [view for view in self.views if view.name in named]
@@ -1108,7 +1129,8 @@ def blame(bad: BaseException, config: PoolConfig) -> str:
     """Say what a policy's code raised, and the last line of its file that led there."""
     if isinstance(bad, Problem):
         return str(bad)
-    path, at = config.policy.rpartition(":")[0], bad.__traceback__
+    path = config.policy.rpartition(":")[0]
+    at = bad.__traceback__
     lines = [bad.lineno] if isinstance(bad, SyntaxError) and bad.filename == path else []
     while at is not None:
         if at.tb_frame.f_code.co_filename == path:
@@ -1191,12 +1213,14 @@ class History:
 
     def update(self, backend: Backend, now: float, fade: float, patience: float) -> int:
         """Take note of a new report. Return by how many connections it grew, less LOAD_NOISE."""
-        old, self.connections, answers = self.connections, backend.connections, backend.answers
+        old, answers = self.connections, backend.answers
+        self.connections = backend.connections
         if self.connections != old:
             self.report_changed = self.limit_since = Mark(now, answers)
         elif now - self.limit_since.when > LOAD_MEMORY:  # by then it holds older answers
             self.limit_since = Mark(now, answers)
-        changed, up = self.report_changed, backend.up()
+        changed = self.report_changed
+        up = backend.up()
         self.frozen = (self.connections is not None and now - changed.when > patience
                        and answers - changed.answers >= FROZEN_ANSWERS)
         self.answers = self.recent_answers(backend) * fade if up else 0.0
@@ -1209,10 +1233,6 @@ class History:
     def recent_answers(self, backend: Backend) -> float:
         """Return how many answers went there lately, of which some may be in no report yet."""
         return self.answers + backend.answers - self.answers_at_report
-
-    def believed(self) -> int | None:
-        """Return the connections of the last report; None = unknown."""
-        return None if self.frozen else self.connections
 
 
 class Load:
@@ -1242,8 +1262,8 @@ class Load:
         for each in up:
             if each.history.rounds == 1:
                 each.history.answers = usual * each.capacity
-        known = [each for each in (each.history.believed() for each in up) if each is not None]
-        total = sum(known) * len(up) / max(1, len(known))
+        reports = believed(up)
+        total = sum(reports.values()) * len(up) / max(1, len(reports))
         growth = LOAD_GROWTH * min(grown, LOAD_BURST * (answers + 1))
         keep = math.exp(-passed / LOAD_LIFE)
         self.arrivals = self.arrivals * keep + max(total * passed / LOAD_LIFE, growth)
@@ -1262,11 +1282,11 @@ class Load:
 
     def estimate(self, backends: list[Backend]) -> list[float]:
         """Return the load of each backend, in connections for each unit of its capacity."""
-        believed = [(each, each.history.believed()) for each in backends]
-        middle = median([report / each.capacity for each, report in believed if report is not None])
+        reports = believed(backends)
+        middle = median([report / each.capacity for each, report in reports.items()])
         loads = []
-        for each, report in believed:
-            load = middle if report is None else report / each.capacity
+        for each in backends:
+            load = reports[each] / each.capacity if each in reports else middle
             recent = each.history.recent_answers(each)
             loads.append(self.level(each, load, middle) + self.brings * recent / each.capacity)
         return loads
@@ -1282,6 +1302,12 @@ class Load:
             ramp = min(ramp, RAMP_LIMIT * free_share - 1)
         start = RAMP_START / backend.capacity if ramp >= 1 else 0.0
         return max(load, middle - (ramp - 1) * middle * LOAD_MEMORY / LOAD_LIFE - start)
+
+
+def believed(backends: list[Backend]) -> dict[Backend, int]:
+    """Return the reported connections of the backends that report any and do not stand still."""
+    return {each: each.connections for each in backends
+            if each.connections is not None and not each.history.frozen}
 
 
 def median(values: list[float]) -> float:
@@ -1380,10 +1406,12 @@ class Cache:
     """
     def __init__(self, state: State, dice: Dice,
                  miss: Callable[[bytes, Peer, bool], Answered | bytes | None]) -> None:
-        self.state, self.dice, self.miss = state, dice, miss
+        self.state = state
+        self.dice = dice
+        self.miss = miss
         # Of UDP and of TCP: by octets 2 to 12 (header, length of the first label) and all that
         # follows the first label.
-        self.alike: tuple[dict[bytes, Alike], dict[bytes, Alike]] = ({}, {})
+        self.alike: list[dict[bytes, Alike]] = [{}, {}]
         self.size = 0            # replies that are kept
         self.step = 0.0          # of the clock, in which cookies stay the same
 
@@ -1391,7 +1419,7 @@ class Cache:
         """Begin anew when cookies change, or too much has gathered; `now` is in Unix seconds."""
         if now // COOKIE_STEP != self.step or self.size >= LEARNED_MAX:
             self.step = now // COOKIE_STEP
-            self.alike = ({}, {})
+            self.alike = [{}, {}]
             self.size = 0
 
     def replies(self, packets: Sequence[bytes], peers: Callable[[], Sequence[Peer]],
@@ -1445,11 +1473,13 @@ class Cache:
     def is_regular(self, packet: bytes, answered: Answered) -> bool:
         """Say whether a reply depends on nothing but the octets that it is kept by."""
         octets, query, reply = answered
-        end, policy, pool = wire.HEADER + len(query.qname), reply.policy, reply.pool
+        end = wire.HEADER + len(query.qname)
+        policy = reply.policy
+        pool = reply.pool
         return (query.rcode == wire.NOERROR and len(query.qname) > 1
                 and max(len(packet), len(octets)) <= LEARNED_SIZE and self.size < LEARNED_MAX
                 # Nothing but OPT behind the question; its owner could be a pointer into the name.
-                and packet[6:wire.HEADER] == bytes([0, 0, 0, 0, 0, query.has_opt])
+                and int.from_bytes(packet[6:wire.HEADER]) == query.has_opt
                 and packet[end + 4:end + 5] in (b"", b"\0")
                 # Nothing was cut off: what a policy chooses next might be shorter.
                 and not octets[2] & wire.TC >> 8
@@ -1461,7 +1491,8 @@ class Cache:
 
     def learn(self, packet: bytes, peer: Peer, tcp: bool, answered: Answered) -> None:
         """Keep a regular reply, if the name exists or all like it are answered alike."""
-        names, zones = wire.suffixes(answered.query.key), self.state.zones
+        names = wire.suffixes(answered.query.key)
+        zones = self.state.zones
         octets = packet.lower()
         known = Known(packet, peer, answered)
         policy = answered.reply.policy

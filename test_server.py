@@ -1937,7 +1937,7 @@ class FastPathTest(unittest.TestCase):
             packet = query("api.example.com")[:12] + b"\1a" * labels + query("api.example.com")[12:]
             self.assertEqual(Answer(desk.raw(packet, tcp=True)).rcode, wire.FORMERR)
         desk.ask("www.example.com", options=option(12, bytes(600)))
-        self.assertEqual((desk.cache.alike, desk.cache.size), (({}, {}), 0))
+        self.assertEqual((desk.cache.alike, desk.cache.size), ([{}, {}], 0))
 
     def test_what_users_send_stays_on_it(self):
         """The second of two such queries is answered without `answer`, whoever sends it."""
