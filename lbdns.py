@@ -471,6 +471,7 @@ def refer(zone: ServedZone, cut: bytes, request: Request, state: State, reply: R
     that no pool has. What one of them lacks is no error of this reply.
     """
     def choose(owner: bytes, rtype: int) -> wire.RRset | None:
+        """Return the records of a pool at a name server's name."""
         reply.pool = state.pools[owner]
         reply.plan = {}
         return reply.pool.pick(rtype, request, Reply(wire.NOERROR))
@@ -489,7 +490,7 @@ def find_records(zone: ServedZone, names: Sequence[bytes], request: Request, sta
         if qtype == wire.ANY:  # RFC 8482 4.1: one RRset is answer enough
             rrset = next(iter(node.values()))
     if rrset is None and reply.rcode != wire.SERVFAIL:
-        if pool is None and node is None:
+        if node is None:  # and no pool; those are names that exist
             reply.rcode = wire.NXDOMAIN  # after a CNAME too: RFC 6604 3
         negative = zone.negative._replace(ttl=min(zone.negative.ttl, reply.ttl_max))
         reply.records.append((wire.AUTHORITY, zone.apex, negative))
@@ -569,7 +570,7 @@ class Group(NamedTuple):
 class Choice(NamedTuple):
     """How a pool answers a record type until the next plan."""
     policy: "Policy"
-    unusual: str
+    unusual: str                # what is unusual about the answers; "" = nothing
 
 
 Plan = dict[int, Choice]        # of a pool, by record type
@@ -679,8 +680,9 @@ class Pool:
 
     def last_group(self, kind: "type[Policy]", have: list[Backend]) -> Group:
         """Return what is left where no backend is up or draining."""
-        unusual = f"no backend is up; all_down = {self.config.all_down}"
-        if self.config.all_down != "all":
+        all_down = self.config.all_down
+        unusual = f"no backend is up; all_down = {all_down}"
+        if all_down != "all":
             return Group(Failover, [], False, unusual)
         wanted = [each for each in have if each.state != "down"]
         return Group(kind, wanted or have, False, unusual)
@@ -726,14 +728,15 @@ class Pool:
 
     def last_resort(self, qtype: int, reply: Reply) -> wire.RRset | None:
         """Return what all_down says, other than "all"; None as in `pick`."""
-        if self.config.all_down == "servfail":
+        all_down = self.config.all_down
+        if all_down == "servfail":
             reply.rcode = wire.SERVFAIL
-        if self.config.all_down in ("servfail", "empty"):
+        if all_down in ("servfail", "empty"):
             return None
-        rtype, rdata = wire.address_rdata(self.config.all_down)
+        rtype, rdata = wire.address_rdata(all_down)
         if qtype not in (rtype, wire.ANY):
             return None
-        reply.chosen = [self.config.all_down]
+        reply.chosen = [all_down]
         return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max), [rdata])
 
     def credit(self, chosen: list[Backend]) -> None:
@@ -748,7 +751,7 @@ class Pool:
         """Leave out a backend that has reached its limit; if too few are left for whole answers,
         plan anew."""
         left = [policy.leave_out(backend) for policy, _ in self.current.values()]
-        if any(count is not None and count < self.config.answers for count in left):
+        if min(left) < self.config.answers:
             self.replan()
 
 
@@ -787,12 +790,12 @@ class Policy:
                 and self.backends == backends
                 and self.weights == [each.capacity for each in backends])
 
-    def leave_out(self, backend: Backend) -> int | None:
-        """Leave out a backend that has reached its limit. Return how many are left, or None where
-        limits do not matter. All policies do this without a look at the other backends, since
-        thousands may reach their limits within a second."""
+    def leave_out(self, backend: Backend) -> float:
+        """Leave out a backend that has reached its limit. Return how many are left; inf = limits do
+        not matter. All policies do this without a look at the other backends, since thousands may
+        reach their limits within a second."""
         if self.below_limit is None:
-            return None
+            return math.inf
         self.below_limit.discard(backend)
         return len(self.below_limit)
 
@@ -865,7 +868,7 @@ class Random(Policy):
         *self.edges, self.total = itertools.accumulate(self.weights or [0.0])
         self.left = self.total  # weight of those that can still be picked
 
-    def leave_out(self, backend: Backend) -> int | None:
+    def leave_out(self, backend: Backend) -> float:
         """Draw again where a draw falls upon this one; where half of them would, prepare anew."""
         if self.below_limit and backend in self.below_limit:
             self.left -= backend.capacity
@@ -1023,7 +1026,7 @@ class Hash(Policy):
         self.keys = [(each.key, 2.0**-64 / each.capacity) for each in backends]
         self.found = functools.lru_cache(LEARNED_MAX)(self.choose)
 
-    def leave_out(self, backend: Backend) -> int | None:
+    def leave_out(self, backend: Backend) -> float:
         """Forget what networks were given, some of it by the one that leaves."""
         self.found.cache_clear()
         return super().leave_out(backend)
