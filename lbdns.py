@@ -278,7 +278,7 @@ class State:
         self.nsid = config.nsid.encode()
         self.secret = secret
         scale = config.workers * config.servers  # how many decide on the same reports
-        self.pools = {owner: Pool(pool, scale, log, dice, functions.get(owner))
+        self.pools = {owner: Pool(pool, scale, log, dice, functions.get(owner, unloadable))
                       for owner, pool in config.pools.items()}
         self.names = {pool.config.name: pool for pool in self.pools.values()}
         self.lines: set[str] = set()    # of the snapshot last read
@@ -516,7 +516,7 @@ def find(zone: ServedZone, names: Sequence[bytes],
 # ---- 3. Pools: who may be picked now -------------------------------------------------------------
 SLICE = 256               # backends taken over before queries have their turn: about a millisecond
 TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
-BELOW_LIMIT, FULL, DOWN = 0, 1, 5  # some of the ranks of Backend.rank
+DOWN = 4                  # the smallest Backend.rank of those that are down
 
 
 def at_once(slices: Iterator[None]) -> None:
@@ -528,7 +528,7 @@ def at_once(slices: Iterator[None]) -> None:
 class Backend:
     """One server of a pool inside a worker: its row, and what this worker remembers of it."""
     __slots__ = ("addresses", "answers", "capacity", "connections", "down", "full_at", "history",
-                 "key", "max_connections", "rdata", "state", "turns", "weight")
+                 "key", "max_connections", "rank", "rdata", "state", "turns", "weight")
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
@@ -544,19 +544,13 @@ class Backend:
         _, self.weight, self.max_connections, self.state, self.connections, down = row
         self.capacity = self.weight or 1.0  # to divide by; where all weigh 0, they count alike
         self.down = [wire.AAAA if ":" in each else wire.A for each in down]  # record types
+        # Its place in the order in which backends are picked, each only if there are none of those
+        # before it: 0 = up, 1 = up with weight 0, 2 = draining, 3 = draining with weight 0.
+        self.rank = 2 * STATES.index(self.state) + (not self.weight)
 
     def up(self) -> bool:
         """Say whether it takes part: not drained, and well by an address at least."""
         return self.state == "up" and len(self.down) < len(self.addresses)
-
-    def rank(self) -> int:
-        """Return its place in the order in which backends are picked, each only if there are none
-        of those before it: 0 = up and below the limit, 1 = up but full, 2 = up with weight 0,
-        3 = draining, 4 = draining with weight 0, 5 or more = down."""
-        rank = FULL + 2 * STATES.index(self.state) + (not self.weight)
-        if rank == FULL and self.answers < self.full_at:
-            return BELOW_LIMIT
-        return rank
 
 
 class Group(NamedTuple):
@@ -576,14 +570,19 @@ class Choice(NamedTuple):
 Plan = dict[int, Choice]        # of a pool, by record type
 
 
+def unloadable(query: Any, backends: Any) -> NoReturn:
+    """Stand for a user's function that could be loaded when the config was checked, but not now."""
+    raise TypeError("it cannot be loaded any more")
+
+
 class Pool:
     """A pool inside a worker: its backends, and for each record type who may be picked now.
 
     `scale` is the number of workers, on all servers, that decide on the same reports; `function`
-    the one of a user that picks, None if there is none or it cannot be loaded any more.
+    the one of a user that picks, where a user's picks.
     """
     def __init__(self, config: PoolConfig, scale: int, log: "Log", dice: Dice,
-                 function: Pick | None = None) -> None:
+                 function: Pick = unloadable) -> None:
         self.config = config
         self.log = log
         self.dice = dice
@@ -656,18 +655,23 @@ class Pool:
             self.current = current
 
     def find_group(self, rtype: int, have: list[Backend]) -> Group:
-        """Return the best group that is not empty, in the order of Backend.rank; else the last
-        resort. Only in that are backends that fail their check."""
+        """Return the best group that is not empty: up and below the limit; up but full; the other
+        ranks; the last resort. Only in that are backends that fail their check."""
         if not have:
             return Group(self.kind, have, False, "")
         kind = Random if self.stale and self.kind.uses_load else self.kind
         well, unusual = self.healthy(rtype, have)
-        best = min(map(Backend.rank, well), default=DOWN)
+        best = min((each.rank for each in well), default=DOWN)
         if best >= DOWN:
             return self.last_group(kind, have)
-        backends = [each for each in well if each.rank() == best]
-        limited = best == BELOW_LIMIT and any(each.full_at < math.inf for each in backends)
-        return Group(LowestRatio if best == FULL else kind, backends, limited, unusual)
+        backends = [each for each in well if each.rank == best]
+        if best > 0:
+            return Group(kind, backends, False, unusual)
+        below_limit = [each for each in backends if each.answers < each.full_at]
+        if not below_limit:
+            return Group(LowestRatio, backends, False, unusual)
+        limited = any(each.full_at < math.inf for each in below_limit)
+        return Group(kind, below_limit, limited, unusual)
 
     def healthy(self, rtype: int, have: list[Backend]) -> tuple[list[Backend], str]:
         """Return the backends that pass their checks; or all, and why, when too few are up."""
@@ -1100,8 +1104,6 @@ class Custom(Random):
     def call(self, request: Request) -> list[Backend] | None:
         """Return what the function returns, as backends. Raise whatever it raises, and TypeError
         for what is no answer."""
-        if self.pool.function is None:
-            raise TypeError("it cannot be loaded any more")
         named = self.named
         below = self.below_limit
         if below is not None:
@@ -1265,8 +1267,9 @@ class Load:
         for each in up:
             if each.history.rounds == 1:
                 each.history.answers = usual * each.capacity
-        reports = believed(up)
-        total = sum(reports.values()) * len(up) / max(1, len(reports))
+        reports = [each.connections for each in up
+                   if each.connections is not None and not each.history.frozen]
+        total = sum(reports) * len(up) / max(1, len(reports))
         growth = LOAD_GROWTH * min(grown, LOAD_BURST * (answers + 1))
         keep = math.exp(-passed / LOAD_LIFE)
         self.arrivals = self.arrivals * keep + max(total * passed / LOAD_LIFE, growth)
@@ -1285,32 +1288,27 @@ class Load:
 
     def estimate(self, backends: list[Backend]) -> list[float]:
         """Return the load of each backend, in connections for each unit of its capacity."""
-        reports = believed(backends)
-        middle = median([report / each.capacity for each, report in reports.items()])
+        reports = [None if each.history.frozen or each.connections is None
+                   else each.connections / each.capacity for each in backends]
+        middle = median([report for report in reports if report is not None])
         loads = []
-        for each in backends:
-            load = reports[each] / each.capacity if each in reports else middle
+        for each, report in zip(backends, reports, strict=True):
+            load = middle if report is None else report
+            if load < middle or each.max_connections is not None:
+                load = self.level(each, load, middle)
             recent = each.history.recent_answers(each)
-            loads.append(self.level(each, load, middle) + self.brings * recent / each.capacity)
+            loads.append(load + self.brings * recent / each.capacity)
         return loads
 
     def level(self, backend: Backend, load: float, middle: float) -> float:
         """Return what a reported load is taken for, where the median is `middle`."""
         limit = backend.max_connections
-        if load >= middle and limit is None:
-            return load
         ramp = min(RAMP, 1 + RAMP_SLOPE * load / middle) if middle else 1.0
         if limit is not None:
             free_share = 1 - load * backend.capacity / limit
             ramp = min(ramp, RAMP_LIMIT * free_share - 1)
         start = RAMP_START / backend.capacity if ramp >= 1 else 0.0
         return max(load, middle - (ramp - 1) * middle * LOAD_MEMORY / LOAD_LIFE - start)
-
-
-def believed(backends: list[Backend]) -> dict[Backend, int]:
-    """Return the reported connections of the backends that report any and do not stand still."""
-    return {each: each.connections for each in backends
-            if each.connections is not None and not each.history.frozen}
 
 
 def median(values: list[float]) -> float:
@@ -3406,7 +3404,7 @@ TOO_SLOW = "loading it timed out"  # and of one that does not end
 
 def load_functions(config: Config) -> dict[bytes, Pick]:
     """Return the functions of users that pick, by the owners of their pools. One that cannot be
-    loaded any more, though it could when the config was checked, is left out: see Custom.call."""
+    loaded any more, though it could when the config was checked, is left out: see `unloadable`."""
     found = {}
     for owner, pool in config.pools.items():
         if pool.policy not in POLICIES:
