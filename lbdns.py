@@ -655,8 +655,8 @@ class Pool:
             self.current = current
 
     def find_group(self, rtype: int, have: list[Backend]) -> Group:
-        """Return the best group that is not empty: up and below the limit; up but full; the other
-        ranks; the last resort. Only in that are backends that fail their check."""
+        """Return the best group that is not empty: up and below the limit; up but full; the others
+        by their rank; the last resort. Only in that are backends that fail their check."""
         if not have:
             return Group(self.kind, have, False, "")
         kind = Random if self.stale and self.kind.uses_load else self.kind
@@ -778,7 +778,7 @@ class Policy:
         self.weights: list[float] = [math.nan]  # equal to no others: nothing is prepared yet
         # Those of the backends that can still be picked; None = all can, limits do not matter.
         self.below_limit: set[Backend] | None = None
-        self.deal: Dealer | None = None  # made once for a plan: all its answers are alike
+        self.deal: Dealer | None = None  # of `dealer`, made once for a plan
 
     def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Prepare for picking from these. If there are none, nothing is picked but by a user's
@@ -1114,12 +1114,12 @@ class Custom(Random):
             return None
         if isinstance(result, View) or not isinstance(result, (list, tuple)):
             result = [result]
-        found = [self.find(each, named) for each in result[:ROWS_MAX]]
+        found = [self.find_backend(each, named) for each in result[:ROWS_MAX]]
         if not found:
             raise TypeError("it returned no backend; None is for SERVFAIL")
         return found
 
-    def find(self, value: Any, named: Mapping[str, Backend]) -> Backend:
+    def find_backend(self, value: Any, named: Mapping[str, Backend]) -> Backend:
         """Return the backend that a function means, by its view (which may be one of an earlier
         call), its name or its address; raise TypeError for what is none of these."""
         name = value.name if isinstance(value, View) else value
@@ -1204,17 +1204,17 @@ class Mark(NamedTuple):
 
 class History:
     """What a backend's reports said, and what this worker answered with it meanwhile."""
-    __slots__ = ("answers", "answers_at_report", "connections", "frozen", "limit_since",
-                 "report_changed", "rounds")
+    __slots__ = ("answers_at_report", "answers_recent", "connections", "frozen", "limit_since",
+                 "report_changed", "snapshots_up")
 
     def __init__(self) -> None:
         self.connections: int | None = None  # in the last report
         self.answers_at_report = 0           # answers up to the last report
-        self.answers = 0.0                   # lately before it: they fade over LOAD_MEMORY
+        self.answers_recent = 0.0            # those of them that have not faded: see LOAD_MEMORY
         self.report_changed = Mark(0.0, 0)   # when a report was last other than that before
         self.limit_since = Mark(0.0, 0)      # from when answers are missing in the report
         self.frozen = False                  # whether it stands still though it should not
-        self.rounds = 0                      # snapshots in a row in which the backend was up
+        self.snapshots_up = 0                # in a row, the last included
 
     def update(self, backend: Backend, now: float, fade: float, patience: float) -> int:
         """Take note of a new report. Return by how many connections it grew, less LOAD_NOISE."""
@@ -1228,16 +1228,16 @@ class History:
         up = backend.up()
         self.frozen = (self.connections is not None and now - changed.when > patience
                        and answers - changed.answers >= FROZEN_ANSWERS)
-        self.answers = self.recent_answers(backend) * fade if up else 0.0
+        self.answers_recent = self.count_recent(backend) * fade if up else 0.0
         self.answers_at_report = answers
-        self.rounds = self.rounds + 1 if up else 0
+        self.snapshots_up = self.snapshots_up + 1 if up else 0
         if not up or old is None or self.connections is None:
             return 0
         return max(0, self.connections - old - LOAD_NOISE)
 
-    def recent_answers(self, backend: Backend) -> float:
+    def count_recent(self, backend: Backend) -> float:
         """Return how many answers went there lately, of which some may be in no report yet."""
-        return self.answers + backend.answers - self.answers_at_report
+        return self.answers_recent + backend.answers - self.answers_at_report
 
 
 class Load:
@@ -1262,11 +1262,11 @@ class Load:
         up = [each for each in backends if each.up()]
         # A backend that has just come counts as answered like the others: otherwise it would get
         # all that they got meanwhile.
-        usual = median([each.history.answers / each.capacity
-                        for each in up if each.history.rounds > 1])
+        usual = median([each.history.answers_recent / each.capacity
+                        for each in up if each.history.snapshots_up > 1])
         for each in up:
-            if each.history.rounds == 1:
-                each.history.answers = usual * each.capacity
+            if each.history.snapshots_up == 1:
+                each.history.answers_recent = usual * each.capacity
         reports = [each.connections for each in up
                    if each.connections is not None and not each.history.frozen]
         total = sum(reports) * len(up) / max(1, len(reports))
@@ -1296,7 +1296,7 @@ class Load:
             load = middle if report is None else report
             if load < middle or each.max_connections is not None:
                 load = self.level(each, load, middle)
-            recent = each.history.recent_answers(each)
+            recent = each.history.count_recent(each)
             loads.append(load + self.brings * recent / each.capacity)
         return loads
 
@@ -1353,7 +1353,7 @@ class Known:
 
 
 class Unknown(Known):
-    """Stands for a reply that is not kept: it is for no client."""
+    """A reply that is not kept: it is for no client."""
     __slots__ = ()
 
     def __init__(self) -> None:
@@ -1395,7 +1395,7 @@ class Alike:
 
 
 UNKNOWN = Unknown()
-UNLIKE = Alike((b"\0", b""), {})  # stands for queries of which no reply is kept
+UNLIKE = Alike((b"\0", b""), {})  # those of which no reply is kept
 
 
 class Cache:
@@ -1428,8 +1428,8 @@ class Cache:
         """Return the replies to some queries, as Respond says. A packet may be anything: what its
         octets find here was learned from a good query that had the same ones.
 
-        All common queries pass here, so this is one loop, in which calls are written out: each
-        would cost a tenth of the time that a query takes.
+        All common queries pass here, so this is one loop, nested deeper than others, in which calls
+        are written out: each would cost a tenth of the time that a query takes.
         """
         replies: list[bytes] = []
         clients: Sequence[Peer] = ()                     # found out only when they matter

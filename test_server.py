@@ -1646,6 +1646,17 @@ class CustomPolicies(unittest.TestCase):
         named.load(("1.2.3.4", {"connections": 1, "max_connections": 4}), "8.8.4.4")
         self.assertEqual(named.count(5), {"1.2.3.4": 3, "8.8.4.4": 2})
 
+    def test_one_that_cannot_be_loaded_any_more_is_answered_at_random(self):
+        desk = self.desk("return backends[0]")
+        made = desk.state.names["api.example.com"]
+        changed = lbdns.Config._make([None] * 8 + [{b"": made.config._replace(code="1 / 0")},
+                                                   (), ""])
+        self.assertEqual(lbdns.load_functions(changed), {})
+        desk.state.pools[wire.parse_name("api.example.com")] = lbdns.Pool(
+            made.config, 1, desk.log, desk.dice)
+        self.assertEqual(len(desk.count(60)), 3)
+        self.assertRegex("".join(desk.errors()), "TypeError: it cannot be loaded any more; answer")
+
     def test_it_gets_views_that_it_cannot_change(self):
         desk = self.desk("""
     for name in ("rdata", "weight", "given", "connections", "addresses", "_fields"):
