@@ -51,7 +51,7 @@ def desk(seed):
     """A state and dice, equal to those of each other desk of this seed."""
     config = lbdns.inline_config(["api.example.com=1.2.3.4,2001:db8::1,1.2.3.5"], 0)
     dice = random.Random(seed).random
-    return lbdns.State(config, bytes(16), lbdns.Log(), dice), 0.0, dice
+    return lbdns.State(config, bytes(16), lbdns.Log(), dice, {}), 0.0, dice
 
 
 def fast_path(state, now, dice):
