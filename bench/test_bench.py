@@ -118,7 +118,7 @@ class BenchTest(unittest.TestCase):
 
     @needs("dnsperf")
     def test_the_commands_of_the_reports_are_understood(self):
-        blocks = test_server.Files.BLOCK.findall((BENCH / "README.md").read_text())
+        blocks = test_server.WithFiles.BLOCK.findall((BENCH / "README.md").read_text())
         typed = re.findall(r"(?m)^\$ python3 bench/(\w+\.py)([^#\n]*)",
                            "".join(text for kind, text in blocks if kind == "console"))
         self.assertEqual({program for program, _ in typed},
