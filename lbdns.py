@@ -1918,7 +1918,7 @@ class Worker:
         """Take over each new snapshot in slices, between which queries have their turn; yields
         whether there are more slices."""
         while True:
-            snapshot = self.child.news()
+            snapshot = self.child.generation.news()
             if snapshot is not None:
                 for _ in self.state.apply_snapshot(snapshot, time.monotonic()):
                     yield True
@@ -3304,7 +3304,7 @@ class Monitor:
     """
     def __init__(self, config: Config, before: Config, child: "Child", log: "Log") -> None:
         self.config, self.before, self.child, self.log = config, before, child, log
-        snapshot = Snapshot.unpack(child.generation.read()[1])
+        snapshot = Snapshot.unpack(child.generation.read())
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
         self.commands, self.threads = Commands(child.generation.commands), Threads()
@@ -3474,7 +3474,7 @@ class Generation:
             self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
         self.files[0].write(seed)
         self.monitor_died = False  # at least once
-        self.announced = 0         # the newest number whose status systemd was given
+        self.seen = 0              # the number of what this process has last read
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
 
     def publish(self, octets: bytes) -> None:
@@ -3489,15 +3489,21 @@ class Generation:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         self.shared[NEWEST] = number
 
-    def read(self) -> tuple[int, bytes]:
-        """Return the number of the newest and its octets, `seed` before the first. When another is
-        published meanwhile, that one is read."""
+    def read(self) -> bytes:
+        """Return the newest that was published, `seed` before the first. When another is published
+        meanwhile, that one is read."""
         while True:
-            number = self.shared[NEWEST]
-            fd = self.files[number % 2].fileno()
+            self.seen = self.shared[NEWEST]
+            fd = self.files[self.seen % 2].fileno()
             octets = os.pread(fd, os.fstat(fd).st_size, 0)
-            if self.shared[NEWEST] == number:
-                return number, octets
+            if self.shared[NEWEST] == self.seen:
+                return octets
+
+    def news(self) -> Snapshot | None:
+        """Return the newest snapshot; None = there is none that this process has not read."""
+        if self.shared[NEWEST] == self.seen:
+            return None
+        return Snapshot.unpack(self.read())
 
     def informed(self) -> bool:
         """Return whether workers have what they need: the first snapshot, or no monitor."""
@@ -3531,7 +3537,6 @@ class Child:
         self.born = -math.inf        # monotonic seconds: when it was last started,
         self.failed = -math.inf      # and when a failure of it was last logged
         self.generation: Generation  # inside the child alone
-        self.number = 0              # of the snapshot last read
 
     def may_log_failure(self) -> bool:
         """Take note of a failure; returns whether to log it, as happens once in LOG_REPEAT. A child
@@ -3554,13 +3559,6 @@ class Child:
         self.generation.shared[self.slot] = int(now * 1000) or 1
         return now
 
-    def news(self) -> Snapshot | None:
-        """Return the newest snapshot; None = there is none that was not read before."""
-        if self.generation.shared[NEWEST] == self.number:
-            return None
-        self.number, octets = self.generation.read()
-        return Snapshot.unpack(octets)
-
     def wait(self, seconds: float) -> bool:
         """Sleep; returns whether there is an order to end."""
         time.sleep(seconds)
@@ -3580,7 +3578,11 @@ UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall los
 TCP_BACKLOG = 1024        # connections that wait for accept()
 # More numbers of Linux; OMIT: do not trust forged ICMP, as RFC 9715 3.1 wants it.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
+NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV  # of getnameinfo(3)
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
+# A line of /proc/net/udp or tcp: its number, the local address and port, the remote ones, the state
+# (07: bound over UDP, 0A: listening over TCP), five more words, and the inode.
+LISTENER = r"^ *\d+: (\w+):%04X \S+ 0[7A](?: +\S+){5} +(\d+)"
 
 
 class ConfigError(Exception):
@@ -3599,7 +3601,7 @@ Pair = tuple[socket.socket, socket.socket]  # UDP and listening TCP socket of an
 Sockets = dict[Endpoint, Pair]
 
 
-def show_endpoint(host: str, port: int) -> str:
+def show_endpoint(host: str, port: int | str) -> str:
     """Return host:port, the host of IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -3617,52 +3619,30 @@ def endpoints(config: Config) -> list[Endpoint]:
     return found
 
 
-def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: "Log") -> Pair | None:
-    """Return a UDP and a listening TCP socket on one address, beside those of our own, also some
-    that are parting; None = a system without IPv6 can do without it. Raises ConfigError.
-
-    All workers share them: whoever is free takes the next datagram, so that a worker that stalls or
-    dies loses nobody's query (measured beside SO_REUSEPORT: README).
-    """
-    host, port, both, _ = endpoint
-    try:
-        udp, tcp = bind_beside(endpoint, own, parting)
-    except OSError as bad:
-        if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            log.warning("no IPv6 on this host: listening on IPv4 only")
-            ipv4 = Endpoint("0.0.0.0", port, False, 0)
-            return bind_pair(ipv4, own, parting, log) if both else None
-        if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
-            return bind_pair(endpoint, own, parting, log)
-        raise ConfigError(explain_bind(host, port, bad)) from None
-    size = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    if size < UDP_BUFFER_LOW:
-        log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
-                    f"net.core.rmem_max to {UDP_BUFFER}")
-    return udp, tcp
-
-
 def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> Pair:
-    """Return such a pair; raises OSError.
+    """Return a UDP and a listening TCP socket on one address, beside those of our own, also some
+    that are parting; raises OSError.
 
     The kernel lets addresses overlap that all say so and belong to one user. They say so only here:
     a second server is not to get in unnoticed.
     """
     host, port, both, _ = endpoint
-    overlapping = [sock for (other, *_), pair in own.items() for sock in pair
-                   if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
-    with contextlib.ExitStack() as undo, contextlib.ExitStack() as sharing:
+    sharing = [sock for (other, *_), pair in own.items() for sock in pair
+               if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
+    with contextlib.ExitStack() as undo:
         udp, tcp = (undo.enter_context(make_socket(kind, host, both))
                     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
-        shared = [*overlapping, udp, tcp]
-        sharing.callback(share, shared, False)
-        if overlapping or parting:
-            share(shared, True)
-        for sock in (udp, tcp):
-            # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
-            sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
-            port = sock.getsockname()[1]  # where it was 0, TCP gets the one that UDP got
-        tcp.listen(TCP_BACKLOG)
+        if sharing or parting:
+            sharing += udp, tcp
+        try:
+            share(sharing, True)
+            for sock in (udp, tcp):
+                # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
+                sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
+                port = sock.getsockname()[1]  # where it was 0, TCP gets the one that UDP got
+            tcp.listen(TCP_BACKLOG)
+        finally:
+            share(sharing, False)
         undo.pop_all()
     return udp, tcp
 
@@ -3721,8 +3701,7 @@ def holders(port: int) -> str:
     """Return who holds a port, as far as /proc tells it: " by 127.0.0.53:53 (systemd-resolve, pid
     601)"."""
     found = find_listeners(port)
-    links = pathlib.Path("/proc").glob("[0-9]*/fd/*") if found else ()
-    for link in links:
+    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
             inode, process = os.readlink(link), link.parent.parent
             if inode in found and "(" not in found[inode]:
@@ -3735,18 +3714,15 @@ def holders(port: int) -> str:
 def find_listeners(port: int) -> dict[str, str]:
     """Return the sockets that are bound to a port, "socket:[inode]" -> "address:port"; those that
     can be learned of: there may be no IPv6, or no /proc at all."""
-    found: dict[str, str] = {}
-    lines: list[str] = []
+    tables = ""
     with contextlib.suppress(OSError):
-        for table in ("udp", "tcp", "udp6", "tcp6"):
-            lines += pathlib.Path("/proc/net", table).read_text().splitlines()[1:]
-    for line in lines:
-        _, local, _, state, *_, inode = line.split()[:10]
-        address, hexport = local.split(":")
-        if hexport == f"{port:04X}" and state in ("07", "0A"):  # UDP bound, TCP listening
-            words = array.array("I", bytes.fromhex(address))
-            octets = struct.pack(f"!{len(words)}I", *words)
-            found[f"socket:[{inode}]"] = show_endpoint(str(ipaddress.ip_address(octets)), port)
+        for name in ("udp", "tcp", "udp6", "tcp6"):
+            tables += pathlib.Path("/proc/net", name).read_text()
+    found = {}
+    for address, inode in re.findall(LISTENER % port, tables, re.MULTILINE):
+        words = array.array("I", bytes.fromhex(address))
+        octets = struct.pack(f"!{len(words)}I", *words)
+        found[f"socket:[{inode}]"] = show_endpoint(str(ipaddress.ip_address(octets)), port)
     return found
 
 
@@ -3756,13 +3732,13 @@ def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
     if os.geteuid() != 0 or user == "root":
         return
     try:
-        entry = pwd.getpwnam(user)
+        _, _, uid, gid, *_ = pwd.getpwnam(user)
         for sock in sockets:
             with contextlib.suppress(OSError):  # a sandbox forbids it
-                os.fchown(sock.fileno(), entry.pw_uid, -1)
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)  # for root, these set the real and the saved ones, too: setuid(2)
-        os.setuid(entry.pw_uid)
+                os.fchown(sock.fileno(), uid, -1)
+        os.initgroups(user, gid)
+        os.setresgid(gid, gid, gid)  # real, effective and saved: none leads back
+        os.setresuid(uid, uid, uid)
     except (KeyError, OSError) as bad:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
@@ -3790,13 +3766,13 @@ def call_libc(function: str, *words: int | bytes) -> None:
         getattr(ctypes.CDLL(None), function)(*words)
 
 
-def notify(*lines: str) -> None:
+def notify(lines: str) -> None:
     """Send lines such as READY=1 to systemd (sd_notify(3)), where it listens; one that is busy or
     restarting gets the next ones."""
     address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
-            sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
+            sock.sendto(lines.encode(), socket.MSG_DONTWAIT, address)
 
 
 # ---- policies of users, tried in a process of their own ------------------------------------------
@@ -3949,15 +3925,11 @@ class Supervisor:
         self.config = self.read_config()
         self.log.configure(self.config)
         self.prepare()
-        names = []
-        for endpoint, (udp, _) in self.sockets.items():
-            host, port, *_ = udp.getsockname()
-            names.append(show_endpoint(endpoint.host if "%" in endpoint.host else host, port))
+        names = [show_endpoint(*socket.getnameinfo(udp.getsockname(), NUMERIC))
+                 for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {self.config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        self.current = self.start(self.config)
-        if self.current.ready():
-            self.announce("ready")
+        self.start()
         while not self.signals & STOPS:
             self.tend(TICK / 2)
             for each in self.signals - STOPS:
@@ -3966,9 +3938,9 @@ class Supervisor:
                     self.reload()
                 else:
                     self.log.change(f"{signal.Signals(each).name}: means nothing to lbdns")
-            if self.current.shared[NEWEST] != self.current.announced:
-                self.current.announced, octets = self.current.read()
-                notify("STATUS=" + Snapshot.unpack(octets).status)
+            snapshot = self.current.news()
+            if snapshot:
+                notify(f"STATUS={snapshot.status}")
         return self.stop()
 
     def catch_signals(self) -> None:
@@ -3994,9 +3966,32 @@ class Supervisor:
         """Listen also on those addresses of a config that are not taken yet. Raises ConfigError."""
         for endpoint in endpoints(config):
             if endpoint not in self.sockets:
-                pair = bind_pair(endpoint, self.sockets, len(self.generations) > 1, self.log)
+                pair = self.bind_pair(endpoint)
                 if pair:
                     self.sockets[endpoint] = pair
+
+    def bind_pair(self, endpoint: Endpoint) -> Pair | None:
+        """Return the sockets of an endpoint; None = a system without IPv6 can do without them.
+        Raises ConfigError.
+
+        All workers share them: whoever is free takes the next datagram, so that a worker that
+        stalls or dies loses nobody's query (measured beside SO_REUSEPORT: README).
+        """
+        host, port, both, _ = endpoint
+        try:
+            pair = bind_beside(endpoint, self.sockets, len(self.generations) > 1)
+        except OSError as bad:
+            if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                self.log.warning("no IPv6 on this host: listening on IPv4 only")
+                return self.bind_pair(Endpoint("0.0.0.0", port, False, 0)) if both else None
+            if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
+                return self.bind_pair(endpoint)
+            raise ConfigError(explain_bind(host, port, bad)) from None
+        size = pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        if size < UDP_BUFFER_LOW:
+            self.log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
+                             f"net.core.rmem_max to {UDP_BUFFER}")
+        return pair
 
     def unbind(self, kept: Collection[Endpoint], parting: bool) -> None:
         """Let go of all endpoints but these, in this process; where they are `parting`, they also
@@ -4016,8 +4011,8 @@ class Supervisor:
         for warning in self.config.warnings:
             self.log.warning(warning)
         self.log.change(what)
-        self.current.announced, self.fed = 0, 0.0
-        notify("READY=1", f"STATUS={what}")
+        self.current.seen, self.fed = 0, 0.0  # systemd then gets the snapshot's status, too
+        notify(f"READY=1\nSTATUS={what}")
 
     def tend(self, seconds: float) -> None:
         """Do one pass, also while something is awaited: wait for a signal, write the log, see to
@@ -4097,7 +4092,7 @@ class Supervisor:
         code = 1
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
         try:
-            child.generation = generation
+            child.generation, generation.seen = generation, 0
             generation.run(child)
             code = 0
         except BaseException as bug:
@@ -4146,21 +4141,23 @@ class Supervisor:
         first = MONITOR if is_any_watched else FIRST_WORKER
         run = functools.partial(self.serve, config, endpoints(config))
         return_memory()
-        return Generation(range(first, FIRST_WORKER + config.workers), run,
-                          seed if is_any_watched else Snapshot().pack())
+        new = Generation(range(first, FIRST_WORKER + config.workers), run,
+                         seed if is_any_watched else Snapshot().pack())
+        self.generations.append(new)
+        return new
 
-    def start(self, config: Config) -> Generation:
-        """Start the first processes; returns them when they serve, or a signal to stop has come.
+    def start(self) -> None:
+        """Start the first processes; returns when they serve, or a signal to stop has come.
 
         As no others serve meanwhile, each worker answers as soon as it can. It waits for the first
         snapshot, but only until the monitor has died once, or until WAIT_LIMIT.
         """
-        new, limit = self.make_generation(config, Snapshot().pack()), time.monotonic() + WAIT_LIMIT
-        self.generations.append(new)
+        limit = time.monotonic() + WAIT_LIMIT
+        new = self.current = self.make_generation(self.config, Snapshot().pack())
         self.tend_until(lambda: new.informed() or new.monitor_died, limit)
         new.shared[SERVING] = 1
-        self.tend_until(new.ready)
-        return new
+        if self.tend_until(new.ready):
+            self.announce("ready")
 
     def replace(self, config: Config) -> Generation:
         """Start the processes of another config; returns them when they serve. Raises ConfigError,
@@ -4170,9 +4167,8 @@ class Supervisor:
         nobody answers there before, and the workers start, which answer once all are ready.
         """
         limit = time.monotonic() + START_LIMIT
-        new = self.make_generation(config, self.current.read()[1])
+        new = self.make_generation(config, self.current.read())
         new.children, workers = new.children[:-config.workers], new.children[-config.workers:]
-        self.generations.append(new)
         try:
             if self.tend_until(new.informed, limit):
                 self.bind(config)
@@ -4201,7 +4197,7 @@ class Supervisor:
                 self.tend(TICK / 2)
                 if self.signals & STOPS and not new.shared[ORDER]:
                     new.end(STOP)
-            _, octets = new.read()
+            octets = new.read()
         if not octets:
             raise ChildProcessError("the process that reads the config and tries its policies did "
                                     f"not start, failed, was killed, or took over {LOAD_LIMIT} s")
@@ -4234,7 +4230,7 @@ class Supervisor:
             self.log.change("SIGHUP: ends, since there is no config file to read anew")
             self.signals.add(signal.SIGTERM)
             return
-        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         kept = list(self.sockets)
         try:
             config = self.read_config()
