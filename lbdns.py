@@ -18,7 +18,7 @@ Contents: five parts, each of which says what it may touch.
     III  The monitor         files, other programs, the network; never a query
            10 sources, 11 other people's commands, 12 health checks, 14 what changed
     IV   The supervisor      root, fork, signals; parses nothing, serves nobody
-           16 children, 17 sockets and privileges, 18 the supervisor
+           16 children, 17 sockets, privileges, policies on trial, 18 the supervisor
     V    The operator        terminal and config files
            19 the log, 20 config, 21 commands
 
@@ -3572,7 +3572,7 @@ def show_traceback(bug: BaseException) -> str:
     return "; ".join(steps[-4:])
 
 
-# ---- 17. Sockets, privileges, systemd ------------------------------------------------------------
+# ---- 17. Sockets, privileges, systemd; policies on trial -----------------------------------------
 UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
 UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
 TCP_BACKLOG = 1024        # connections that wait for accept()
@@ -3606,17 +3606,15 @@ def show_endpoint(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def endpoints(config: Config) -> list[Endpoint]:
-    """Return what `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it
+def endpoints(config: Config) -> Iterator[Endpoint]:
+    """Yield what `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it
     with the same port; without any, it takes IPv4, too."""
     ipv4 = {port for host, port in config.listen if ":" not in host}
-    found: list[Endpoint] = []
     for host, port in config.listen:
         interface = 0
         with contextlib.suppress(OSError):  # none is named, or it has gone
             interface = socket.if_nametoindex(host.partition("%")[2])
-        found.append(Endpoint(host, port, host == "::" and port not in ipv4, interface))
-    return found
+        yield Endpoint(host, port, host == "::" and port not in ipv4, interface)
 
 
 def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> Pair:
@@ -3775,7 +3773,7 @@ def notify(lines: str) -> None:
             sock.sendto(lines.encode(), socket.MSG_DONTWAIT, address)
 
 
-# ---- policies of users, tried in a process of their own ------------------------------------------
+# Policies of users are tried in a process of their own.
 FILES_MAX = 1 << 20        # more descriptors than a process may have
 GOOD = "good"              # what is said of a policy file that loads,
 TOO_SLOW = "loading it timed out"  # and of one that does not end
@@ -3849,7 +3847,7 @@ def run_policy(pool: PoolConfig, user: str, pipe: int,
         set_name("lbdns-policy")
         signal.set_wakeup_fd(-1)
         null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
+        for fd in range(3):
             os.dup2(null, fd)
         os.dup2(pipe, 3)
         os.closerange(4, FILES_MAX)
@@ -3993,7 +3991,7 @@ class Supervisor:
                              f"net.core.rmem_max to {UDP_BUFFER}")
         return pair
 
-    def unbind(self, kept: Collection[Endpoint], parting: bool) -> None:
+    def unbind(self, kept: Iterable[Endpoint], parting: bool) -> None:
         """Let go of all endpoints but these, in this process; where they are `parting`, they also
         take no more in others, and are in nobody's way: a UDP socket that is connected to itself
         keeps what waits, for the processes that end, and hears nobody else."""
@@ -4104,14 +4102,14 @@ class Supervisor:
                 kill_groups(generation.commands)
             os._exit(code)
 
-    def serve(self, config: Config, kept: Sequence[Endpoint], child: Child) -> None:
+    def serve(self, config: Config, kept: Collection[Endpoint], child: Child) -> None:
         """Do what the monitor or a worker does, until an order to end has come."""
         self.log.configure(config)
-        # A listener that only a monitor holds would answer nobody.
-        self.unbind([] if child.slot == MONITOR else kept, False)
         if child.slot == MONITOR:
+            self.unbind([], False)  # a listener that only a monitor holds would answer nobody
             monitor(config, self.config, child, self.log)  # the second is still the one before
             return
+        self.unbind(kept, False)
         state = State(config, self.secret, self.log, random.random, load_functions(config))
         worker = Worker(state, self.sockets, child, self.log)
         while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
@@ -4139,7 +4137,7 @@ class Supervisor:
         monitor goes on from; where nothing can change, there is no monitor."""
         is_any_watched = any(map(is_watched, config.pools.values()))
         first = MONITOR if is_any_watched else FIRST_WORKER
-        run = functools.partial(self.serve, config, endpoints(config))
+        run = functools.partial(self.serve, config, set(endpoints(config)))
         return_memory()
         new = Generation(range(first, FIRST_WORKER + config.workers), run,
                          seed if is_any_watched else Snapshot().pack())
