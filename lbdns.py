@@ -3451,17 +3451,17 @@ TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds that each leave
 
 
 class Generation:
-    """The processes of one config, or the one that reads it, and the memory they share.
+    """What the processes of one config share, or the one that reads it: their orders and memory.
 
     There one of them publishes what the others read: two files, written in turn, and a number that
     says which is newest. Workers look at the number before they answer: nobody needs waking, no
     pipe can fill, and late starters find it here.
     """
     def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes) -> None:
-        self.children = [Child(slot) for slot in slots]
+        self.slots = slots         # of its children
         self.run = run             # what each of them does
         # Numbers, by place:
-        #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet
+        #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = it does not run
         #   [NEWEST]   how often something was published; an odd one stands in the second file
         #   [SERVING]  whether workers may answer
         #   [ORDER]    how all of them are to end; 0 = they go on
@@ -3507,13 +3507,12 @@ class Generation:
 
     def informed(self) -> bool:
         """Return whether workers have what they need: the first snapshot, or no monitor."""
-        has_monitor = any(child.slot == MONITOR for child in self.children)
-        return self.shared[NEWEST] > 0 or not has_monitor
+        return self.shared[NEWEST] > 0 or MONITOR not in self.slots
 
     def ready(self, since: float = 0.0) -> bool:
         """Return whether every worker runs, as it showed later than `since` (monotonic seconds)."""
-        return all(child.pid and self.shared[child.slot] > since * 1000
-                   for child in self.children if child.slot >= FIRST_WORKER)
+        return all(self.shared[slot] > since * 1000
+                   for slot in self.slots if slot >= FIRST_WORKER)
 
     def end(self, order: int) -> None:
         """Order all of them to end; each looks at least once in WAKE."""
@@ -3522,21 +3521,19 @@ class Generation:
 
 
 class Child:
-    """A process of a generation: what the supervisor knows of it, and, inside the process, its ties
-    to the supervisor.
+    """A process of a generation: what the supervisor knows of it, and what it shares with that.
 
     A child beats all the time, or it is killed; it asks for orders at least once in WAKE, and ends
     when there is one; it looks for news when it has use for them. Signals are for the supervisor: a
     child has its handlers, which only note them.
     """
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
+    def __init__(self, slot: int, generation: Generation) -> None:
+        self.slot, self.generation = slot, generation
         self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
         self.parent = os.getpid()
         self.pid = 0                 # 0 = it does not run
         self.born = -math.inf        # monotonic seconds: when it was last started,
         self.failed = -math.inf      # and when a failure of it was last logged
-        self.generation: Generation  # inside the child alone
 
     def may_log_failure(self) -> bool:
         """Take note of a failure; returns whether to log it, as happens once in LOG_REPEAT. A child
@@ -3801,7 +3798,7 @@ def load_function(config: PoolConfig) -> Pick:
     return cast(Pick, space[name])
 
 
-def try_policies(config: Config, child: Child, generations: Sequence[Generation]) -> None:
+def try_policies(config: Config, child: Child, family: Sequence[Child]) -> None:
     """Load each policy file once, each in a process of its own; raises ConfigError.
 
     What these processes start becomes a child of this one when they end, and is killed, too.
@@ -3810,7 +3807,7 @@ def try_policies(config: Config, child: Child, generations: Sequence[Generation]
     problems: list[str] = []
     for pool in {each.policy: each for each in config.pools.values()
                  if each.policy not in POLICIES}.values():
-        said = try_policy(pool, config.user, child, generations)
+        said = try_policy(pool, config.user, child, family)
         if said != GOOD:
             problems.append(f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}: {said}')
         if said.startswith(TOO_SLOW):  # more of them might not fit into LOAD_LIMIT
@@ -3819,11 +3816,11 @@ def try_policies(config: Config, child: Child, generations: Sequence[Generation]
         raise ConfigError("\n".join(problems))
 
 
-def try_policy(pool: PoolConfig, user: str, child: Child, generations: Sequence[Generation]) -> str:
+def try_policy(pool: PoolConfig, user: str, child: Child, family: Sequence[Child]) -> str:
     """Load a policy file in a new process, which ends with all that it starts; returns GOOD or what
     is wrong. Of that process, which may be hostile, comes one line of text and nothing else."""
     reading, writing = os.pipe()
-    pid = os.fork() or run_policy(pool, user, writing, generations)
+    pid = os.fork() or run_policy(pool, user, writing, family)
     os.close(writing)
     os.set_blocking(reading, False)
     said, limit = None, time.monotonic() + START_LIMIT  # as long as a worker has
@@ -3837,8 +3834,7 @@ def try_policy(pool: PoolConfig, user: str, child: Child, generations: Sequence[
     return text or f"loading it ends the process (code {code})"
 
 
-def run_policy(pool: PoolConfig, user: str, pipe: int,
-               generations: Sequence[Generation]) -> NoReturn:
+def run_policy(pool: PoolConfig, user: str, pipe: int, family: Sequence[Child]) -> NoReturn:
     """Be that process: give up root, descriptors, shared memory and the terminal, then load the
     policy and write GOOD or what is wrong. Whatever the policy replaces, nobody trusts this process
     with more than text; but it runs as the user that serves, and may harm that user's."""
@@ -3851,9 +3847,9 @@ def run_policy(pool: PoolConfig, user: str, pipe: int,
             os.dup2(null, fd)
         os.dup2(pipe, 3)
         os.closerange(4, FILES_MAX)
-        for generation in generations:  # unmaps the memory that others share
-            generation.shared.release()
-            generation.commands.release()
+        for child in family:  # unmaps the memory that others share
+            child.generation.shared.release()
+            child.generation.commands.release()
         said = GOOD
         try:
             drop_privileges(user)
@@ -3902,7 +3898,7 @@ class Supervisor:
         self.secret = os.urandom(16)             # of State
         self.config: Config                      # the one that is served,
         self.current: Generation                 # and the processes that do so
-        self.generations: list[Generation] = []  # also one that gets ready, and those that end
+        self.children: list[Child] = []          # also those that get ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
         self.signals: set[int] = set()           # that came and are not dealt with
         # All in monotonic seconds:
@@ -3976,8 +3972,9 @@ class Supervisor:
         stalls or dies loses nobody's query (measured beside SO_REUSEPORT: README).
         """
         host, port, both, _ = endpoint
+        generations = {child.generation for child in self.children}
         try:
-            pair = bind_beside(endpoint, self.sockets, len(self.generations) > 1)
+            pair = bind_beside(endpoint, self.sockets, len(generations) > 1)
         except OSError as bad:
             if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 self.log.warning("no IPv6 on this host: listening on IPv4 only")
@@ -4025,13 +4022,12 @@ class Supervisor:
         if now - self.tended > HEARTBEAT / 2:  # all were stopped, perhaps: they need time, too
             self.woken = now
         self.tended = now
-        for generation in self.generations:
-            for child in generation.children:
-                if child.pid in ended:
-                    self.on_death(generation, child, ended[child.pid])
-                self.look_after(generation, child, now)
-        self.generations = [each for each in self.generations
-                            if each.until == math.inf or any(child.pid for child in each.children)]
+        for child in self.children:
+            if child.pid in ended:
+                self.on_death(child, ended[child.pid])
+            self.look_after(child, now)
+        self.children = [child for child in self.children
+                         if child.pid or child.generation.until == math.inf]
         if now - self.fed > self.watchdog and self.current.ready(self.fed):
             self.fed = now
             notify("WATCHDOG=1")
@@ -4045,22 +4041,23 @@ class Supervisor:
             self.tend(TICK / 50)
         return True
 
-    def look_after(self, generation: Generation, child: Child, now: float) -> None:
+    def look_after(self, child: Child, now: float) -> None:
         """Start a child that should run and does not, kill one that runs and should not.
 
         A child is silent when its last heartbeat is too long ago; before the first, it has
         START_LIMIT more. Time in which this process did not run itself does not count.
         """
+        generation = child.generation
         serving = generation.until == math.inf
         if not child.pid:
             if serving and now >= child.born + CRASH_PAUSE:
-                self.start_child(generation, child, now)
+                self.start_child(child, now)
             return
         beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
         silent = serving and now - max(beat, self.woken) > HEARTBEAT
         if silent:
             self.log_silence(child, now - beat)
-            generation.shared[child.slot] = int(now * 1000)  # it may take a while to end
+            child.beat()  # it may take a while to end
         if silent or now > generation.until:
             os.kill(child.pid, signal.SIGKILL)
 
@@ -4073,24 +4070,25 @@ class Supervisor:
                     text += f"; does the policy of {pool.name} ever end?"
         self.log.error(text)
 
-    def start_child(self, generation: Generation, child: Child, now: float) -> None:
+    def start_child(self, child: Child, now: float) -> None:
         """Fork a child. Where that fails, it is tried again after the pause, as after a crash."""
-        generation.shared[child.slot], child.born = 0, now
+        child.born = now
         self.log.flush()  # or the child would print it once more
         try:
-            child.pid = os.fork() or self.be_child(generation, child)
+            child.pid = os.fork() or self.be_child(child)
         except OSError as bad:  # no more processes or memory
             self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
 
-    def be_child(self, generation: Generation, child: Child) -> NoReturn:
+    def be_child(self, child: Child) -> NoReturn:
         """Do all that a child does, in the child, and end it and the commands that it runs.
 
         This never returns, whatever happens: the code behind the fork is the supervisor's.
         """
         code = 1
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
+        generation = child.generation
+        generation.seen = 0
         try:
-            child.generation, generation.seen = generation, 0
             generation.run(child)
             code = 0
         except BaseException as bug:
@@ -4116,10 +4114,12 @@ class Supervisor:
             child.beat()
         worker.run()
 
-    def on_death(self, generation: Generation, child: Child, status: int) -> None:
+    def on_death(self, child: Child, status: int) -> None:
         """Take note that a child has ended: end what it has left behind, and log its end unless
         that was to come. `look_after` starts it anew."""
+        generation = child.generation
         code, child.pid = os.waitstatus_to_exitcode(status), 0
+        generation.shared[child.slot] = 0
         if child.slot == MONITOR:
             kill_groups(generation.commands)
             generation.monitor_died = True
@@ -4139,10 +4139,8 @@ class Supervisor:
         first = MONITOR if is_any_watched else FIRST_WORKER
         run = functools.partial(self.serve, config, set(endpoints(config)))
         return_memory()
-        new = Generation(range(first, FIRST_WORKER + config.workers), run,
-                         seed if is_any_watched else Snapshot().pack())
-        self.generations.append(new)
-        return new
+        return Generation(range(first, FIRST_WORKER + config.workers), run,
+                          seed if is_any_watched else Snapshot().pack())
 
     def start(self) -> None:
         """Start the first processes; returns when they serve, or a signal to stop has come.
@@ -4152,6 +4150,7 @@ class Supervisor:
         """
         limit = time.monotonic() + WAIT_LIMIT
         new = self.current = self.make_generation(self.config, Snapshot().pack())
+        self.children += [Child(slot, new) for slot in new.slots]
         self.tend_until(lambda: new.informed() or new.monitor_died, limit)
         new.shared[SERVING] = 1
         if self.tend_until(new.ready):
@@ -4166,12 +4165,13 @@ class Supervisor:
         """
         limit = time.monotonic() + START_LIMIT
         new = self.make_generation(config, self.current.read())
-        new.children, workers = new.children[:-config.workers], new.children[-config.workers:]
+        children = [Child(slot, new) for slot in new.slots]
+        self.children += children[:-config.workers]
         try:
             if self.tend_until(new.informed, limit):
                 self.bind(config)
-                new.children += workers
-            if not new.informed() or not self.tend_until(new.ready, limit):
+                self.children += children[-config.workers:]
+            if not self.tend_until(new.ready, limit):
                 raise ConfigError("the new processes did not get ready")
         except ConfigError:
             new.until = 0.0
@@ -4187,11 +4187,12 @@ class Supervisor:
         ends is killed after LOAD_LIMIT, and a stop need not wait for it.
         """
         new = Generation([LOADER], self.read_and_publish, b"")
-        self.generations.append(new)
+        loader = Child(LOADER, new)
+        self.children.append(loader)
         with new.files[0], new.files[1]:
             self.tend(0)  # starts it,
             new.until = time.monotonic() + LOAD_LIMIT  # and only once
-            while new.children[0].pid:
+            while loader.pid:
                 self.tend(TICK / 2)
                 if self.signals & STOPS and not new.shared[ORDER]:
                     new.end(STOP)
@@ -4212,7 +4213,7 @@ class Supervisor:
         result: Config | ConfigError
         try:
             result = self.read()
-            try_policies(result, child, self.generations)
+            try_policies(result, child, self.children)
             drop_privileges(result.user)  # to see that it can be done
         except ConfigError as bad:
             result = bad
@@ -4253,13 +4254,13 @@ class Supervisor:
         once."""
         notify("STOPPING=1")
         self.signals.clear()
-        for generation in self.generations:
-            generation.end(STOP)
-        while self.generations:
+        for child in self.children:
+            child.generation.end(STOP)
+        while self.children:
             self.tend(TICK / 5)
             if self.signals:
-                for generation in self.generations:
-                    generation.until = 0.0
+                for child in self.children:
+                    child.generation.until = 0.0
         self.log.change("stopped")
         self.log.flush()
         return 0
