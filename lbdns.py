@@ -3461,7 +3461,7 @@ class Generation:
         self.slots = slots         # of its children
         self.run = run             # what each of them does
         # Numbers, by place:
-        #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = it does not run
+        #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet, or it ended
         #   [NEWEST]   how often something was published; an odd one stands in the second file
         #   [SERVING]  whether workers may answer
         #   [ORDER]    how all of them are to end; 0 = they go on
