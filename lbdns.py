@@ -18,7 +18,7 @@ Contents: five parts, each of which says what it may touch.
     III  The monitor         files, other programs, the network; never a query
            10 sources, 11 other people's commands, 12 health checks, 14 what changed
     IV   The supervisor      root, fork, signals; parses nothing, serves nobody
-           16 children, 17 sockets and privileges, 18 the supervisor
+           16 children, 17 sockets, privileges, policies on trial, 18 the supervisor
     V    The operator        terminal and config files
            19 the log, 20 config, 21 commands
 
@@ -1918,7 +1918,7 @@ class Worker:
         """Take over each new snapshot in slices, between which queries have their turn; yields
         whether there are more slices."""
         while True:
-            snapshot = self.child.news()
+            snapshot = self.child.generation.news()
             if snapshot is not None:
                 for _ in self.state.apply_snapshot(snapshot, time.monotonic()):
                     yield True
@@ -3304,7 +3304,7 @@ class Monitor:
     """
     def __init__(self, config: Config, before: Config, child: "Child", log: "Log") -> None:
         self.config, self.before, self.child, self.log = config, before, child, log
-        snapshot = Snapshot.unpack(child.generation.read()[1])
+        snapshot = Snapshot.unpack(child.generation.read())
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
         self.commands, self.threads = Commands(child.generation.commands), Threads()
@@ -3451,17 +3451,17 @@ TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds that each leave
 
 
 class Generation:
-    """The processes of one config, or the one that reads it, and the memory they share.
+    """What the processes of one config share, or the one that reads it: their orders and memory.
 
     There one of them publishes what the others read: two files, written in turn, and a number that
     says which is newest. Workers look at the number before they answer: nobody needs waking, no
     pipe can fill, and late starters find it here.
     """
     def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes) -> None:
-        self.children = [Child(slot) for slot in slots]
+        self.slots = slots         # of its children
         self.run = run             # what each of them does
         # Numbers, by place:
-        #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet
+        #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet, or it ended
         #   [NEWEST]   how often something was published; an odd one stands in the second file
         #   [SERVING]  whether workers may answer
         #   [ORDER]    how all of them are to end; 0 = they go on
@@ -3474,7 +3474,7 @@ class Generation:
             self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
         self.files[0].write(seed)
         self.monitor_died = False  # at least once
-        self.announced = 0         # the newest number whose status systemd was given
+        self.seen = 0              # the number of what this process has last read
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
 
     def publish(self, octets: bytes) -> None:
@@ -3489,25 +3489,30 @@ class Generation:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         self.shared[NEWEST] = number
 
-    def read(self) -> tuple[int, bytes]:
-        """Return the number of the newest and its octets, `seed` before the first. When another is
-        published meanwhile, that one is read."""
+    def read(self) -> bytes:
+        """Return the newest that was published, `seed` before the first. When another is published
+        meanwhile, that one is read."""
         while True:
-            number = self.shared[NEWEST]
-            fd = self.files[number % 2].fileno()
+            self.seen = self.shared[NEWEST]
+            fd = self.files[self.seen % 2].fileno()
             octets = os.pread(fd, os.fstat(fd).st_size, 0)
-            if self.shared[NEWEST] == number:
-                return number, octets
+            if self.shared[NEWEST] == self.seen:
+                return octets
+
+    def news(self) -> Snapshot | None:
+        """Return the newest snapshot; None = there is none that this process has not read."""
+        if self.shared[NEWEST] == self.seen:
+            return None
+        return Snapshot.unpack(self.read())
 
     def informed(self) -> bool:
         """Return whether workers have what they need: the first snapshot, or no monitor."""
-        has_monitor = any(child.slot == MONITOR for child in self.children)
-        return self.shared[NEWEST] > 0 or not has_monitor
+        return self.shared[NEWEST] > 0 or MONITOR not in self.slots
 
     def ready(self, since: float = 0.0) -> bool:
         """Return whether every worker runs, as it showed later than `since` (monotonic seconds)."""
-        return all(child.pid and self.shared[child.slot] > since * 1000
-                   for child in self.children if child.slot >= FIRST_WORKER)
+        return all(self.shared[slot] > since * 1000
+                   for slot in self.slots if slot >= FIRST_WORKER)
 
     def end(self, order: int) -> None:
         """Order all of them to end; each looks at least once in WAKE."""
@@ -3516,22 +3521,19 @@ class Generation:
 
 
 class Child:
-    """A process of a generation: what the supervisor knows of it, and, inside the process, its ties
-    to the supervisor.
+    """A process of a generation: what the supervisor knows of it, and what it shares with that.
 
     A child beats all the time, or it is killed; it asks for orders at least once in WAKE, and ends
     when there is one; it looks for news when it has use for them. Signals are for the supervisor: a
     child has its handlers, which only note them.
     """
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
+    def __init__(self, slot: int, generation: Generation) -> None:
+        self.slot, self.generation = slot, generation
         self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
         self.parent = os.getpid()
         self.pid = 0                 # 0 = it does not run
         self.born = -math.inf        # monotonic seconds: when it was last started,
         self.failed = -math.inf      # and when a failure of it was last logged
-        self.generation: Generation  # inside the child alone
-        self.number = 0              # of the snapshot last read
 
     def may_log_failure(self) -> bool:
         """Take note of a failure; returns whether to log it, as happens once in LOG_REPEAT. A child
@@ -3554,13 +3556,6 @@ class Child:
         self.generation.shared[self.slot] = int(now * 1000) or 1
         return now
 
-    def news(self) -> Snapshot | None:
-        """Return the newest snapshot; None = there is none that was not read before."""
-        if self.generation.shared[NEWEST] == self.number:
-            return None
-        self.number, octets = self.generation.read()
-        return Snapshot.unpack(octets)
-
     def wait(self, seconds: float) -> bool:
         """Sleep; returns whether there is an order to end."""
         time.sleep(seconds)
@@ -3574,13 +3569,17 @@ def show_traceback(bug: BaseException) -> str:
     return "; ".join(steps[-4:])
 
 
-# ---- 17. Sockets, privileges, systemd ------------------------------------------------------------
+# ---- 17. Sockets, privileges, systemd; policies on trial -----------------------------------------
 UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
 UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
 TCP_BACKLOG = 1024        # connections that wait for accept()
 # More numbers of Linux; OMIT: do not trust forged ICMP, as RFC 9715 3.1 wants it.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
+NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV  # of getnameinfo(3)
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
+# A line of /proc/net/udp or tcp: its number, the local address and port, the remote ones, the state
+# (07: bound over UDP, 0A: listening over TCP), five more words, and the inode.
+LISTENER = r"^ *\d+: (\w+):%04X \S+ 0[7A](?: +\S+){5} +(\d+)"
 
 
 class ConfigError(Exception):
@@ -3599,70 +3598,46 @@ Pair = tuple[socket.socket, socket.socket]  # UDP and listening TCP socket of an
 Sockets = dict[Endpoint, Pair]
 
 
-def show_endpoint(host: str, port: int) -> str:
+def show_endpoint(host: str, port: int | str) -> str:
     """Return host:port, the host of IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def endpoints(config: Config) -> list[Endpoint]:
-    """Return what `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it
+def endpoints(config: Config) -> Iterator[Endpoint]:
+    """Yield what `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it
     with the same port; without any, it takes IPv4, too."""
     ipv4 = {port for host, port in config.listen if ":" not in host}
-    found: list[Endpoint] = []
     for host, port in config.listen:
         interface = 0
         with contextlib.suppress(OSError):  # none is named, or it has gone
             interface = socket.if_nametoindex(host.partition("%")[2])
-        found.append(Endpoint(host, port, host == "::" and port not in ipv4, interface))
-    return found
-
-
-def bind_pair(endpoint: Endpoint, own: Sockets, parting: bool, log: "Log") -> Pair | None:
-    """Return a UDP and a listening TCP socket on one address, beside those of our own, also some
-    that are parting; None = a system without IPv6 can do without it. Raises ConfigError.
-
-    All workers share them: whoever is free takes the next datagram, so that a worker that stalls or
-    dies loses nobody's query (measured beside SO_REUSEPORT: README).
-    """
-    host, port, both, _ = endpoint
-    try:
-        udp, tcp = bind_beside(endpoint, own, parting)
-    except OSError as bad:
-        if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            log.warning("no IPv6 on this host: listening on IPv4 only")
-            ipv4 = Endpoint("0.0.0.0", port, False, 0)
-            return bind_pair(ipv4, own, parting, log) if both else None
-        if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
-            return bind_pair(endpoint, own, parting, log)
-        raise ConfigError(explain_bind(host, port, bad)) from None
-    size = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    if size < UDP_BUFFER_LOW:
-        log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
-                    f"net.core.rmem_max to {UDP_BUFFER}")
-    return udp, tcp
+        yield Endpoint(host, port, host == "::" and port not in ipv4, interface)
 
 
 def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> Pair:
-    """Return such a pair; raises OSError.
+    """Return a UDP and a listening TCP socket on one address, beside those of our own, also some
+    that are parting; raises OSError.
 
     The kernel lets addresses overlap that all say so and belong to one user. They say so only here:
     a second server is not to get in unnoticed.
     """
     host, port, both, _ = endpoint
-    overlapping = [sock for (other, *_), pair in own.items() for sock in pair
-                   if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
-    with contextlib.ExitStack() as undo, contextlib.ExitStack() as sharing:
+    sharing = [sock for (other, *_), pair in own.items() for sock in pair
+               if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
+    with contextlib.ExitStack() as undo:
         udp, tcp = (undo.enter_context(make_socket(kind, host, both))
                     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
-        shared = [*overlapping, udp, tcp]
-        sharing.callback(share, shared, False)
-        if overlapping or parting:
-            share(shared, True)
-        for sock in (udp, tcp):
-            # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
-            sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
-            port = sock.getsockname()[1]  # where it was 0, TCP gets the one that UDP got
-        tcp.listen(TCP_BACKLOG)
+        if sharing or parting:
+            sharing += udp, tcp
+        try:
+            share(sharing, True)
+            for sock in (udp, tcp):
+                # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
+                sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
+                port = sock.getsockname()[1]  # where it was 0, TCP gets the one that UDP got
+            tcp.listen(TCP_BACKLOG)
+        finally:
+            share(sharing, False)
         undo.pop_all()
     return udp, tcp
 
@@ -3721,8 +3696,7 @@ def holders(port: int) -> str:
     """Return who holds a port, as far as /proc tells it: " by 127.0.0.53:53 (systemd-resolve, pid
     601)"."""
     found = find_listeners(port)
-    links = pathlib.Path("/proc").glob("[0-9]*/fd/*") if found else ()
-    for link in links:
+    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
             inode, process = os.readlink(link), link.parent.parent
             if inode in found and "(" not in found[inode]:
@@ -3735,18 +3709,15 @@ def holders(port: int) -> str:
 def find_listeners(port: int) -> dict[str, str]:
     """Return the sockets that are bound to a port, "socket:[inode]" -> "address:port"; those that
     can be learned of: there may be no IPv6, or no /proc at all."""
-    found: dict[str, str] = {}
-    lines: list[str] = []
+    tables = ""
     with contextlib.suppress(OSError):
-        for table in ("udp", "tcp", "udp6", "tcp6"):
-            lines += pathlib.Path("/proc/net", table).read_text().splitlines()[1:]
-    for line in lines:
-        _, local, _, state, *_, inode = line.split()[:10]
-        address, hexport = local.split(":")
-        if hexport == f"{port:04X}" and state in ("07", "0A"):  # UDP bound, TCP listening
-            words = array.array("I", bytes.fromhex(address))
-            octets = struct.pack(f"!{len(words)}I", *words)
-            found[f"socket:[{inode}]"] = show_endpoint(str(ipaddress.ip_address(octets)), port)
+        for name in ("udp", "tcp", "udp6", "tcp6"):
+            tables += pathlib.Path("/proc/net", name).read_text()
+    found = {}
+    for address, inode in re.findall(LISTENER % port, tables, re.MULTILINE):
+        words = array.array("I", bytes.fromhex(address))
+        octets = struct.pack(f"!{len(words)}I", *words)
+        found[f"socket:[{inode}]"] = show_endpoint(str(ipaddress.ip_address(octets)), port)
     return found
 
 
@@ -3756,13 +3727,13 @@ def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
     if os.geteuid() != 0 or user == "root":
         return
     try:
-        entry = pwd.getpwnam(user)
+        _, _, uid, gid, *_ = pwd.getpwnam(user)
         for sock in sockets:
             with contextlib.suppress(OSError):  # a sandbox forbids it
-                os.fchown(sock.fileno(), entry.pw_uid, -1)
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)  # for root, these set the real and the saved ones, too: setuid(2)
-        os.setuid(entry.pw_uid)
+                os.fchown(sock.fileno(), uid, -1)
+        os.initgroups(user, gid)
+        os.setresgid(gid, gid, gid)  # real, effective and saved: none leads back
+        os.setresuid(uid, uid, uid)
     except (KeyError, OSError) as bad:
         raise ConfigError(f"cannot become user {user!r}: {bad}; name another in `user`") from None
 
@@ -3790,16 +3761,16 @@ def call_libc(function: str, *words: int | bytes) -> None:
         getattr(ctypes.CDLL(None), function)(*words)
 
 
-def notify(*lines: str) -> None:
+def notify(lines: str) -> None:
     """Send lines such as READY=1 to systemd (sd_notify(3)), where it listens; one that is busy or
     restarting gets the next ones."""
     address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
-            sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
+            sock.sendto(lines.encode(), socket.MSG_DONTWAIT, address)
 
 
-# ---- policies of users, tried in a process of their own ------------------------------------------
+# Policies of users are tried in a process of their own.
 FILES_MAX = 1 << 20        # more descriptors than a process may have
 GOOD = "good"              # what is said of a policy file that loads,
 TOO_SLOW = "loading it timed out"  # and of one that does not end
@@ -3827,7 +3798,7 @@ def load_function(config: PoolConfig) -> Pick:
     return cast(Pick, space[name])
 
 
-def try_policies(config: Config, child: Child, generations: Sequence[Generation]) -> None:
+def try_policies(config: Config, child: Child, family: Sequence[Child]) -> None:
     """Load each policy file once, each in a process of its own; raises ConfigError.
 
     What these processes start becomes a child of this one when they end, and is killed, too.
@@ -3836,7 +3807,7 @@ def try_policies(config: Config, child: Child, generations: Sequence[Generation]
     problems: list[str] = []
     for pool in {each.policy: each for each in config.pools.values()
                  if each.policy not in POLICIES}.values():
-        said = try_policy(pool, config.user, child, generations)
+        said = try_policy(pool, config.user, child, family)
         if said != GOOD:
             problems.append(f'{config.file}: pools."{pool.name}".policy = {pool.policy!r}: {said}')
         if said.startswith(TOO_SLOW):  # more of them might not fit into LOAD_LIMIT
@@ -3845,11 +3816,11 @@ def try_policies(config: Config, child: Child, generations: Sequence[Generation]
         raise ConfigError("\n".join(problems))
 
 
-def try_policy(pool: PoolConfig, user: str, child: Child, generations: Sequence[Generation]) -> str:
+def try_policy(pool: PoolConfig, user: str, child: Child, family: Sequence[Child]) -> str:
     """Load a policy file in a new process, which ends with all that it starts; returns GOOD or what
     is wrong. Of that process, which may be hostile, comes one line of text and nothing else."""
     reading, writing = os.pipe()
-    pid = os.fork() or run_policy(pool, user, writing, generations)
+    pid = os.fork() or run_policy(pool, user, writing, family)
     os.close(writing)
     os.set_blocking(reading, False)
     said, limit = None, time.monotonic() + START_LIMIT  # as long as a worker has
@@ -3863,8 +3834,7 @@ def try_policy(pool: PoolConfig, user: str, child: Child, generations: Sequence[
     return text or f"loading it ends the process (code {code})"
 
 
-def run_policy(pool: PoolConfig, user: str, pipe: int,
-               generations: Sequence[Generation]) -> NoReturn:
+def run_policy(pool: PoolConfig, user: str, pipe: int, family: Sequence[Child]) -> NoReturn:
     """Be that process: give up root, descriptors, shared memory and the terminal, then load the
     policy and write GOOD or what is wrong. Whatever the policy replaces, nobody trusts this process
     with more than text; but it runs as the user that serves, and may harm that user's."""
@@ -3873,13 +3843,13 @@ def run_policy(pool: PoolConfig, user: str, pipe: int,
         set_name("lbdns-policy")
         signal.set_wakeup_fd(-1)
         null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
+        for fd in range(3):
             os.dup2(null, fd)
         os.dup2(pipe, 3)
         os.closerange(4, FILES_MAX)
-        for generation in generations:  # unmaps the memory that others share
-            generation.shared.release()
-            generation.commands.release()
+        for child in family:  # unmaps the memory that others share
+            child.generation.shared.release()
+            child.generation.commands.release()
         said = GOOD
         try:
             drop_privileges(user)
@@ -3928,7 +3898,7 @@ class Supervisor:
         self.secret = os.urandom(16)             # of State
         self.config: Config                      # the one that is served,
         self.current: Generation                 # and the processes that do so
-        self.generations: list[Generation] = []  # also one that gets ready, and those that end
+        self.children: list[Child] = []          # also those that get ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
         self.signals: set[int] = set()           # that came and are not dealt with
         # All in monotonic seconds:
@@ -3949,15 +3919,11 @@ class Supervisor:
         self.config = self.read_config()
         self.log.configure(self.config)
         self.prepare()
-        names = []
-        for endpoint, (udp, _) in self.sockets.items():
-            host, port, *_ = udp.getsockname()
-            names.append(show_endpoint(endpoint.host if "%" in endpoint.host else host, port))
+        names = [show_endpoint(*socket.getnameinfo(udp.getsockname(), NUMERIC))
+                 for udp, _ in self.sockets.values()]
         self.log.change(f"lbdns {VERSION}, {self.config.workers} workers, on {', '.join(names)}"
                         + banner.format(port=names[0].rpartition(":")[2]))
-        self.current = self.start(self.config)
-        if self.current.ready():
-            self.announce("ready")
+        self.start()
         while not self.signals & STOPS:
             self.tend(TICK / 2)
             for each in self.signals - STOPS:
@@ -3966,9 +3932,9 @@ class Supervisor:
                     self.reload()
                 else:
                     self.log.change(f"{signal.Signals(each).name}: means nothing to lbdns")
-            if self.current.shared[NEWEST] != self.current.announced:
-                self.current.announced, octets = self.current.read()
-                notify("STATUS=" + Snapshot.unpack(octets).status)
+            snapshot = self.current.news()
+            if snapshot:
+                notify(f"STATUS={snapshot.status}")
         return self.stop()
 
     def catch_signals(self) -> None:
@@ -3994,11 +3960,35 @@ class Supervisor:
         """Listen also on those addresses of a config that are not taken yet. Raises ConfigError."""
         for endpoint in endpoints(config):
             if endpoint not in self.sockets:
-                pair = bind_pair(endpoint, self.sockets, len(self.generations) > 1, self.log)
+                pair = self.bind_pair(endpoint)
                 if pair:
                     self.sockets[endpoint] = pair
 
-    def unbind(self, kept: Collection[Endpoint], parting: bool) -> None:
+    def bind_pair(self, endpoint: Endpoint) -> Pair | None:
+        """Return the sockets of an endpoint; None = a system without IPv6 can do without them.
+        Raises ConfigError.
+
+        All workers share them: whoever is free takes the next datagram, so that a worker that
+        stalls or dies loses nobody's query (measured beside SO_REUSEPORT: README).
+        """
+        host, port, both, _ = endpoint
+        generations = {child.generation for child in self.children}
+        try:
+            pair = bind_beside(endpoint, self.sockets, len(generations) > 1)
+        except OSError as bad:
+            if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                self.log.warning("no IPv6 on this host: listening on IPv4 only")
+                return self.bind_pair(Endpoint("0.0.0.0", port, False, 0)) if both else None
+            if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
+                return self.bind_pair(endpoint)
+            raise ConfigError(explain_bind(host, port, bad)) from None
+        size = pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        if size < UDP_BUFFER_LOW:
+            self.log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
+                             f"net.core.rmem_max to {UDP_BUFFER}")
+        return pair
+
+    def unbind(self, kept: Iterable[Endpoint], parting: bool) -> None:
         """Let go of all endpoints but these, in this process; where they are `parting`, they also
         take no more in others, and are in nobody's way: a UDP socket that is connected to itself
         keeps what waits, for the processes that end, and hears nobody else."""
@@ -4016,8 +4006,8 @@ class Supervisor:
         for warning in self.config.warnings:
             self.log.warning(warning)
         self.log.change(what)
-        self.current.announced, self.fed = 0, 0.0
-        notify("READY=1", f"STATUS={what}")
+        self.current.seen, self.fed = 0, 0.0  # systemd then gets the snapshot's status, too
+        notify(f"READY=1\nSTATUS={what}")
 
     def tend(self, seconds: float) -> None:
         """Do one pass, also while something is awaited: wait for a signal, write the log, see to
@@ -4032,13 +4022,12 @@ class Supervisor:
         if now - self.tended > HEARTBEAT / 2:  # all were stopped, perhaps: they need time, too
             self.woken = now
         self.tended = now
-        for generation in self.generations:
-            for child in generation.children:
-                if child.pid in ended:
-                    self.on_death(generation, child, ended[child.pid])
-                self.look_after(generation, child, now)
-        self.generations = [each for each in self.generations
-                            if each.until == math.inf or any(child.pid for child in each.children)]
+        for child in self.children:
+            if child.pid in ended:
+                self.on_death(child, ended[child.pid])
+            self.look_after(child, now)
+        self.children = [child for child in self.children
+                         if child.pid or child.generation.until == math.inf]
         if now - self.fed > self.watchdog and self.current.ready(self.fed):
             self.fed = now
             notify("WATCHDOG=1")
@@ -4052,22 +4041,23 @@ class Supervisor:
             self.tend(TICK / 50)
         return True
 
-    def look_after(self, generation: Generation, child: Child, now: float) -> None:
+    def look_after(self, child: Child, now: float) -> None:
         """Start a child that should run and does not, kill one that runs and should not.
 
         A child is silent when its last heartbeat is too long ago; before the first, it has
         START_LIMIT more. Time in which this process did not run itself does not count.
         """
+        generation = child.generation
         serving = generation.until == math.inf
         if not child.pid:
             if serving and now >= child.born + CRASH_PAUSE:
-                self.start_child(generation, child, now)
+                self.start_child(child, now)
             return
         beat = generation.shared[child.slot] / 1000 or child.born + START_LIMIT
         silent = serving and now - max(beat, self.woken) > HEARTBEAT
         if silent:
             self.log_silence(child, now - beat)
-            generation.shared[child.slot] = int(now * 1000)  # it may take a while to end
+            child.beat()  # it may take a while to end
         if silent or now > generation.until:
             os.kill(child.pid, signal.SIGKILL)
 
@@ -4080,24 +4070,25 @@ class Supervisor:
                     text += f"; does the policy of {pool.name} ever end?"
         self.log.error(text)
 
-    def start_child(self, generation: Generation, child: Child, now: float) -> None:
+    def start_child(self, child: Child, now: float) -> None:
         """Fork a child. Where that fails, it is tried again after the pause, as after a crash."""
-        generation.shared[child.slot], child.born = 0, now
+        child.born = now
         self.log.flush()  # or the child would print it once more
         try:
-            child.pid = os.fork() or self.be_child(generation, child)
+            child.pid = os.fork() or self.be_child(child)
         except OSError as bad:  # no more processes or memory
             self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
 
-    def be_child(self, generation: Generation, child: Child) -> NoReturn:
+    def be_child(self, child: Child) -> NoReturn:
         """Do all that a child does, in the child, and end it and the commands that it runs.
 
         This never returns, whatever happens: the code behind the fork is the supervisor's.
         """
         code = 1
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
+        generation = child.generation
+        generation.seen = 0
         try:
-            child.generation = generation
             generation.run(child)
             code = 0
         except BaseException as bug:
@@ -4109,24 +4100,26 @@ class Supervisor:
                 kill_groups(generation.commands)
             os._exit(code)
 
-    def serve(self, config: Config, kept: Sequence[Endpoint], child: Child) -> None:
+    def serve(self, config: Config, kept: Collection[Endpoint], child: Child) -> None:
         """Do what the monitor or a worker does, until an order to end has come."""
         self.log.configure(config)
-        # A listener that only a monitor holds would answer nobody.
-        self.unbind([] if child.slot == MONITOR else kept, False)
         if child.slot == MONITOR:
+            self.unbind([], False)  # a listener that only a monitor holds would answer nobody
             monitor(config, self.config, child, self.log)  # the second is still the one before
             return
+        self.unbind(kept, False)
         state = State(config, self.secret, self.log, random.random, load_functions(config))
         worker = Worker(state, self.sockets, child, self.log)
         while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
             child.beat()
         worker.run()
 
-    def on_death(self, generation: Generation, child: Child, status: int) -> None:
+    def on_death(self, child: Child, status: int) -> None:
         """Take note that a child has ended: end what it has left behind, and log its end unless
         that was to come. `look_after` starts it anew."""
+        generation = child.generation
         code, child.pid = os.waitstatus_to_exitcode(status), 0
+        generation.shared[child.slot] = 0
         if child.slot == MONITOR:
             kill_groups(generation.commands)
             generation.monitor_died = True
@@ -4144,23 +4137,24 @@ class Supervisor:
         monitor goes on from; where nothing can change, there is no monitor."""
         is_any_watched = any(map(is_watched, config.pools.values()))
         first = MONITOR if is_any_watched else FIRST_WORKER
-        run = functools.partial(self.serve, config, endpoints(config))
+        run = functools.partial(self.serve, config, set(endpoints(config)))
         return_memory()
         return Generation(range(first, FIRST_WORKER + config.workers), run,
                           seed if is_any_watched else Snapshot().pack())
 
-    def start(self, config: Config) -> Generation:
-        """Start the first processes; returns them when they serve, or a signal to stop has come.
+    def start(self) -> None:
+        """Start the first processes; returns when they serve, or a signal to stop has come.
 
         As no others serve meanwhile, each worker answers as soon as it can. It waits for the first
         snapshot, but only until the monitor has died once, or until WAIT_LIMIT.
         """
-        new, limit = self.make_generation(config, Snapshot().pack()), time.monotonic() + WAIT_LIMIT
-        self.generations.append(new)
+        limit = time.monotonic() + WAIT_LIMIT
+        new = self.current = self.make_generation(self.config, Snapshot().pack())
+        self.children += [Child(slot, new) for slot in new.slots]
         self.tend_until(lambda: new.informed() or new.monitor_died, limit)
         new.shared[SERVING] = 1
-        self.tend_until(new.ready)
-        return new
+        if self.tend_until(new.ready):
+            self.announce("ready")
 
     def replace(self, config: Config) -> Generation:
         """Start the processes of another config; returns them when they serve. Raises ConfigError,
@@ -4170,14 +4164,14 @@ class Supervisor:
         nobody answers there before, and the workers start, which answer once all are ready.
         """
         limit = time.monotonic() + START_LIMIT
-        new = self.make_generation(config, self.current.read()[1])
-        new.children, workers = new.children[:-config.workers], new.children[-config.workers:]
-        self.generations.append(new)
+        new = self.make_generation(config, self.current.read())
+        children = [Child(slot, new) for slot in new.slots]
+        self.children += children[:-config.workers]
         try:
             if self.tend_until(new.informed, limit):
                 self.bind(config)
-                new.children += workers
-            if not new.informed() or not self.tend_until(new.ready, limit):
+                self.children += children[-config.workers:]
+            if not self.tend_until(new.ready, limit):
                 raise ConfigError("the new processes did not get ready")
         except ConfigError:
             new.until = 0.0
@@ -4193,15 +4187,16 @@ class Supervisor:
         ends is killed after LOAD_LIMIT, and a stop need not wait for it.
         """
         new = Generation([LOADER], self.read_and_publish, b"")
-        self.generations.append(new)
+        loader = Child(LOADER, new)
+        self.children.append(loader)
         with new.files[0], new.files[1]:
             self.tend(0)  # starts it,
             new.until = time.monotonic() + LOAD_LIMIT  # and only once
-            while new.children[0].pid:
+            while loader.pid:
                 self.tend(TICK / 2)
                 if self.signals & STOPS and not new.shared[ORDER]:
                     new.end(STOP)
-            _, octets = new.read()
+            octets = new.read()
         if not octets:
             raise ChildProcessError("the process that reads the config and tries its policies did "
                                     f"not start, failed, was killed, or took over {LOAD_LIMIT} s")
@@ -4218,7 +4213,7 @@ class Supervisor:
         result: Config | ConfigError
         try:
             result = self.read()
-            try_policies(result, child, self.generations)
+            try_policies(result, child, self.children)
             drop_privileges(result.user)  # to see that it can be done
         except ConfigError as bad:
             result = bad
@@ -4234,7 +4229,7 @@ class Supervisor:
             self.log.change("SIGHUP: ends, since there is no config file to read anew")
             self.signals.add(signal.SIGTERM)
             return
-        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         kept = list(self.sockets)
         try:
             config = self.read_config()
@@ -4259,13 +4254,13 @@ class Supervisor:
         once."""
         notify("STOPPING=1")
         self.signals.clear()
-        for generation in self.generations:
-            generation.end(STOP)
-        while self.generations:
+        for child in self.children:
+            child.generation.end(STOP)
+        while self.children:
             self.tend(TICK / 5)
             if self.signals:
-                for generation in self.generations:
-                    generation.until = 0.0
+                for child in self.children:
+                    child.generation.until = 0.0
         self.log.change("stopped")
         self.log.flush()
         return 0

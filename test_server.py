@@ -3767,7 +3767,7 @@ class PureTables(unittest.TestCase):
         config = lbdns.ConfigReader("t").config(tomllib.loads(text))
 
         async def polls():
-            memory = SimpleNamespace(read=lambda: (0, lbdns.Snapshot().pack()),
+            memory = SimpleNamespace(read=lambda: lbdns.Snapshot().pack(),
                                      commands=commands().groups)
             child = SimpleNamespace(generation=memory, beat=time.monotonic)
             return lbdns.Monitor(config, config, child, lbdns.Log()).polls
