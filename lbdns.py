@@ -74,6 +74,7 @@ try:
     import fcntl
     import functools
     import gc
+    import glob
     import hashlib
     import heapq
     import io
@@ -3696,9 +3697,9 @@ def holders(port: int) -> str:
     """Return who holds a port, as far as /proc tells it: " by 127.0.0.53:53 (systemd-resolve, pid
     601)"."""
     found = find_listeners(port)
-    for link in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+    for link in glob.iglob("/proc/[0-9]*/fd/*"):  # which passes over processes that have ended
         with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
-            inode, process = os.readlink(link), link.parent.parent
+            inode, process = os.readlink(link), pathlib.Path(link).parent.parent
             if inode in found and "(" not in found[inode]:
                 name = (process / "comm").read_text(errors="replace").strip()
                 found[inode] += f" ({name}, pid {process.name})"
