@@ -2047,7 +2047,6 @@ POLL_THREADS = 64         # tables that are read at the same time
 VALUE_MAX = 1 << 16       # octets that a value of a table may have
 TABLE_MAX = 16 << 20      # octets that all which a poll finds in a table may have
 ROWS_MAX = 10_000         # rows that a source may have, of a table for each pool
-POOLS_AT_ONCE = 250       # pools in one query, with two parameters each: old SQLite has 999
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL COLLATE NOCASE,
   address TEXT NOT NULL,                       -- several addresses of one server: comma-separated
@@ -2058,7 +2057,7 @@ SCHEMA = """CREATE TABLE backends (
   PRIMARY KEY (pool, address))"""
 # The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned.
 TABLE_QUERY = """SELECT pool, address, connections, weight, max_connections, state, updated_at
-  FROM backends WHERE pool COLLATE NOCASE IN ({})"""
+  FROM backends WHERE pool COLLATE NOCASE IN (SELECT value FROM json_each(?))"""
 POOLS_QUERY = "SELECT DISTINCT pool FROM backends WHERE pool > '' LIMIT 100"
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # as text may have it
@@ -2090,8 +2089,8 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
             raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
                           "without locking out its writers: run PRAGMA journal_mode = DELETE on it "
                           f"as user {user_name(os.stat(path).st_uid)}")
-        with contextlib.closing(sqlite3.connect(file_uri(path) + "?mode=ro", uri=True,
-                                                timeout=source.timeout / 4)) as database:
+        uri = pathlib.Path(path).as_uri() + "?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, source.timeout / 4, uri=True)) as database:
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
             database.text_factory = lambda octets: octets.decode("utf-8", "replace")
             limit = time.monotonic() + source.timeout
@@ -2108,17 +2107,15 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
 def read_table(database: Any, pools: Sequence[str]) -> Found:
     """Return the entries of some pools, the oldest first, of a table like SCHEMA's. Raises
     sqlite3.Error, Problem."""
-    entries: list[Entry] = []
-    for start in range(0, len(pools), POOLS_AT_ONCE):
-        group = pools[start:start + POOLS_AT_ONCE]
-        names = [*group, *(pool + "." for pool in group)]
-        query, limit = TABLE_QUERY.format(",".join(["?"] * len(names))), ROWS_MAX * len(group)
-        try:
-            entries += fetch(database.execute(query + " ORDER BY rowid", names), limit)
-        except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
-            if "rowid" not in str(bad):
-                raise
-            entries += fetch(database.execute(query, names), limit)
+    names = json.dumps([*pools, *(pool + "." for pool in pools)])
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(VALUE_MAX, len(names)))
+    try:
+        cursor = database.execute(TABLE_QUERY + " ORDER BY rowid", [names])
+    except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
+        if "rowid" not in str(bad):
+            raise
+        cursor = database.execute(TABLE_QUERY, [names])
+    entries = fetch(cursor, ROWS_MAX * len(pools))
     if {plain_pool(each["pool"]) for each in entries}.issuperset(pools):
         return Found(entries)
     return Found(entries, pools=[str(name) for name, in database.execute(POOLS_QUERY)])
@@ -2145,22 +2142,15 @@ def plain_pool(name: Any) -> str:
     return str(name).lower().removesuffix(".")
 
 
-def file_uri(path: str) -> str:
-    """Return the URI of a file, as SQLite's options need it."""
-    return f"file:{urllib.parse.quote(os.fsencode(path))}"
-
-
 def make_table(path: str) -> None:
     """Make the table where there is no file, or an empty one; raises OSError, sqlite3.Error. A file
     that is made here may be written by its group, whatever the umask: SQLite gives the journals its
     mode."""
     if os.path.exists(path) and os.path.getsize(path):
         return
-    with contextlib.suppress(FileExistsError):
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        os.fchmod(file, 0o664)
-        os.close(file)
-    with contextlib.closing(sqlite3.connect(file_uri(path) + "?mode=rw", uri=True)) as database:
+    with contextlib.suppress(FileExistsError), open(path, "xb") as file:
+        os.fchmod(file.fileno(), 0o664)
+    with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute(SCHEMA)
 
 
@@ -2197,10 +2187,11 @@ def explain(bad: Exception, path: str) -> str:
     """Say why a table cannot be read, or made."""
     if "too big" in str(bad):
         return f"a value in it, or the query, has more than {VALUE_MAX} octets"
-    reason = ""
     if isinstance(bad, OSError) or re.search("unable to open|readonly|disk I/O", str(bad)):
         reason = explain_file(path)
-    return "unable to open database file" + reason if reason else str(bad)
+        if reason:
+            return "unable to open database file" + reason
+    return str(bad)
 
 
 def explain_file(path: str) -> str:
@@ -2346,30 +2337,34 @@ class Feed:
     rows       by all addresses of the backend
     version    a number that is another one when the rows or the trouble may have changed
     good       when the last good poll began, or this process; what the config says does not age
-    trouble    why the last poll has failed for this pool alone, "" = it has not
+    late       when the poll that began last should long have ended; inf = none began
+    trouble    why the last poll has failed; "" = it has not
     skipped    why entries of the last poll were ignored
     doubled    which backends had several entries
+    times      how often the load became unknown
+    unknown    that it is so now, for people; "" = it is known
     """
     def __init__(self, pool: PoolConfig, origin: str, log: "Log") -> None:
         self.pool, self.log = pool, log
         self.origin = f"{pool.source.name if pool.source else origin:.80}"  # for people
-        self.poll: Poll | None = None
         self.base = {row.addresses: Dated(row, -math.inf) for row in pool.backends}
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.rows: Rows = self.base
         self.version = 0
         self.good = time.monotonic() if pool.source else math.inf
-        self.trouble = self.skipped = self.doubled = ""
-        self.times, self.unknown = 0, ""  # how often the load was unknown; that it is so now
+        self.late = math.inf
+        self.times = 0
+        self.trouble = self.skipped = self.doubled = self.unknown = ""
 
     def resume(self, before: "PoolState") -> None:
         """Begin with what another monitor has read, as far as the config has it still."""
         self.rows, self.good = self.base.copy(), -math.inf if before.stale else self.good
         for row in before.rows:
-            given, _ = self.base.get(row.addresses, (None if self.base else row, 0.0))
-            if given:
-                state = worse_state(given.state, row.state)
-                self.rows[row.addresses] = Dated(row._replace(state=state), before.at)
+            own = self.base.get(row.addresses)
+            if own:
+                row = row._replace(state=worse_state(own.row.state, row.state))
+            if own or not self.base:
+                self.rows[row.addresses] = Dated(row, before.at)
 
     def apply(self, found: Found, now: float) -> None:
         """Take over what a poll that began at `now` has found for this pool. A bad entry is passed
@@ -2409,8 +2404,9 @@ class Feed:
         # stay: a backend that was removed must not stay for ever. No address stays beside a row
         # that has it now.
         oldest = now - self.pool.stale if None in blamed else math.inf
-        kept = {key: Dated(row, min(at, self.good)) for key, (row, at) in self.rows.items()
-                if (key in blamed or min(at, self.good) > oldest) and taken.keys().isdisjoint(key)}
+        kept = {dated.row.addresses: dated for dated in self.dated()
+                if (dated.at > oldest or dated.row.addresses in blamed)
+                and taken.keys().isdisjoint(dated.row.addresses)}
         self.rows = self.base | kept | rows
 
     def no_rows(self, others: Sequence[str]) -> str:
@@ -2433,10 +2429,10 @@ class Feed:
 
     def row_of(self, entry: Entry) -> Dated:
         """Return the row that an entry makes, by the rules of inline backends; raises Problem."""
-        if entry.get("pool", "") is None:
+        given = {"address": "", **entry}
+        if given.pop("pool", "") is None:
             raise Problem("its pool is NULL or empty")
-        reader, given = ConfigReader(""), {"address": "", **entry}
-        given.pop("pool", None)
+        reader = ConfigReader("")
         given = reader.table("", given, ENTRY)
         if reader.problems:
             raise Problem(reader.problems[0])
@@ -2455,31 +2451,21 @@ class Feed:
         given["state"] = worse_state(row.state, given.get("state", "up"))
         return Dated(row._replace(**given), at)
 
-    def dated(self) -> list[Dated]:
-        """Return the rows, each at most as fresh as the last good poll, also where the clock of a
+    def dated(self) -> Iterator[Dated]:
+        """Yield the rows, each at most as fresh as the last good poll, also where the clock of a
         report is ahead of ours."""
-        return [Dated(row, min(at, self.good)) for row, at in self.rows.values()]
+        for row, at in self.rows.values():
+            yield Dated(row, min(at, self.good))
 
-    def newest(self) -> float:
-        """Return when (monotonic seconds) the newest row was true."""
-        return max([0.0, *(at for _, at in self.dated())])
-
-    def is_dated(self) -> bool:
-        """Return whether rows have ages of their own."""
-        return any(-math.inf < at < math.inf for _, at in self.rows.values())
+    def reported(self) -> float:
+        """Return when (monotonic seconds) the newest connections were true; where none are known,
+        when the last good poll began."""
+        return max((at for row, at in self.dated() if row.connections is not None),
+                   default=self.good)
 
     def is_stale(self, now: float) -> bool:
         """Return whether no row has connections that are young enough to be believed."""
-        known = [at for row, at in self.dated() if row.connections is not None]
-        return max(known, default=self.good) < now - self.pool.stale
-
-    def state(self, now: float) -> tuple[Any, ...]:
-        """Return what is another value when there may be something new to publish or to log. What
-        has ages of its own, or goes wrong, may be new each second."""
-        failed = self.poll is not None and (self.poll.trouble or self.poll.hangs(now))
-        restless = (self.trouble or self.skipped or self.doubled or self.unknown or failed
-                    or self.is_dated())
-        return self.version, self.is_stale(now), failed, int(now) if restless else 0
+        return self.reported() < now - self.pool.stale
 
     def believed(self, now: float) -> list[Row]:
         """Return the rows, without connections that are too old to be true."""
@@ -2487,60 +2473,70 @@ class Feed:
         return [row if at >= oldest else row._replace(connections=None)
                 for row, at in self.dated()]
 
+    def is_restless(self) -> bool:
+        """Return whether the same entries may soon mean other rows: some were ignored for now, or
+        have ages of their own."""
+        return bool(self.skipped) or any(-math.inf < at < math.inf for _, at in self.rows.values())
+
+    def failure(self, now: float) -> str:
+        """Say why there is nothing new from the source; "" = nothing is wrong."""
+        if now > self.late:
+            return "a poll hangs"
+        return f"{self.trouble}; the last good rows stay" if self.trouble else ""
+
+    def state(self, now: float) -> tuple[Any, ...]:
+        """Return what is another value when there may be something new to publish or to log. What
+        has ages of its own, or goes wrong, may be new each second."""
+        failure = self.failure(now)
+        restless = failure or self.doubled or self.unknown or self.is_restless()
+        return self.version, self.is_stale(now), failure, int(now) if restless else 0
+
     def log_troubles(self, now: float) -> None:
         """Log what is wrong with the source, and what is well again."""
-        stale, pool, trouble = self.is_stale(now), f"pool {self.pool.name}", self.log.trouble
+        load, stale = "", self.is_stale(now)
         self.times += stale and not self.unknown
         self.unknown = f"load unknown (time {self.times})" if stale else ""
-        failed = self.trouble
-        if self.poll is not None:
-            failed = self.poll.trouble or failed
-            if self.poll.hangs(now):
-                failed = "a poll hangs"
-            elif failed:
-                failed += "; the last good rows stay"
-        trouble(f"{pool}: {self.origin}", failed)
-        trouble(f"{pool}: rows of {self.origin}", self.skipped)
-        trouble(f"{pool}: backends of {self.origin}", self.doubled)
-        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old, {self.unknown}"
-                if stale else "")
+        if stale:
+            load = f"reports are over {self.pool.stale:g} s old, {self.unknown}"
+        for subject, text in ((self.origin, self.failure(now)),
+                              (f"rows of {self.origin}", self.skipped),
+                              (f"backends of {self.origin}", self.doubled),
+                              ("load", load)):
+            self.log.trouble(f"pool {self.pool.name}: {subject}", text)
 
 
 class Poll:
     """Reads a source again and again, for all pools that have it.
 
     count      polls that have ended, well or not
-    begun      when the last one began, in monotonic seconds; inf = none has
-    trouble    why it has failed for all pools
     makes      whether a missing table is made: not when it has been there before
     last       what it has found, None = the next one is to be looked at in any case
     """
-    def __init__(self, source: Source, feeds: Sequence[Feed], commands: "Commands",
+    def __init__(self, source: Source, feeds: Sequence[Feed], makes: bool, commands: "Commands",
                  threads: "Threads") -> None:
-        self.source, self.commands, self.threads = source, commands, threads
+        self.source, self.makes, self.commands, self.threads = source, makes, commands, threads
         self.feeds = {feed.pool.name: feed for feed in feeds}
-        self.count, self.begun, self.trouble, self.makes = 0, math.inf, "", True
+        self.count = 0
         self.last: Found | None = None
-        for feed in feeds:
-            feed.poll = self
-
-    def hangs(self, now: float) -> bool:
-        """Return whether the last poll should have ended long ago."""
-        return now - self.begun > self.source.every + 2 * self.source.timeout
 
     async def run(self) -> NoReturn:
         """Poll every `every` seconds, counted from start to start."""
         while True:
-            self.begun = time.monotonic()
+            begun, trouble = time.monotonic(), ""
+            for feed in self.feeds.values():
+                feed.late = begun + self.source.every + 2 * self.source.timeout
             try:
-                await self.poll_once(self.begun)
-                self.trouble = ""
+                await self.poll_once(begun)
             except Problem as bad:
-                self.trouble = str(bad)
+                trouble = str(bad)
             except Exception as bug:  # a poll must never end the polling
-                self.trouble = f"internal error, please report: {bug!r}"
+                trouble = f"internal error, please report: {bug!r}"
+            if trouble:
+                self.last = None  # what comes next ends the trouble, though it be the same as before
+                for feed in self.feeds.values():
+                    feed.trouble = trouble
             self.count += 1
-            await asyncio.sleep(max(0.05, self.begun + self.source.every - time.monotonic()))
+            await asyncio.sleep(max(0.05, begun + self.source.every - time.monotonic()))
 
     async def poll_once(self, now: float) -> None:
         """Read the source, and deal its rows out to the pools; raises Problem."""
@@ -2555,12 +2551,13 @@ class Poll:
             self.makes = False
         if found == self.last:
             for feed in self.feeds.values():
-                feed.good = feed.good if feed.trouble else now
+                if not feed.trouble:
+                    feed.good = now
             return
         self.last = found
         for at, (feed, own) in enumerate(self.deal(found)):
             feed.apply(own, now)
-            if feed.skipped or feed.is_dated():  # the same entries may soon mean other rows
+            if feed.is_restless():
                 self.last = None
             if at % SLICE == SLICE - 1:  # other tasks have their turn
                 await asyncio.sleep(0)
@@ -3180,9 +3177,8 @@ class Watch:
         return self.targets
 
     def ready(self) -> bool:
-        """Return whether the first poll and the first probes are done."""
-        is_polled = self.feed.poll is None or self.feed.poll.count > 0
-        return is_polled and all(map(self.prober.health, self.targets))
+        """Return whether the first probes are done."""
+        return all(map(self.prober.health, self.targets))
 
     def fails(self, address: str) -> bool:
         """Return whether an address fails its check, or has not been probed yet."""
@@ -3199,7 +3195,7 @@ class Watch:
                      *map(self.prober.health, self.targets))
         if self.seen != before:
             self.log_changes(now)
-        at = feed.newest()
+        at = max(0.0, feed.reported()) if self.pool.source else 0.0
         if not self.twin.counting and not POLICIES.get(self.pool.policy, Custom).uses_load:
             at -= at % (self.pool.stale / 4)  # exact enough for the next monitor
         self.line = pack_pool(self.pool.name, feed.is_stale(now), at, self.rows)
@@ -3341,11 +3337,8 @@ class Monitor:
             if source is not None:
                 own = watch.pool.name if ":pool" in (source.query or "") else ""
                 sources.setdefault((source, own), []).append(watch.feed)
-        polls = [Poll(source, feeds, self.commands, self.threads)
-                 for (source, _), feeds in sources.items()]
-        for poll in polls:
-            poll.makes = poll.source.name not in polled
-        return polls
+        return [Poll(source, feeds, source.name not in polled, self.commands, self.threads)
+                for (source, _), feeds in sources.items()]
 
     async def run(self) -> None:
         """Do all of it at the same time until it is to end; raises what one of the tasks raises, so
@@ -3367,7 +3360,9 @@ class Monitor:
             if moment != before:
                 self.prober.set_targets(
                     (key for watch in self.watches for key in watch.list_targets()), now)
-                if now > limit or all(watch.ready() for watch in self.watches):
+                ready = (all(poll.count for poll in self.polls)
+                         and all(watch.ready() for watch in self.watches))
+                if ready or now > limit:
                     limit = 0.0
                     last = self.publish_changes(last, now)
             before = moment
