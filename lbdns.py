@@ -2043,7 +2043,6 @@ class Worker:
 #   Feed.apply                                       the rows of the pool, which a Watch looks at
 # A poll that fails, is late or finds nothing leaves the last good rows in force. They grow old, and
 # after `stale` seconds their connections are not believed any more.
-POLL_THREADS = 64         # tables that are read at the same time
 VALUE_MAX = 1 << 16       # octets that a value of a table may have
 TABLE_MAX = 16 << 20      # octets that all which a poll finds in a table may have
 ROWS_MAX = 10_000         # rows that a source may have, of a table for each pool
@@ -2061,7 +2060,6 @@ TABLE_QUERY = """SELECT pool, address, connections, weight, max_connections, sta
 POOLS_QUERY = "SELECT DISTINCT pool FROM backends WHERE pool > '' LIMIT 100"
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # as text may have it
-MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 # File of a table -> the file, open to read its header. It stays open, since closing any descriptor
 # of a file ends all locks that this process has on it (POSIX), also those of another thread's poll.
 HEADERS: dict[str, io.FileIO] = {}
@@ -2512,9 +2510,9 @@ class Poll:
     makes      whether a missing table is made: not when it has been there before
     last       what it has found, None = the next one is to be looked at in any case
     """
-    def __init__(self, source: Source, feeds: Sequence[Feed], makes: bool, commands: "Commands",
-                 threads: "Threads") -> None:
-        self.source, self.makes, self.commands, self.threads = source, makes, commands, threads
+    def __init__(self, source: Source, feeds: Sequence[Feed], makes: bool,
+                 runner: "Runner") -> None:
+        self.source, self.makes, self.runner = source, makes, runner
         self.feeds = {feed.pool.name: feed for feed in feeds}
         self.count = 0
         self.last: Found | None = None
@@ -2541,13 +2539,13 @@ class Poll:
     async def poll_once(self, now: float) -> None:
         """Read the source, and deal its rows out to the pools; raises Problem."""
         if self.source.command:
-            code, octets, errors = await self.commands.run(self.source.command,
-                                                           self.source.timeout)
+            code, octets, errors = await self.runner.run(self.source.command,
+                                                         self.source.timeout)
             if code:
                 raise Problem(show_end(code, errors))
             found = read_printed(octets)
         else:
-            found = await self.threads.run(read_sqlite, self.source, list(self.feeds), self.makes)
+            found = await self.runner.call(read_sqlite, self.source, list(self.feeds), self.makes)
             self.makes = False
         if found == self.last:
             for feed in self.feeds.values():
@@ -2555,55 +2553,41 @@ class Poll:
                     feed.good = now
             return
         self.last = found
-        for at, (feed, own) in enumerate(self.deal(found)):
-            feed.apply(own, now)
+        dealt, others = self.deal(found)
+        for at, (name, feed) in enumerate(self.feeds.items()):
+            feed.apply(Found(dealt[name], found.wrong, others), now)
             if feed.is_restless():
                 self.last = None
             if at % SLICE == SLICE - 1:  # other tasks have their turn
                 await asyncio.sleep(0)
 
-    def deal(self, found: Found) -> Iterator[tuple[Feed, Found]]:
-        """Yield what was found for each pool. An entry that names no pool is for all of them."""
+    def deal(self, found: Found) -> tuple[dict[str, list[Entry]], list[str]]:
+        """Return the entries of each pool, and the names of other pools that were found. An entry
+        that names no pool is for all of them."""
         dealt: dict[str, list[Entry]] = {name: [] for name in self.feeds}
         others = list(found.pools)
         for entry in map(tidy, found.entries):
-            name = plain_pool(entry["pool"]) if entry.get("pool") is not None else None
-            if name is None:
-                for entries in dealt.values():
-                    entries.append(entry)
-            elif name in dealt:
-                dealt[name].append(entry)
-            else:
-                others.append(str(entry["pool"]))
-        for name, feed in self.feeds.items():
-            yield feed, Found(dealt[name], found.wrong, others)
+            pool = entry.get("pool")
+            for name in self.feeds if pool is None else [plain_pool(pool)]:
+                if name in dealt:
+                    dealt[name].append(entry)
+                else:
+                    others.append(str(pool))
+        return dealt, others
 
 
-class Threads:
-    """A few threads for what would block the loop."""
-    def __init__(self) -> None:
-        self.executor = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
-
-    async def run(self, function: Callable[..., Found], *words: Any) -> Found:
-        """Return what a function returns, or raise what it raises; Problem where there is no thread
-        to be had."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.executor, function, *words)
-        except RuntimeError as bad:
-            # The one that failed has kept the call, and would keep one at each attempt.
-            self.executor = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
-            raise Problem(f"{bad}; {MORE_TASKS}") from None
-
-
-# ---- 11. Other people's commands -----------------------------------------------------------------
+# ---- 11. Other people's commands, and what would block ------------------------------------------
 # Sources and checks may be any program. It may hang, print without end, ignore signals, or leave
-# processes behind; none of that may last longer than its time, or than this process.
+# processes behind; none of that may last longer than its time, or than this process. Functions that
+# block, as those of SQLite do, have a few threads, so that the loop goes on.
 COMMANDS_MAX = 192        # commands that run at the same time; the unit allows 512 tasks
 OUTPUT_MAX = 1 << 20      # octets that a command may print, to each of stdout and stderr
+POLL_THREADS = 64         # tables that are read at the same time
+MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 
 
-class Commands:
-    """Runs programs of the operator, each in a process group of its own.
+class Runner:
+    """Runs programs of the operator, each in a process group of its own, and functions that block.
 
     What a program leaves behind in its group is killed when it ends, and all of it when it takes
     too long or prints too much. Groups that run stand in memory that the supervisor shares (0 = a
@@ -2613,12 +2597,23 @@ class Commands:
         self.groups = groups
         self.slots = asyncio.Semaphore(len(groups))
         self.changed: set[asyncio.Event] = set()  # of each program: something is to be looked at
+        self.threads = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.on_end)
 
     def on_end(self) -> None:
         """Have each program looked at: one of them has ended."""
         for changed in self.changed:
             changed.set()
+
+    async def call(self, function: Callable[..., Found], *words: Any) -> Found:
+        """Return what a function that may block returns, or raise what it raises; Problem where
+        there is no thread to be had."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.threads, function, *words)
+        except RuntimeError as bad:
+            # The one that failed has kept the call, and would keep one at each attempt.
+            self.threads = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
+            raise Problem(f"{bad}; {MORE_TASKS}") from None
 
     async def run(self, command: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
         """Run a program to its end; returns its exit code (-N: signal N ended it), stdout and
@@ -2644,48 +2639,46 @@ class Commands:
         kill what is left of it, and wait for that, so that no zombie stays. Raises Problem."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         self.changed.add(changed)
-        outputs = [Output(cast("IO[bytes]", pipe)) for pipe in (process.stdout, process.stderr)]
-        for output in outputs:
-            loop.add_reader(output.pipe, changed.set)
+        printed = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe}
+        for pipe in printed:
+            os.set_blocking(pipe.fileno(), False)
+            loop.add_reader(pipe, changed.set)
         try:
             async with asyncio.timeout(seconds):
                 while process.poll() is None:
                     await changed.wait()
                     changed.clear()
-                    for output in filter(Output.read, outputs):
-                        loop.remove_reader(output.pipe)
-            for output in outputs:
-                output.read()
+                    for pipe, octets in printed.items():
+                        if read_pipe(pipe, octets):
+                            loop.remove_reader(pipe)
+            for pipe, octets in printed.items():
+                read_pipe(pipe, octets)
         except TimeoutError:
             raise Problem(f"timed out after {seconds:g} s") from None
         finally:
-            for output in outputs:
-                loop.remove_reader(output.pipe)
-                output.pipe.close()
+            for pipe in printed:
+                loop.remove_reader(pipe)
+                pipe.close()
             kill_group(process.pid)
             while process.poll() is None:
                 await changed.wait()
                 changed.clear()
             self.changed.discard(changed)
-        return process.returncode, bytes(outputs[0].octets), bytes(outputs[1].octets)
+        output, errors = map(bytes, printed.values())
+        return process.returncode, output, errors
 
 
-class Output:
-    """What a program has printed to a pipe so far."""
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self.pipe, self.octets = pipe, bytearray()
-        os.set_blocking(pipe.fileno(), False)
-
-    def read(self) -> bool:
-        """Take what is in the pipe; returns whether nobody can print any more. Raises Problem."""
-        with contextlib.suppress(BlockingIOError):
-            while len(self.octets) <= OUTPUT_MAX:
-                piece = os.read(self.pipe.fileno(), 1 << 16)
-                if not piece:
-                    return True
-                self.octets += piece
-            raise Problem(f"printed more than {OUTPUT_MAX} octets")
-        return False
+def read_pipe(pipe: IO[bytes], octets: bytearray) -> bool:
+    """Add to `octets` what is in a pipe that does not block; returns whether nobody can print to
+    the pipe any more. Raises Problem."""
+    with contextlib.suppress(BlockingIOError):
+        while len(octets) <= OUTPUT_MAX:
+            piece = os.read(pipe.fileno(), 1 << 16)
+            if not piece:
+                return True
+            octets += piece
+        raise Problem(f"printed more than {OUTPUT_MAX} octets")
+    return False
 
 
 def show_end(code: int, printed: bytes) -> str:
@@ -2696,7 +2689,7 @@ def show_end(code: int, printed: bytes) -> str:
 
 
 def kill_groups(groups: "memoryview[int]") -> None:
-    """End what stands in the memory of `Commands`."""
+    """End what stands in the memory of a Runner."""
     for place, group in enumerate(groups):
         if group:
             kill_group(group)
@@ -2743,7 +2736,6 @@ class Target:
     health     up, down, or unknown: it could never be probed; "" = it has not been yet
     count      results in a row that contradict the health
     reason     of the last change of health
-    first      when it is probed first, in monotonic seconds
     anchor     a start from which its intervals count
     trouble    why the last probe could not be made
     wanted     whether it is still to be probed
@@ -2752,7 +2744,7 @@ class Target:
         self.address, self.probe = address, probe
         self.key = json.dumps([address, probe])
         self.health, self.count, self.reason, self.trouble = "", 0, "", ""
-        self.first = self.anchor = 0.0
+        self.anchor = 0.0
         self.wanted = True
 
     def record(self, result: str | None) -> bool:
@@ -2946,8 +2938,8 @@ class Prober:
     due        a heap: when a target is probed next (monotonic seconds), its id, itself
     changes    a number that is another one when anything has changed
     """
-    def __init__(self, memory: dict[str, Memory], commands: Commands) -> None:
-        self.memory, self.commands = memory, commands
+    def __init__(self, memory: dict[str, Memory], runner: Runner) -> None:
+        self.memory, self.runner = memory, runner
         self.targets: dict[tuple[str, Probe], Target] = {}
         self.due: list[tuple[float, int, Target]] = []
         self.changes = 0
@@ -2964,22 +2956,14 @@ class Prober:
         fresh = [Target(*key) for key in wanted if key not in self.targets]
         for at, target in enumerate(fresh):
             interval = target.probe.interval
-            target.first = now + at * min(CHECK_SPREAD, CHECK_FIRST / len(fresh))
-            target.anchor = target.first + interval * (at + 1) / len(fresh)
-            if target.key in self.memory:
-                memory = self.memory.pop(target.key)
+            first = now + at * min(CHECK_SPREAD, CHECK_FIRST / len(fresh))
+            target.anchor = first + interval * (at + 1) / len(fresh)
+            memory = self.memory.pop(target.key, None)
+            if memory:
                 target.health, target.count, target.reason, target.anchor = memory
-                target.first = now + (target.anchor - now) % interval
+                first = now + (target.anchor - now) % interval
             self.targets[target.address, target.probe] = target
-            heapq.heappush(self.due, (target.first, id(target), target))
-
-    def health(self, key: tuple[str, Probe | None]) -> str:
-        """Return what is known of a target: up, down, or unknown; "" = nothing yet."""
-        address, probe = key
-        if probe is None:
-            return "unknown"
-        target = self.targets.get((address, probe))
-        return target.health if target else ""
+            heapq.heappush(self.due, (first, id(target), target))
 
     def remember(self) -> dict[str, Memory]:
         """Return what the next monitor may have to know."""
@@ -3049,7 +3033,7 @@ class Prober:
         """Probe by a command; returns what is wrong. Raises Problem where it cannot be run."""
         words = [word.replace("{address}", target.address) for word in target.probe.command]
         try:
-            code, out, err = await self.commands.run(words, target.probe.timeout)
+            code, out, err = await self.runner.run(words, target.probe.timeout)
         except Problem as bad:
             if isinstance(bad.__cause__, OSError):  # it says nothing of the backend
                 raise
@@ -3176,13 +3160,15 @@ class Watch:
                             for address in addresses]
         return self.targets
 
-    def ready(self) -> bool:
-        """Return whether the first probes are done."""
-        return all(map(self.prober.health, self.targets))
+    def health(self, address: str) -> str:
+        """Return what is known of an address: up, down, or unknown; "" = nothing yet."""
+        if not self.pool.check:
+            return "unknown"
+        return self.prober.targets[address, self.pool.check].health
 
-    def fails(self, address: str) -> bool:
-        """Return whether an address fails its check, or has not been probed yet."""
-        return self.prober.health((address, self.pool.check)) in ("", "down")
+    def healths(self) -> list[str]:
+        """Return what is known of all targets."""
+        return [self.health(address) for address, _ in self.targets]
 
     def refresh(self, now: float) -> bool:
         """Look at the pool, and log what is new; returns whether its line is another one.
@@ -3191,8 +3177,7 @@ class Watch:
         the same: workers have to know that reports are new.
         """
         before, line, feed = self.seen, self.line, self.feed
-        self.seen = (feed.state(now), int(now) if self.draining else 0,
-                     *map(self.prober.health, self.targets))
+        self.seen = feed.state(now), int(now) if self.draining else 0, self.healths()
         if self.seen != before:
             self.log_changes(now)
         at = max(0.0, feed.reported()) if self.pool.source else 0.0
@@ -3204,7 +3189,8 @@ class Watch:
     def log_changes(self, now: float) -> None:
         """Pack the rows, make the status, and log each thing that is not as it was."""
         self.feed.log_troubles(now)
-        rows = [row._replace(down=tuple(filter(self.fails, row.addresses)))
+        rows = [row._replace(down=[address for address in row.addresses
+                                   if self.health(address) in ("", "down")])
                 for row in self.feed.believed(now)]
         self.rows = pack_rows(rows)
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
@@ -3264,10 +3250,10 @@ class Watch:
     def compare(self, old: Past, address: str, state: str, answered: bool, now: float) -> Past:
         """Return what there is to know of an address now. One that drains may fail its check:
         nobody is sent there anyway."""
-        checked, health = False, self.prober.health((address, self.pool.check))
-        if state == "up" and health == "down":
+        checked, health = False, self.health(address) if state == "up" else "unknown"
+        if health == "down":
             state, checked = "down", True
-        elif state == "up" and not health:  # a newcomer: it is logged when it has been probed
+        elif not health:  # a newcomer: it is logged when it has been probed
             state, checked = old.state, old.checked
         since, gone = (old.since, old.gone) if state == old.state else (now, 0.0)
         if state == "drain" and (state != old.state or answered):
@@ -3282,8 +3268,8 @@ class Watch:
                     f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
         why = f"says {self.feed.origin}"
         if self.pool.check and (new.checked or old.checked and new.state == "up"):
-            target = self.prober.targets.get((address, self.pool.check))
-            why = f"check {show_probe(self.pool.check, address)}: {target.reason if target else ''}"
+            target = self.prober.targets[address, self.pool.check]
+            why = f"check {show_probe(target.probe, address)}: {target.reason}"
         line = f"{address}: {old.state} -> {new.state}, {why}"
         if old.state != "absent":
             line += f"; was {old.state} for {now - old.since:.0f} s"
@@ -3303,8 +3289,8 @@ class Monitor:
         snapshot = Snapshot.unpack(child.generation.read()[1])
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
-        self.commands, self.threads = Commands(child.generation.commands), Threads()
-        self.prober = Prober(self.memory["targets"], self.commands)
+        self.runner = Runner(child.generation.commands)
+        self.prober = Prober(self.memory["targets"], self.runner)
         self.watches = self.make_watches()
         self.polls = self.make_polls()
 
@@ -3337,7 +3323,7 @@ class Monitor:
             if source is not None:
                 own = watch.pool.name if ":pool" in (source.query or "") else ""
                 sources.setdefault((source, own), []).append(watch.feed)
-        return [Poll(source, feeds, source.name not in polled, self.commands, self.threads)
+        return [Poll(source, feeds, source.name not in polled, self.runner)
                 for (source, _), feeds in sources.items()]
 
     async def run(self) -> None:
@@ -3361,7 +3347,7 @@ class Monitor:
                 self.prober.set_targets(
                     (key for watch in self.watches for key in watch.list_targets()), now)
                 ready = (all(poll.count for poll in self.polls)
-                         and all(watch.ready() for watch in self.watches))
+                         and all(all(watch.healths()) for watch in self.watches))
                 if ready or now > limit:
                     limit = 0.0
                     last = self.publish_changes(last, now)

@@ -1239,7 +1239,7 @@ class Engine:
 
 def commands(number=4):
     """What runs commands, so many at a time, in the loop that runs."""
-    return lbdns.Commands(memoryview(bytearray(8 * number)).cast("Q"))
+    return lbdns.Runner(memoryview(bytearray(8 * number)).cast("Q"))
 
 
 def run_command(command, seconds):
@@ -1263,7 +1263,7 @@ def poll_once(feed, now=None):
     raises Problem with the reason why that has failed."""
     async def poll():
         makes = not getattr(feed, "polled", False)
-        poll = lbdns.Poll(feed.pool.source, [feed], makes, commands(), lbdns.Threads())
+        poll = lbdns.Poll(feed.pool.source, [feed], makes, commands())
         feed.polled = True
         await poll.poll_once(time.monotonic() if now is None else now)
     asyncio.run(poll())
@@ -3785,7 +3785,7 @@ class PureTables(unittest.TestCase):
         feeds = [self.feed(name=f"p{each}.example.com") for each in range(number + 1)]
 
         async def poll():
-            poll = lbdns.Poll(feeds[0].pool.source, feeds, True, None, lbdns.Threads())
+            poll = lbdns.Poll(feeds[0].pool.source, feeds, True, commands())
             await poll.poll_once(100.0)
             before = [feed.version for feed in feeds]
             await poll.poll_once(101.0)
@@ -4283,19 +4283,19 @@ class PureCheckRules(unittest.TestCase):
         one, other = probe({"url": "tcp://:1", "interval": 10}), probe("tcp://:2")
         keys = [(f"192.0.2.{n}", one) for n in range(200)]
         checks.set_targets(keys + keys, 1000.0)
-        new = [target for _, _, target in checks.due]
+        firsts, _, new = zip(*checks.due, strict=True)
         self.assertEqual(len(new), 200)
-        self.assertEqual([round(each.first, 3) for each in new],
+        self.assertEqual([round(first, 3) for first in firsts],
                          [round(1000 + n * 0.002, 3) for n in range(200)])
         gaps = [after.anchor - before.anchor
                 for before, after in itertools.pairwise(new)]
         self.assertAlmostEqual(min(gaps), max(gaps))
-        for each in new:
-            self.assertTrue(0 < each.anchor - each.first <= 10, each.anchor)
+        for first, each in zip(firsts, new, strict=True):
+            self.assertTrue(0 < each.anchor - first <= 10, each.anchor)
         checks.set_targets([*keys[:3], ("192.0.2.1", other)], 1001.0)
         self.assertEqual(sum(each.wanted for _, _, each in checks.due), 4)
         checks.set_targets([(f"10.0.{n // 256}.{n % 256}", one) for n in range(10000)], 1002.0)
-        self.assertLess(max(each.first for _, _, each in checks.due), 1003.001)
+        self.assertLess(max(first for first, _, _ in checks.due), 1003.001)
 
     def test_the_next_monitor_goes_on_where_this_one_was(self):
         checks, key = lbdns.Prober({}, None), ("192.0.2.1", probe("tcp://:1"))
@@ -4307,8 +4307,9 @@ class PureCheckRules(unittest.TestCase):
         after.set_targets([key, ("192.0.2.1", probe("tcp://:2"))], 107.0)
         target, other = after.targets.values()
         self.assertEqual((target.health, target.count, target.reason), ("down", 1, "refused"))
-        self.assertEqual((target.first, target.anchor), (110.0, 105.0))
-        self.assertEqual((other.health, other.first), ("", 107.002))
+        self.assertEqual(target.anchor, 105.0)
+        self.assertEqual(other.health, "")
+        self.assertEqual(sorted(first for first, _, _ in after.due), [107.002, 110.0])
         after.set_targets([], 108.0)
         after.set_targets([key], 109.0)
         self.assertEqual(after.targets[key].health, "", "what is old is not used twice")
@@ -4409,8 +4410,9 @@ class PureCheckRules(unittest.TestCase):
     def test_a_change_is_told_with_who_made_it(self):
         config = pool(backends='["10.0.0.1"]', more='check = "tcp://:1"')
         desk, past = Desk(config), lbdns.Past
-        watch = lbdns.Watch(desk.state.names["api.example.com"].config, "test.toml",
-                            lbdns.Prober({}, None), desk.log)
+        checks, config = lbdns.Prober({}, None), desk.state.names["api.example.com"].config
+        checks.set_targets([("10.0.0.1", config.check)], 0.0)
+        watch = lbdns.Watch(config, "test.toml", checks, desk.log)
         for old, new, why in (
                 (past("up", False, 0.0), past("down", True, 9.0), "check tcp://10.0.0.1:1: "),
                 (past("down", True, 0.0), past("up", False, 9.0), "check tcp://10.0.0.1:1: "),
