@@ -2232,12 +2232,12 @@ def read_printed(octets: bytes) -> Found:
             lines = [json.dumps(each).encode() for each in json.loads(octets)[:ROWS_MAX + 1]]
         except (ValueError, RecursionError) as bad:
             raise Problem(f"no JSON array: {bad}") from None
-    for number, line in enumerate(map(bytes.strip, lines), 1):
-        if len(entries) + len(wrong) > ROWS_MAX:
-            break  # of hundreds of thousands of lines no more is needed to refuse them
+    numbered = ((number, line) for number, line in enumerate(map(bytes.strip, lines), 1)
+                if line and line[:1] != b"#")
+    # Of hundreds of thousands of lines no more is needed to refuse them.
+    for number, line in itertools.islice(numbered, ROWS_MAX + 1):
         try:
-            if line and line[:1] != b"#":
-                entries.append(parse_line(line.decode()))
+            entries.append(parse_line(line.decode()))
         except (ValueError, RecursionError) as bad:  # Problem, too; not UTF-8, no JSON
             wrong.append(f"line {number}: {bad}: {line[:40]!r}")
     return Found(entries, wrong)
@@ -2435,19 +2435,26 @@ class Feed:
         if reader.problems:
             raise Problem(reader.problems[0])
         addresses = given.pop("address")
-        ours = {self.inline[each] for each in addresses if each in self.inline}
-        if self.inline and not ours:
-            raise Problem(f"{addresses[0]} is none of the config's backends")
-        if len(ours) > 1:
-            raise Problem(f"{' and '.join(addresses)} are two of the config's backends")
-        if not ours and addresses[0].endswith("."):
-            raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
-        row = ours.pop() if ours else Row(addresses)
+        row = self.row_before(addresses)
         at = time.monotonic() - time.time() + given.pop("updated_at", math.inf)
         if "connections" not in given:  # only these grow old
             at = math.inf
         given["state"] = worse_state(row.state, given.get("state", "up"))
         return Dated(row._replace(**given), at)
+
+    def row_before(self, addresses: tuple[str, ...]) -> Row:
+        """Return what is known of a backend before its entry is read: the config's row of it, or
+        where the config has none at all, a new one. Raises Problem."""
+        ours = {self.inline[each] for each in addresses if each in self.inline}
+        if len(ours) > 1:
+            raise Problem(f"{' and '.join(addresses)} are two of the config's backends")
+        if ours:
+            return ours.pop()
+        if self.inline:
+            raise Problem(f"{addresses[0]} is none of the config's backends")
+        if addresses[0].endswith("."):
+            raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
+        return Row(addresses)
 
     def dated(self) -> Iterator[Dated]:
         """Yield the rows, each at most as fresh as the last good poll, also where the clock of a
@@ -2481,13 +2488,6 @@ class Feed:
         if now > self.late:
             return "a poll hangs"
         return f"{self.trouble}; the last good rows stay" if self.trouble else ""
-
-    def state(self, now: float) -> tuple[Any, ...]:
-        """Return what is another value when there may be something new to publish or to log. What
-        has ages of its own, or goes wrong, may be new each second."""
-        failure = self.failure(now)
-        restless = failure or self.doubled or self.unknown or self.is_restless()
-        return self.version, self.is_stale(now), failure, int(now) if restless else 0
 
     def log_troubles(self, now: float) -> None:
         """Log what is wrong with the source, and what is well again."""
@@ -2568,7 +2568,8 @@ class Poll:
         others = list(found.pools)
         for entry in map(tidy, found.entries):
             pool = entry.get("pool")
-            for name in self.feeds if pool is None else [plain_pool(pool)]:
+            names = list(self.feeds) if pool is None else [plain_pool(pool)]
+            for name in names:
                 if name in dealt:
                     dealt[name].append(entry)
                 else:
@@ -2645,14 +2646,15 @@ class Runner:
             loop.add_reader(pipe, changed.set)
         try:
             async with asyncio.timeout(seconds):
-                while process.poll() is None:
+                while True:
+                    ended = process.poll() is not None  # after that nothing more of it can come
+                    closed = [pipe for pipe, octets in printed.items() if read_pipe(pipe, octets)]
+                    if ended:
+                        break
+                    for pipe in closed:
+                        loop.remove_reader(pipe)
                     await changed.wait()
                     changed.clear()
-                    for pipe, octets in printed.items():
-                        if read_pipe(pipe, octets):
-                            loop.remove_reader(pipe)
-            for pipe, octets in printed.items():
-                read_pipe(pipe, octets)
         except TimeoutError:
             raise Problem(f"timed out after {seconds:g} s") from None
         finally:
@@ -3170,21 +3172,27 @@ class Watch:
         """Return what is known of all targets."""
         return [self.health(address) for address, _ in self.targets]
 
-    def refresh(self, now: float) -> bool:
-        """Look at the pool, and log what is new; returns whether its line is another one.
+    def refresh(self, now: float) -> tuple[Any, ...]:
+        """Look at the pool, and log what is new; returns what is another value when there may be
+        something to publish.
 
-        Where connections matter, each poll makes the line another one, though it may have found
-        the same: workers have to know that reports are new.
+        What goes wrong, drains, or has ages of its own may be new each second. Where connections
+        matter, each poll makes the pool's line another one, though it may have found the same:
+        workers have to know that reports are new.
         """
-        before, line, feed = self.seen, self.line, self.feed
-        self.seen = feed.state(now), int(now) if self.draining else 0, self.healths()
-        if self.seen != before:
+        feed, failure = self.feed, self.feed.failure(now)
+        restless = (self.draining or failure or feed.doubled or feed.unknown
+                    or feed.is_restless())
+        stale = feed.is_stale(now)
+        seen = feed.version, stale, failure, self.healths(), int(now) if restless else 0
+        if seen != self.seen:
+            self.seen = seen
             self.log_changes(now)
         at = max(0.0, feed.reported()) if self.pool.source else 0.0
         if not self.twin.counting and not POLICIES.get(self.pool.policy, Custom).uses_load:
             at -= at % (self.pool.stale / 4)  # exact enough for the next monitor
-        self.line = pack_pool(self.pool.name, feed.is_stale(now), at, self.rows)
-        return self.line != line or self.seen != before
+        self.line = pack_pool(self.pool.name, stale, at, self.rows)
+        return seen, self.line
 
     def log_changes(self, now: float) -> None:
         """Pack the rows, make the status, and log each thing that is not as it was."""
@@ -3291,6 +3299,8 @@ class Monitor:
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
         self.runner = Runner(child.generation.commands)
         self.prober = Prober(self.memory["targets"], self.runner)
+        self.looks: list[tuple[Any, ...]] | None = None  # what each watch saw at the last look
+        self.published = Snapshot()
         self.watches = self.make_watches()
         self.polls = self.make_polls()
 
@@ -3302,8 +3312,8 @@ class Monitor:
                 continue
             watch = Watch(pool, self.config.file, self.prober, self.log)
             watches.append(watch)
-            if pool.name in self.memory["pools"]:
-                past = self.memory["pools"][pool.name]
+            past = self.memory["pools"].get(pool.name)
+            if past is not None:
                 watch.known = {address: Past(*each) for address, each in past.items()}
             if pool.source and pool.name in self.states:
                 watch.feed.resume(self.states[pool.name])
@@ -3338,36 +3348,39 @@ class Monitor:
     async def publish(self) -> None:
         """Publish a snapshot when the first round of polls and probes is complete, then every
         change, until this process is to end."""
-        limit, before, last = self.child.beat() + FIRST_LIMIT, tuple[float, ...](), Snapshot()
+        limit, before = self.child.beat() + FIRST_LIMIT, tuple[float, ...]()
         while not self.child.order():
             now = self.child.beat()
             polled = sum(poll.count for poll in self.polls)
             moment = int(now), now > limit, self.prober.changes, polled
             if moment != before:
+                before = moment
                 self.prober.set_targets(
                     (key for watch in self.watches for key in watch.list_targets()), now)
-                ready = (all(poll.count for poll in self.polls)
-                         and all(all(watch.healths()) for watch in self.watches))
-                if ready or now > limit:
+                if now > limit or self.is_ready():
                     limit = 0.0
-                    last = self.publish_changes(last, now)
-            before = moment
+                    self.publish_changes(now)
             self.log.flush()
             await asyncio.sleep(PUBLISH)
 
-    def publish_changes(self, last: Snapshot, now: float) -> Snapshot:
-        """Look at all pools, and publish a snapshot where it is not the last one; returns it."""
-        changes = [watch.refresh(now) for watch in self.watches]
+    def is_ready(self) -> bool:
+        """Return whether the first polls and the first probes are done."""
+        healths = (watch.healths() for watch in self.watches)
+        return all(poll.count for poll in self.polls) and all(map(all, healths))
+
+    def publish_changes(self, now: float) -> None:
+        """Look at all pools, and publish a snapshot where it is not the last one."""
+        looks = [watch.refresh(now) for watch in self.watches]
         self.log.trouble("health checks", self.prober.trouble())
-        if not any(changes) and last.pools:
-            return last
+        if looks == self.looks:
+            return
         memory = {"targets": self.prober.remember(),
                   "pools": {watch.pool.name: watch.known for watch in self.watches}}
         snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),
                             [watch.line for watch in self.watches])
-        if snapshot != last:
+        if snapshot != self.published:
             self.child.generation.publish(snapshot.pack())
-        return snapshot
+        self.looks, self.published = looks, snapshot
 
 
 def import_for_monitor() -> None:
