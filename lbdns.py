@@ -2083,10 +2083,7 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
                 raise Problem(f"{each} is a folder, pipe or device: name a file")
         if makes and source.query is None:
             make_table(path)
-        if locks_out(path) and is_in_wal_mode(source.name):
-            raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
-                          "without locking out its writers: run PRAGMA journal_mode = DELETE on it "
-                          f"as user {user_name(os.stat(path).st_uid)}")
+        refuse_wal(path)
         uri = pathlib.Path(path).as_uri() + "?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, source.timeout / 4, uri=True)) as database:
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
@@ -2152,6 +2149,15 @@ def make_table(path: str) -> None:
         database.execute(SCHEMA)
 
 
+def refuse_wal(path: str) -> None:
+    """Raise Problem where a table is in WAL mode, and a poll that makes the files of that mode would
+    lock out its writers. Raises OSError."""
+    if locks_out(path) and is_in_wal_mode(path):
+        raise Problem(f"it is in WAL mode, which {show_user(os.geteuid())} cannot read without "
+                      "locking out its writers: run PRAGMA journal_mode = DELETE on it as "
+                      f"{show_user(os.stat(path).st_uid)}")
+
+
 def locks_out(path: str) -> bool:
     """Return whether files that SQLite makes here beside a table could not be written by its
     writers: they get its mode, but our user and group. Raises OSError."""
@@ -2173,12 +2179,12 @@ def is_in_wal_mode(path: str) -> bool:
     return os.pread(HEADERS[path].fileno(), 2, 18) == b"\2\2"  # SQLite's file format, 1.3.3
 
 
-def user_name(number: int) -> str:
-    """Return the name of a user, or the number where there is none."""
+def show_user(number: int) -> str:
+    """Return a user by name, or by number where there is no name: "user www-data"."""
     try:
-        return pwd.getpwuid(number).pw_name
+        return f"user {pwd.getpwuid(number).pw_name}"
     except KeyError:
-        return str(number)
+        return f"user {number}"
 
 
 def explain(bad: Exception, path: str) -> str:
@@ -2195,7 +2201,7 @@ def explain(bad: Exception, path: str) -> str:
 def explain_file(path: str) -> str:
     """Say why this user cannot use a file, if that can be seen, and what to do; begins with a
     comma."""
-    folder, user = os.path.dirname(path), f"user {user_name(os.geteuid())}"
+    folder, user = os.path.dirname(path), show_user(os.geteuid())
     try:
         os.stat(folder)
         os.stat(path)
@@ -2342,8 +2348,8 @@ class Feed:
     times      how often the load became unknown
     unknown    that it is so now, for people; "" = it is known
     """
-    def __init__(self, pool: PoolConfig, origin: str, log: "Log") -> None:
-        self.pool, self.log = pool, log
+    def __init__(self, pool: PoolConfig, origin: str) -> None:
+        self.pool = pool
         self.origin = f"{pool.source.name if pool.source else origin:.80}"  # for people
         self.base = {row.addresses: Dated(row, -math.inf) for row in pool.backends}
         self.inline = {address: row for row in pool.backends for address in row.addresses}
@@ -2489,18 +2495,18 @@ class Feed:
             return "a poll hangs"
         return f"{self.trouble}; the last good rows stay" if self.trouble else ""
 
-    def log_troubles(self, now: float) -> None:
-        """Log what is wrong with the source, and what is well again."""
+    def troubles(self, now: float) -> Iterator[tuple[str, str]]:
+        """Take note of whether the load is known; yield what may be wrong, each with a text about
+        that, "" = all is well."""
         load, stale = "", self.is_stale(now)
         self.times += stale and not self.unknown
         self.unknown = f"load unknown (time {self.times})" if stale else ""
         if stale:
             load = f"reports are over {self.pool.stale:g} s old, {self.unknown}"
-        for subject, text in ((self.origin, self.failure(now)),
-                              (f"rows of {self.origin}", self.skipped),
-                              (f"backends of {self.origin}", self.doubled),
-                              ("load", load)):
-            self.log.trouble(f"pool {self.pool.name}: {subject}", text)
+        yield self.origin, self.failure(now)
+        yield f"rows of {self.origin}", self.skipped
+        yield f"backends of {self.origin}", self.doubled
+        yield "load", load
 
 
 class Poll:
@@ -2599,7 +2605,6 @@ class Runner:
         self.slots = asyncio.Semaphore(len(groups))
         self.changed: set[asyncio.Event] = set()  # of each program: something is to be looked at
         self.threads = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.on_end)
 
     def on_end(self) -> None:
         """Have each program looked at: one of them has ended."""
@@ -2640,6 +2645,7 @@ class Runner:
         kill what is left of it, and wait for that, so that no zombie stays. Raises Problem."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         self.changed.add(changed)
+        loop.add_signal_handler(signal.SIGCHLD, self.on_end)
         printed = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe}
         for pipe in printed:
             os.set_blocking(pipe.fileno(), False)
@@ -2750,17 +2756,17 @@ class Target:
         self.wanted = True
 
     def record(self, result: str | None) -> bool:
-        """Count a result: "" = good, None = unknown, else what is wrong; returns whether anything
+        """Count a result: "" = good, None = unknown, else what is wrong; returns whether the health
         is not as it was. The first result decides at once."""
-        before = self.health, self.count
+        before = self.health
         if result is None:
-            self.health = self.health or "unknown"
-            return before[0] != self.health
-        health, enough = ("down", self.probe.fall) if result else ("up", self.probe.rise)
-        self.count = 0 if health == self.health else self.count + 1
-        if self.count >= enough or self.health in ("", "unknown"):
-            self.count, self.reason, self.health = 0, result or "good", health
-        return before != (self.health, self.count)
+            self.health = before or "unknown"
+        else:
+            health, enough = ("down", self.probe.fall) if result else ("up", self.probe.rise)
+            self.count = 0 if health == before else self.count + 1
+            if self.count >= enough or before in ("", "unknown"):
+                self.count, self.reason, self.health = 0, result or "good", health
+        return self.health != before
 
 
 # Where parts of an HTTP reply end. The first octet tells most other protocols from HTTP: such a
@@ -2772,6 +2778,14 @@ STATUS = re.compile(rb"(?i)HTTP/(?:1\.[01]|2) +([1-9][0-9][0-9])(?!\S).*\n")
 CHUNK = re.compile(rb"(?i)\r?\n([0-9a-f]{1,15})[ \t]*(?:;.*)?\r?\n")
 CHUNKED = re.compile(rb"(?im)^transfer-encoding:(?:.*,)?[ \t]*chunked[ \t]*\r?$")
 LENGTH = re.compile(rb"(?im)^content-length:[ \t]*([0-9]{1,15})\b")
+
+
+def show_refusal(bad: OSError) -> str:
+    """Say what an error tells of a backend."""
+    if isinstance(bad, ssl.SSLError):  # an OSError with numbers of its own
+        why = (bad.reason or "closed").lower().replace("_", " ")
+        return f"TLS: {getattr(bad, 'verify_message', '') or why}".rstrip(".")
+    return os.strerror(bad.errno).lower() if bad.errno else str(bad) or "closed"
 
 
 def show_host(probe: Probe) -> str:
@@ -2854,11 +2868,13 @@ class Exchange:
         self.data[:0] = b"\n"  # as before every other chunk
         for _ in range(CHECK_CHUNKS):
             line = await self.until(CHUNK_END)
+            if not line:
+                return
             match = CHUNK.fullmatch(line)
-            if line and match is None:
+            if match is None:
                 raise ConnectionError("malformed chunk")
-            size = int(match[1], 16) if match else 0
-            if not size:
+            size = int(match[1], 16)
+            if size == 0:
                 return
             yield size
 
@@ -2938,7 +2954,7 @@ class Prober:
     memory     of an earlier monitor: what it knew of targets, by key
     targets    by address and probe
     due        a heap: when a target is probed next (monotonic seconds), its id, itself
-    changes    a number that is another one when anything has changed
+    changes    how often the health of any of them has changed
     """
     def __init__(self, memory: dict[str, Memory], runner: Runner) -> None:
         self.memory, self.runner = memory, runner
@@ -3016,12 +3032,9 @@ class Prober:
                 return await self.connect(target)
         except TimeoutError:
             return f"timed out after {timeout:g} s"
-        except ssl.SSLError as bad:  # before OSError, which it is, with numbers of its own
-            why = (bad.reason or "closed").lower().replace("_", " ")
-            return f"TLS: {getattr(bad, 'verify_message', '') or why}".rstrip(".")
         except OSError as bad:
-            if bad.errno not in LOCAL:
-                return os.strerror(bad.errno).lower() if bad.errno else str(bad) or "closed"
+            if isinstance(bad, ssl.SSLError) or bad.errno not in LOCAL:
+                return show_refusal(bad)
             trouble = os.strerror(bad.errno)
         except Problem as bad:
             trouble = str(bad)
@@ -3070,7 +3083,7 @@ LOG_BURST = 20            # changes of one poll that are logged one by one
 class Snapshot(NamedTuple):
     """What the monitor publishes, as text that is cut at the ends of lines."""
     status: str = ""            # for people: systemctl status shows it
-    memory: str = '{"targets": {}, "pools": {}}'  # JSON: what the next monitor has to know
+    memory: str = '{"targets": {}, "pools": {}, "polled": []}'  # JSON: what the next monitor has to know
     pools: Sequence[str] = ()   # a line for each pool: see `pack_pool`
 
     def pack(self) -> bytes:
@@ -3126,7 +3139,7 @@ def show_time(at: float) -> str:
 class Past(NamedTuple):
     """What is known of an address of a pool."""
     state: str                  # absent | up | drain | down
-    checked: bool               # whether it is down because of its check
+    checked: bool               # whether its check made it so: down, or up again
     since: float                # monotonic seconds
     gone: float = 0.0           # when the last resolver forgets one that drains; 0 = it has
 
@@ -3136,10 +3149,10 @@ class Watch:
     makes the pool's line of the snapshot, its status, and log lines.
 
     twin       finds out which backends are answered, by the rules of the workers
-    targets    keys of what is to be probed
     seen       what decided when the pool was looked at last
     status     what people are shown of it
-    known      Past by address; None = nothing was ever known
+    is_new     whether nothing was ever known of the pool, so that its backends are no news
+    known      Past by address
     rows       packed, as the line holds them
     draining   whether one of them drains, which time alone changes
     kept       seconds for which resolvers keep an answer
@@ -3147,20 +3160,19 @@ class Watch:
     """
     def __init__(self, pool: PoolConfig, origin: str, prober: Prober, log: "Log") -> None:
         self.pool, self.prober, self.log, self.title = pool, prober, log, f"pool {pool.name}"
-        self.feed = Feed(pool, origin, log)
+        self.feed = Feed(pool, origin)
         self.twin = Pool(pool._replace(policy="failover"), 1, log, random.random)
-        self.targets: list[tuple[str, Probe]] = []
         self.seen: tuple[Any, ...] = ()
         self.status = self.line = self.rows = ""
-        self.known: dict[str, Past] | None = None
+        self.is_new, self.known = True, dict[str, Past]()
         self.draining, self.kept, self.overlap = False, pool.ttl, 0.0
 
     def list_targets(self) -> list[tuple[str, Probe]]:
-        """Return what is to be probed now."""
-        if self.pool.check:
-            self.targets = [(address, self.pool.check) for addresses in self.feed.rows
-                            for address in addresses]
-        return self.targets
+        """Return the keys of what is to be probed now."""
+        check = self.pool.check
+        if not check:
+            return []
+        return [(address, check) for addresses in self.feed.rows for address in addresses]
 
     def health(self, address: str) -> str:
         """Return what is known of an address: up, down, or unknown; "" = nothing yet."""
@@ -3170,7 +3182,7 @@ class Watch:
 
     def healths(self) -> list[str]:
         """Return what is known of all targets."""
-        return [self.health(address) for address, _ in self.targets]
+        return [self.prober.targets[key].health for key in self.list_targets()]
 
     def refresh(self, now: float) -> tuple[Any, ...]:
         """Look at the pool, and log what is new; returns what is another value when there may be
@@ -3196,7 +3208,7 @@ class Watch:
 
     def log_changes(self, now: float) -> None:
         """Pack the rows, make the status, and log each thing that is not as it was."""
-        self.feed.log_troubles(now)
+        troubles = list(self.feed.troubles(now))
         rows = [row._replace(down=[address for address in row.addresses
                                    if self.health(address) in ("", "down")])
                 for row in self.feed.believed(now)]
@@ -3204,8 +3216,9 @@ class Watch:
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
+        for subject, text in (*troubles, *self.unusual_answers()):
+            self.log.trouble(f"{self.title}: {subject}", text)
         self.log_states(rows, answered, now)
-        self.log_answers()
         draining = [row for row in rows if row.state == "drain"]
         self.draining = bool(draining)
         self.status = (f"{self.pool.name} {sum(map(Backend.up, self.twin.backends))}/{len(rows)} up"
@@ -3213,42 +3226,44 @@ class Watch:
         if self.feed.unknown:
             self.status += f", {self.feed.unknown}"
 
-    def log_answers(self) -> None:
-        """Log what is unusual about the answers of the pool as a whole."""
-        full = {each for policy, _ in self.twin.current.values()
+    def unusual_answers(self) -> Iterator[tuple[str, str]]:
+        """Yield what may be unusual about the answers of the pool as a whole, each with a text
+        about that, "" = nothing is."""
+        current = self.twin.current
+        full = {each for policy, _ in current.values()
                 if isinstance(policy, LowestRatio) for each in policy.backends}
-        self.log.trouble(f"{self.title}: limits",
-                         f"all {len(full)} backends are at max_connections" if full else "")
+        yield "limits", f"all {len(full)} backends are at max_connections" if full else ""
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
-            self.log.trouble(f"{self.title}: {wire.show_type(rtype)} answers",
-                             self.twin.current[rtype][1] if rtype in self.twin.current else "")
+            unusual = current[rtype].unusual if rtype in current else ""
+            yield f"{wire.show_type(rtype)} answers", unusual
 
     def show_drain(self, rows: list[Row], answered: set[str]) -> str:
         """Return what the status says of rows that drain."""
-        past = [self.known[each] for row in rows for each in row.addresses if self.known]
-        if not past:
+        if not rows:
             return ""
-        text = f", {len(rows)} draining since {show_time(min(each.since for each in past))}"
-        if any(each in answered for row in rows for each in row.addresses):
+        addresses = [each for row in rows for each in row.addresses]
+        since = min(self.known[each].since for each in addresses)
+        text = f", {len(rows)} draining since {show_time(since)}"
+        if not answered.isdisjoint(addresses):
             return text + ", still answered"
-        gone = max(each.gone for each in past)
+        gone = max(self.known[each].gone for each in addresses)
         return text + (f", forgotten at {show_time(gone)}" if gone else ", forgotten")
 
     def log_states(self, rows: list[Row], answered: set[str], now: float) -> None:
         """Log one line for each address that came, went or changed its state."""
-        first, known = self.known is None, self.known or {}
+        is_new, known = self.is_new, self.known
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
-        if first and self.pool.source:
+        if is_new and self.pool.source:
             self.log.change(f"{self.title}: {len(rows)} backends, read from {self.feed.origin}")
-        self.known, lines = {}, []
+        self.is_new, self.known, lines = False, {}, []
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
             new = self.compare(old, address, state, address in answered, now)
             if new.state != "absent":
                 self.known[address] = new
             line = self.explain(address, old, new, now)
-            if line and not (first and new.state == "up"):
+            if line and not (is_new and new.state == "up"):
                 lines.append(f"backend {line}")
         if len(lines) > LOG_BURST:
             lines[LOG_BURST:] = [f"and {len(lines) - LOG_BURST} more changes"]
@@ -3258,9 +3273,10 @@ class Watch:
     def compare(self, old: Past, address: str, state: str, answered: bool, now: float) -> Past:
         """Return what there is to know of an address now. One that drains may fail its check:
         nobody is sent there anyway."""
-        checked, health = False, self.health(address) if state == "up" else "unknown"
+        health = self.health(address) if state == "up" else "unknown"
+        checked = health == "down" or health == "up" and old.checked
         if health == "down":
-            state, checked = "down", True
+            state = health
         elif not health:  # a newcomer: it is logged when it has been probed
             state, checked = old.state, old.checked
         since, gone = (old.since, old.gone) if state == old.state else (now, 0.0)
@@ -3275,7 +3291,7 @@ class Watch:
             return (f"{address}: drained: no resolver that keeps the TTL hands it out any more; "
                     f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
         why = f"says {self.feed.origin}"
-        if self.pool.check and (new.checked or old.checked and new.state == "up"):
+        if self.pool.check and new.checked:
             target = self.prober.targets[address, self.pool.check]
             why = f"check {show_probe(target.probe, address)}: {target.reason}"
         line = f"{address}: {old.state} -> {new.state}, {why}"
@@ -3312,8 +3328,8 @@ class Monitor:
                 continue
             watch = Watch(pool, self.config.file, self.prober, self.log)
             watches.append(watch)
-            past = self.memory["pools"].get(pool.name)
-            if past is not None:
+            if pool.name in self.memory["pools"]:
+                watch.is_new, past = False, self.memory["pools"][pool.name]
                 watch.known = {address: Past(*each) for address, each in past.items()}
             if pool.source and pool.name in self.states:
                 watch.feed.resume(self.states[pool.name])
@@ -3325,15 +3341,13 @@ class Monitor:
     def make_polls(self) -> list[Poll]:
         """Return one poll for each distinct source. A query that asks for its pool has as many
         sources as pools."""
-        polled = {pool.source.name for pool in self.before.pools.values()
-                  if pool.source and pool.name in self.states}
         sources: dict[tuple[Source, str], list[Feed]] = {}
         for watch in self.watches:
             source = watch.pool.source
             if source is not None:
                 own = watch.pool.name if ":pool" in (source.query or "") else ""
                 sources.setdefault((source, own), []).append(watch.feed)
-        return [Poll(source, feeds, source.name not in polled, self.runner)
+        return [Poll(source, feeds, source.name not in self.memory["polled"], self.runner)
                 for (source, _), feeds in sources.items()]
 
     async def run(self) -> None:
@@ -3375,7 +3389,8 @@ class Monitor:
         if looks == self.looks:
             return
         memory = {"targets": self.prober.remember(),
-                  "pools": {watch.pool.name: watch.known for watch in self.watches}}
+                  "pools": {watch.pool.name: watch.known for watch in self.watches},
+                  "polled": [poll.source.name for poll in self.polls]}
         snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),
                             [watch.line for watch in self.watches])
         if snapshot != self.published:
@@ -3402,9 +3417,7 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
     except OSError as bad:
         log.error(f"commands cannot run in the config's folder: {bad.strerror}")
 
-    async def run() -> None:  # since a Monitor belongs to the loop in which it is made
-        await Monitor(config, before, child, log).run()
-    asyncio.run(run())
+    asyncio.run(Monitor(config, before, child, log).run())
 
 
 # ==== IV  The supervisor: root, fork, signals; parses nothing, serves nobody ======================

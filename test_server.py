@@ -1253,9 +1253,15 @@ def run_command(command, seconds):
     return asyncio.run(run())
 
 
-def feed_of(config, log=None):
+def feed_of(config):
     """What holds the rows of a pool of a config."""
-    return lbdns.Feed(config, "test.toml", log or lbdns.Log())
+    return lbdns.Feed(config, "test.toml")
+
+
+def log_troubles(feed, log, now=None):
+    """Log what is wrong with a feed at a time (monotonic seconds)."""
+    for subject, text in feed.troubles(time.monotonic() if now is None else now):
+        log.trouble(f"pool {feed.pool.name}: {subject}", text)
 
 
 def poll_once(feed, now=None):
@@ -3982,7 +3988,7 @@ class PurePrinted(unittest.TestCase):
         text = f'{ZONE}\n[pools."api.example.com"]\n{pool}\nsource = {{ command = ["cat", ' \
                f'"{self.out}"]' + "".join(f", {key} = {each}" for key, each in source.items())
         (config,) = lbdns.ConfigReader("t").config(tomllib.loads(text + " }")).pools.values()
-        return feed_of(config, self.log)
+        return feed_of(config)
 
     def poll(self, feed, *lines, now=None):
         """Have these lines polled; returns address -> (connections, weight, limit, state)."""
@@ -4058,7 +4064,7 @@ class PurePrinted(unittest.TestCase):
         feed = self.feed()
         for count in (2, 2, 1):
             self.poll(feed, *["10.0.0.1 5"] * count)
-            feed.log_troubles(time.monotonic())
+            log_troubles(feed, self.log)
         said = [line.decode() for line in self.log.lines if b"backends of cat" in line]
         self.assertRegex(said[0], "error: .*several about one backend, such as 10.0.0.1: ")
         self.assertRegex(said[1], "well again after")
@@ -4208,7 +4214,7 @@ class PurePrinted(unittest.TestCase):
     def look(self, feed, now):
         """The verdict, the status and the last log line at a time (monotonic seconds)."""
         del self.log.lines[:]
-        feed.log_troubles(now)
+        log_troubles(feed, self.log, now)
         load = [each.decode() for each in self.log.lines if b": load: " in each]
         return feed.is_stale(now), feed.unknown, "".join(load)[25:].strip()
 
@@ -4379,8 +4385,7 @@ class PureCheckRules(unittest.TestCase):
         desk, checks = Desk(config), lbdns.Prober({}, None)
         config = desk.state.names["api.example.com"].config
         watch = lbdns.Watch(config, "test.toml", checks, desk.log)
-        watch.list_targets()
-        checks.set_targets(watch.targets, 0.0)
+        checks.set_targets(watch.list_targets(), 0.0)
         target = checks.targets["10.0.0.2", config.check]
         for now, result, status in (
                 (1000.0, "", "1/2 up, 1 draining since "), (1001.0, "refused", None),
@@ -4415,7 +4420,7 @@ class PureCheckRules(unittest.TestCase):
         watch = lbdns.Watch(config, "test.toml", checks, desk.log)
         for old, new, why in (
                 (past("up", False, 0.0), past("down", True, 9.0), "check tcp://10.0.0.1:1: "),
-                (past("down", True, 0.0), past("up", False, 9.0), "check tcp://10.0.0.1:1: "),
+                (past("down", True, 0.0), past("up", True, 9.0), "check tcp://10.0.0.1:1: "),
                 (past("down", True, 0.0), past("drain", False, 9.0), "says test.toml; "),
                 (past("down", True, 0.0), past("absent", False, 9.0), "says test.toml; "),
                 (past("drain", False, 0.0), past("up", False, 9.0), "says test.toml; ")):
