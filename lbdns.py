@@ -101,7 +101,6 @@ try:
     import tomllib
     import traceback
     import types
-    import urllib.parse
     from collections.abc import (
         AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence)
     from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
@@ -2101,7 +2100,12 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
 
 def read_table(database: Any, pools: Sequence[str]) -> Found:
     """Return the entries of some pools, the oldest first, of a table like SCHEMA's. Raises
-    sqlite3.Error, Problem."""
+    sqlite3.Error, Problem.
+
+    All names go into one query as one parameter, a JSON array, since the number of parameters is
+    limited: 999 in old SQLite. A table may have the names with the final dot, too. Where a pool has
+    no rows, the names of others are looked up, so that a misspelled one can be pointed out.
+    """
     names = json.dumps([*pools, *(pool + "." for pool in pools)])
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(VALUE_MAX, len(names)))
     try:
@@ -2150,8 +2154,9 @@ def make_table(path: str) -> None:
 
 
 def refuse_wal(path: str) -> None:
-    """Raise Problem where a table is in WAL mode, and a poll that makes the files of that mode would
-    lock out its writers. Raises OSError."""
+    """Raise Problem where a table is in WAL mode and its writers would be locked out by a poll,
+    which has to make the files of that mode (-wal and -shm) where they are missing. Raises
+    OSError."""
     if locks_out(path) and is_in_wal_mode(path):
         raise Problem(f"it is in WAL mode, which {show_user(os.geteuid())} cannot read without "
                       "locking out its writers: run PRAGMA journal_mode = DELETE on it as "
@@ -2238,12 +2243,12 @@ def read_printed(octets: bytes) -> Found:
             lines = [json.dumps(each).encode() for each in json.loads(octets)[:ROWS_MAX + 1]]
         except (ValueError, RecursionError) as bad:
             raise Problem(f"no JSON array: {bad}") from None
-    numbered = ((number, line) for number, line in enumerate(map(bytes.strip, lines), 1)
-                if line and line[:1] != b"#")
-    # Of hundreds of thousands of lines no more is needed to refuse them.
-    for number, line in itertools.islice(numbered, ROWS_MAX + 1):
+    for number, line in enumerate(map(bytes.strip, lines), 1):
+        if len(entries) + len(wrong) > ROWS_MAX:
+            break  # of hundreds of thousands of lines no more is needed to refuse them
         try:
-            entries.append(parse_line(line.decode()))
+            if line and line[:1] != b"#":
+                entries.append(parse_line(line.decode()))
         except (ValueError, RecursionError) as bad:  # Problem, too; not UTF-8, no JSON
             wrong.append(f"line {number}: {bad}: {line[:40]!r}")
     return Found(entries, wrong)
@@ -2305,7 +2310,9 @@ class Dated(NamedTuple):
 
 
 def merge_rows(one: Dated, other: Dated) -> Dated:
-    """Return what two entries say about one backend; the older report is the age of the sum."""
+    """Return what two entries say about one backend, as two agents on one server write them: their
+    connections are added, and the worse of all else counts, so that the order of entries does not
+    matter. The older report is the age of the sum."""
     (row, at), (more, since) = one, other
     counts = [each.connections for each in (row, more) if each.connections is not None]
     limits = filter(None, (row.max_connections, more.max_connections))
@@ -2320,8 +2327,9 @@ Rows = dict[tuple[str, ...], Dated]  # by all addresses of the backend
 
 
 def refuse_overlaps(found: Rows, wrong: list[str]) -> dict[str, tuple[str, ...]]:
-    """Take out the backends that have an address of another, whatever their order, and say so in
-    `wrong`; returns the backend that has each address."""
+    """Take out the backends that have an address of another, and say so in `wrong`; returns the
+    backend that has each address. Rows with one address go first, so that the same ones stay in
+    whatever order they came."""
     taken = dict[str, tuple[str, ...]]()
     for addresses in sorted(found, key=lambda key: (len(key), key)):
         both = [each for each in addresses if each in taken]
@@ -2337,6 +2345,11 @@ def refuse_overlaps(found: Rows, wrong: list[str]) -> dict[str, tuple[str, ...]]
 class Feed:
     """The last good rows of a pool, as its source has them; or as its config has them, where that
     is the source: then they never change, and there is no poll.
+
+    A row is true since its own report, where that has a time; else since the last good poll, even
+    if that has found nothing new. So `at` of such a row is inf, which `good` limits: see `dated`.
+    Rows of the config, which may be joined by a source that knows their load, are true since -inf:
+    as long as no entry speaks of them, they have no report.
 
     rows       by all addresses of the backend
     version    a number that is another one when the rows or the trouble may have changed
@@ -2512,6 +2525,9 @@ class Feed:
 class Poll:
     """Reads a source again and again, for all pools that have it.
 
+    Most polls find what the last one has found. Then rows need not be made of it again, which is
+    most of a poll's cost; they only become as fresh as the poll.
+
     count      polls that have ended, well or not
     makes      whether a missing table is made: not when it has been there before
     last       what it has found, None = the next one is to be looked at in any case
@@ -2536,7 +2552,7 @@ class Poll:
             except Exception as bug:  # a poll must never end the polling
                 trouble = f"internal error, please report: {bug!r}"
             if trouble:
-                self.last = None  # what comes next ends the trouble, though it be the same as before
+                self.last = None  # a good poll ends the trouble, also if it finds the same
                 for feed in self.feeds.values():
                     feed.trouble = trouble
             self.count += 1
@@ -2642,7 +2658,11 @@ class Runner:
     async def follow(self, process: subprocess.Popen[bytes],
                      seconds: float) -> tuple[int, bytes, bytes]:
         """Gather what a program prints until it has ended, though others may hold its pipes; then
-        kill what is left of it, and wait for that, so that no zombie stays. Raises Problem."""
+        kill what is left of it, and wait for that, so that no zombie stays. Raises Problem.
+
+        SIGCHLD does not say which program has ended, and asyncio's own watchers start a thread for
+        each: so each program is asked whenever one has ended, and when there is output of its own.
+        """
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         self.changed.add(changed)
         loop.add_signal_handler(signal.SIGCHLD, self.on_end)
@@ -2984,7 +3004,8 @@ class Prober:
             heapq.heappush(self.due, (first, id(target), target))
 
     def remember(self) -> dict[str, Memory]:
-        """Return what the next monitor may have to know."""
+        """Return what the next monitor may have to know. What was not probed yet is probed at once
+        by that one, too."""
         return {each.key: (each.health, each.count, each.reason, each.anchor)
                 for each in self.targets.values() if each.health}
 
@@ -3083,7 +3104,9 @@ LOG_BURST = 20            # changes of one poll that are logged one by one
 class Snapshot(NamedTuple):
     """What the monitor publishes, as text that is cut at the ends of lines."""
     status: str = ""            # for people: systemctl status shows it
-    memory: str = '{"targets": {}, "pools": {}, "polled": []}'  # JSON: what the next monitor has to know
+    # What the next monitor has to know, as JSON: health of targets, states of addresses by pool,
+    # and names of sources.
+    memory: str = '{"targets": {}, "pools": {}, "polled": []}'
     pools: Sequence[str] = ()   # a line for each pool: see `pack_pool`
 
     def pack(self) -> bytes:
@@ -3250,7 +3273,8 @@ class Watch:
         return text + (f", forgotten at {show_time(gone)}" if gone else ", forgotten")
 
     def log_states(self, rows: list[Row], answered: set[str], now: float) -> None:
-        """Log one line for each address that came, went or changed its state."""
+        """Log one line for each address that came, went or changed its state. When nothing was ever
+        known of the pool, its backends are no news but in number, unless one of them is not up."""
         is_new, known = self.is_new, self.known
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
@@ -3270,23 +3294,31 @@ class Watch:
         for line in lines:
             self.log.change(f"{self.title}: {line}")
 
-    def compare(self, old: Past, address: str, state: str, answered: bool, now: float) -> Past:
-        """Return what there is to know of an address now. One that drains may fail its check:
-        nobody is sent there anyway."""
+    def judge(self, old: Past, address: str, state: str) -> tuple[str, bool]:
+        """Return the state of an address by source and check together, and whether its check made
+        it so. One that drains may fail its check: nobody is sent there anyway."""
         health = self.health(address) if state == "up" else "unknown"
-        checked = health == "down" or health == "up" and old.checked
+        if not health:  # a newcomer: it is logged when it has been probed
+            return old.state, old.checked
         if health == "down":
-            state = health
-        elif not health:  # a newcomer: it is logged when it has been probed
-            state, checked = old.state, old.checked
+            return "down", True
+        return state, health == "up" and old.checked
+
+    def compare(self, old: Past, address: str, state: str, answered: bool, now: float) -> Past:
+        """Return what there is to know of an address now, whose source says `state`.
+
+        When it begins to drain, and as long as it is answered nevertheless, its last resolver is
+        expected to forget it when the TTL of an answer given now has passed.
+        """
+        state, checked = self.judge(old, address, state)
         since, gone = (old.since, old.gone) if state == old.state else (now, 0.0)
         if state == "drain" and (state != old.state or answered):
             gone = max(now + DRAIN_MARGIN, self.overlap) + self.kept
         return Past(state, checked, since, gone if gone > now else 0.0)
 
     def explain(self, address: str, old: Past, new: Past, now: float) -> str:
-        """Return a line about a change: what, why, and for how long it was otherwise; "" = nothing
-        has changed."""
+        """Return a line about a change: what, why (a check, or what the source says), and for how
+        long it was otherwise; "" = nothing has changed, and no drain is over."""
         if new.state == old.state:
             return (f"{address}: drained: no resolver that keeps the TTL hands it out any more; "
                     f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
@@ -3328,11 +3360,12 @@ class Monitor:
                 continue
             watch = Watch(pool, self.config.file, self.prober, self.log)
             watches.append(watch)
-            if pool.name in self.memory["pools"]:
-                watch.is_new, past = False, self.memory["pools"][pool.name]
+            if pool.name in self.states:
+                past = self.memory["pools"][pool.name]
+                watch.is_new = False
                 watch.known = {address: Past(*each) for address, each in past.items()}
-            if pool.source and pool.name in self.states:
-                watch.feed.resume(self.states[pool.name])
+                if pool.source:
+                    watch.feed.resume(self.states[pool.name])
             watch.kept = max(pool.ttl, self.before.pools.get(owner, pool).ttl)
             if self.before is not self.config:  # its processes may answer TCP clients for a while
                 watch.overlap = self.child.beat() + RETIRE_LIMIT
@@ -3340,7 +3373,8 @@ class Monitor:
 
     def make_polls(self) -> list[Poll]:
         """Return one poll for each distinct source. A query that asks for its pool has as many
-        sources as pools."""
+        sources as pools. A table that an earlier monitor has polled is not made if it is missing:
+        somebody has taken it away, and will put another in its place."""
         sources: dict[tuple[Source, str], list[Feed]] = {}
         for watch in self.watches:
             source = watch.pool.source
@@ -3383,7 +3417,8 @@ class Monitor:
         return all(poll.count for poll in self.polls) and all(map(all, healths))
 
     def publish_changes(self, now: float) -> None:
-        """Look at all pools, and publish a snapshot where it is not the last one."""
+        """Look at all pools, and publish a snapshot where it is not the last one. To compare what
+        the watches saw is much cheaper than to pack what there is to remember."""
         looks = [watch.refresh(now) for watch in self.watches]
         self.log.trouble("health checks", self.prober.trouble())
         if looks == self.looks:
