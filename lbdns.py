@@ -2036,7 +2036,7 @@ class Worker:
 
 # ---- 10. Sources: what backends there are, and their load ----------------------------------------
 # A Poll reads a source every `every` seconds, in these steps:
-#   read_sqlite, or Commands.run and read_printed    what a source says, as entries
+#   read_sqlite, or Runner.run and read_printed      what a source says, as entries
 #   Poll.deal                                        the entries of each pool
 #   Feed.row_of                                      a row for each entry that keeps the rules
 #   Feed.apply                                       the rows of the pool, which a Watch looks at
@@ -3124,7 +3124,7 @@ class PoolState(NamedTuple):
     """What a snapshot says of a pool."""
     name: str
     stale: bool                 # whether all reports are too old to be believed
-    at: float                   # monotonic seconds: when the newest row was true
+    at: float                   # monotonic seconds: when the newest connections were true
     rows: Iterator[Row]
 
 
