@@ -102,7 +102,6 @@ try:
     import tomllib
     import traceback
     import types
-    import urllib.parse
     from collections.abc import (
         AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence)
     from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
@@ -2038,17 +2037,15 @@ class Worker:
 
 # ---- 10. Sources: what backends there are, and their load ----------------------------------------
 # A Poll reads a source every `every` seconds, in these steps:
-#   read_sqlite, or Commands.run and read_printed    what a source says, as entries
+#   read_sqlite, or Runner.run and read_printed      what a source says, as entries
 #   Poll.deal                                        the entries of each pool
 #   Feed.row_of                                      a row for each entry that keeps the rules
 #   Feed.apply                                       the rows of the pool, which a Watch looks at
 # A poll that fails, is late or finds nothing leaves the last good rows in force. They grow old, and
 # after `stale` seconds their connections are not believed any more.
-POLL_THREADS = 64         # tables that are read at the same time
 VALUE_MAX = 1 << 16       # octets that a value of a table may have
 TABLE_MAX = 16 << 20      # octets that all which a poll finds in a table may have
 ROWS_MAX = 10_000         # rows that a source may have, of a table for each pool
-POOLS_AT_ONCE = 250       # pools in one query, with two parameters each: old SQLite has 999
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL COLLATE NOCASE,
   address TEXT NOT NULL,                       -- several addresses of one server: comma-separated
@@ -2059,11 +2056,10 @@ SCHEMA = """CREATE TABLE backends (
   PRIMARY KEY (pool, address))"""
 # The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned.
 TABLE_QUERY = """SELECT pool, address, connections, weight, max_connections, state, updated_at
-  FROM backends WHERE pool COLLATE NOCASE IN ({})"""
+  FROM backends WHERE pool COLLATE NOCASE IN (SELECT value FROM json_each(?))"""
 POOLS_QUERY = "SELECT DISTINCT pool FROM backends WHERE pool > '' LIMIT 100"
 COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # as text may have it
-MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 # File of a table -> the file, open to read its header. It stays open, since closing any descriptor
 # of a file ends all locks that this process has on it (POSIX), also those of another thread's poll.
 HEADERS: dict[str, io.FileIO] = {}
@@ -2087,12 +2083,9 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
                 raise Problem(f"{each} is a folder, pipe or device: name a file")
         if makes and source.query is None:
             make_table(path)
-        if locks_out(path) and is_in_wal_mode(source.name):
-            raise Problem(f"it is in WAL mode, which user {user_name(os.geteuid())} cannot read "
-                          "without locking out its writers: run PRAGMA journal_mode = DELETE on it "
-                          f"as user {user_name(os.stat(path).st_uid)}")
-        with contextlib.closing(sqlite3.connect(file_uri(path) + "?mode=ro", uri=True,
-                                                timeout=source.timeout / 4)) as database:
+        refuse_wal(path)
+        uri = pathlib.Path(path).as_uri() + "?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, source.timeout / 4, uri=True)) as database:
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
             database.text_factory = lambda octets: octets.decode("utf-8", "replace")
             limit = time.monotonic() + source.timeout
@@ -2108,18 +2101,21 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
 
 def read_table(database: Any, pools: Sequence[str]) -> Found:
     """Return the entries of some pools, the oldest first, of a table like SCHEMA's. Raises
-    sqlite3.Error, Problem."""
-    entries: list[Entry] = []
-    for start in range(0, len(pools), POOLS_AT_ONCE):
-        group = pools[start:start + POOLS_AT_ONCE]
-        names = [*group, *(pool + "." for pool in group)]
-        query, limit = TABLE_QUERY.format(",".join(["?"] * len(names))), ROWS_MAX * len(group)
-        try:
-            entries += fetch(database.execute(query + " ORDER BY rowid", names), limit)
-        except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
-            if "rowid" not in str(bad):
-                raise
-            entries += fetch(database.execute(query, names), limit)
+    sqlite3.Error, Problem.
+
+    All names go into one query as one parameter, a JSON array, since the number of parameters is
+    limited: 999 in old SQLite. A table may have the names with the final dot, too. Where a pool has
+    no rows, the names of others are looked up, so that a misspelled one can be pointed out.
+    """
+    names = json.dumps([*pools, *(pool + "." for pool in pools)])
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(VALUE_MAX, len(names)))
+    try:
+        cursor = database.execute(TABLE_QUERY + " ORDER BY rowid", [names])
+    except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
+        if "rowid" not in str(bad):
+            raise
+        cursor = database.execute(TABLE_QUERY, [names])
+    entries = fetch(cursor, ROWS_MAX * len(pools))
     if {plain_pool(each["pool"]) for each in entries}.issuperset(pools):
         return Found(entries)
     return Found(entries, pools=[str(name) for name, in database.execute(POOLS_QUERY)])
@@ -2146,23 +2142,26 @@ def plain_pool(name: Any) -> str:
     return str(name).lower().removesuffix(".")
 
 
-def file_uri(path: str) -> str:
-    """Return the URI of a file, as SQLite's options need it."""
-    return f"file:{urllib.parse.quote(os.fsencode(path))}"
-
-
 def make_table(path: str) -> None:
     """Make the table where there is no file, or an empty one; raises OSError, sqlite3.Error. A file
     that is made here may be written by its group, whatever the umask: SQLite gives the journals its
     mode."""
     if os.path.exists(path) and os.path.getsize(path):
         return
-    with contextlib.suppress(FileExistsError):
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        os.fchmod(file, 0o664)
-        os.close(file)
-    with contextlib.closing(sqlite3.connect(file_uri(path) + "?mode=rw", uri=True)) as database:
+    with contextlib.suppress(FileExistsError), open(path, "xb") as file:
+        os.fchmod(file.fileno(), 0o664)
+    with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute(SCHEMA)
+
+
+def refuse_wal(path: str) -> None:
+    """Raise Problem where a table is in WAL mode and its writers would be locked out by a poll,
+    which has to make the files of that mode (-wal and -shm) where they are missing. Raises
+    OSError."""
+    if locks_out(path) and is_in_wal_mode(path):
+        raise Problem(f"it is in WAL mode, which {show_user(os.geteuid())} cannot read without "
+                      "locking out its writers: run PRAGMA journal_mode = DELETE on it as "
+                      f"{show_user(os.stat(path).st_uid)}")
 
 
 def locks_out(path: str) -> bool:
@@ -2186,28 +2185,29 @@ def is_in_wal_mode(path: str) -> bool:
     return os.pread(HEADERS[path].fileno(), 2, 18) == b"\2\2"  # SQLite's file format, 1.3.3
 
 
-def user_name(number: int) -> str:
-    """Return the name of a user, or the number where there is none."""
+def show_user(number: int) -> str:
+    """Return a user by name, or by number where there is no name: "user www-data"."""
     try:
-        return pwd.getpwuid(number).pw_name
+        return f"user {pwd.getpwuid(number).pw_name}"
     except KeyError:
-        return str(number)
+        return f"user {number}"
 
 
 def explain(bad: Exception, path: str) -> str:
     """Say why a table cannot be read, or made."""
     if "too big" in str(bad):
         return f"a value in it, or the query, has more than {VALUE_MAX} octets"
-    reason = ""
     if isinstance(bad, OSError) or re.search("unable to open|readonly|disk I/O", str(bad)):
         reason = explain_file(path)
-    return "unable to open database file" + reason if reason else str(bad)
+        if reason:
+            return "unable to open database file" + reason
+    return str(bad)
 
 
 def explain_file(path: str) -> str:
     """Say why this user cannot use a file, if that can be seen, and what to do; begins with a
     comma."""
-    folder, user = os.path.dirname(path), f"user {user_name(os.geteuid())}"
+    folder, user = os.path.dirname(path), show_user(os.geteuid())
     try:
         os.stat(folder)
         os.stat(path)
@@ -2311,7 +2311,9 @@ class Dated(NamedTuple):
 
 
 def merge_rows(one: Dated, other: Dated) -> Dated:
-    """Return what two entries say about one backend; the older report is the age of the sum."""
+    """Return what two entries say about one backend, as two agents on one server write them: their
+    connections are added, and the worse of all else counts, so that the order of entries does not
+    matter. The older report is the age of the sum."""
     (row, at), (more, since) = one, other
     counts = [each.connections for each in (row, more) if each.connections is not None]
     limits = filter(None, (row.max_connections, more.max_connections))
@@ -2326,8 +2328,9 @@ Rows = dict[tuple[str, ...], Dated]  # by all addresses of the backend
 
 
 def refuse_overlaps(found: Rows, wrong: list[str]) -> dict[str, tuple[str, ...]]:
-    """Take out the backends that have an address of another, whatever their order, and say so in
-    `wrong`; returns the backend that has each address."""
+    """Take out the backends that have an address of another, and say so in `wrong`; returns the
+    backend that has each address. Rows with one address go first, so that the same ones stay in
+    whatever order they came."""
     taken = dict[str, tuple[str, ...]]()
     for addresses in sorted(found, key=lambda key: (len(key), key)):
         both = [each for each in addresses if each in taken]
@@ -2344,33 +2347,42 @@ class Feed:
     """The last good rows of a pool, as its source has them; or as its config has them, where that
     is the source: then they never change, and there is no poll.
 
+    A row is true since its own report, where that has a time; else since the last good poll, even
+    if that has found nothing new. So `at` of such a row is inf, which `good` limits: see `dated`.
+    Rows of the config, which may be joined by a source that knows their load, are true since -inf:
+    as long as no entry speaks of them, they have no report.
+
     rows       by all addresses of the backend
     version    a number that is another one when the rows or the trouble may have changed
     good       when the last good poll began, or this process; what the config says does not age
-    trouble    why the last poll has failed for this pool alone, "" = it has not
+    late       when the poll that began last should long have ended; inf = none began
+    trouble    why the last poll has failed; "" = it has not
     skipped    why entries of the last poll were ignored
     doubled    which backends had several entries
+    times      how often the load became unknown
+    unknown    that it is so now, for people; "" = it is known
     """
-    def __init__(self, pool: PoolConfig, origin: str, log: "Log") -> None:
-        self.pool, self.log = pool, log
+    def __init__(self, pool: PoolConfig, origin: str) -> None:
+        self.pool = pool
         self.origin = f"{pool.source.name if pool.source else origin:.80}"  # for people
-        self.poll: Poll | None = None
         self.base = {row.addresses: Dated(row, -math.inf) for row in pool.backends}
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.rows: Rows = self.base
         self.version = 0
         self.good = time.monotonic() if pool.source else math.inf
-        self.trouble = self.skipped = self.doubled = ""
-        self.times, self.unknown = 0, ""  # how often the load was unknown; that it is so now
+        self.late = math.inf
+        self.times = 0
+        self.trouble = self.skipped = self.doubled = self.unknown = ""
 
     def resume(self, before: "PoolState") -> None:
         """Begin with what another monitor has read, as far as the config has it still."""
         self.rows, self.good = self.base.copy(), -math.inf if before.stale else self.good
         for row in before.rows:
-            given, _ = self.base.get(row.addresses, (None if self.base else row, 0.0))
-            if given:
-                state = worse_state(given.state, row.state)
-                self.rows[row.addresses] = Dated(row._replace(state=state), before.at)
+            own = self.base.get(row.addresses)
+            if own:
+                row = row._replace(state=worse_state(own.row.state, row.state))
+            if own or not self.base:
+                self.rows[row.addresses] = Dated(row, before.at)
 
     def apply(self, found: Found, now: float) -> None:
         """Take over what a poll that began at `now` has found for this pool. A bad entry is passed
@@ -2410,8 +2422,9 @@ class Feed:
         # stay: a backend that was removed must not stay for ever. No address stays beside a row
         # that has it now.
         oldest = now - self.pool.stale if None in blamed else math.inf
-        kept = {key: Dated(row, min(at, self.good)) for key, (row, at) in self.rows.items()
-                if (key in blamed or min(at, self.good) > oldest) and taken.keys().isdisjoint(key)}
+        kept = {dated.row.addresses: dated for dated in self.dated()
+                if (dated.at > oldest or dated.row.addresses in blamed)
+                and taken.keys().isdisjoint(dated.row.addresses)}
         self.rows = self.base | kept | rows
 
     def no_rows(self, others: Sequence[str]) -> str:
@@ -2434,53 +2447,50 @@ class Feed:
 
     def row_of(self, entry: Entry) -> Dated:
         """Return the row that an entry makes, by the rules of inline backends; raises Problem."""
-        if entry.get("pool", "") is None:
+        given = {"address": "", **entry}
+        if given.pop("pool", "") is None:
             raise Problem("its pool is NULL or empty")
-        reader, given = ConfigReader(""), {"address": "", **entry}
-        given.pop("pool", None)
+        reader = ConfigReader("")
         given = reader.table("", given, ENTRY)
         if reader.problems:
             raise Problem(reader.problems[0])
         addresses = given.pop("address")
-        ours = {self.inline[each] for each in addresses if each in self.inline}
-        if self.inline and not ours:
-            raise Problem(f"{addresses[0]} is none of the config's backends")
-        if len(ours) > 1:
-            raise Problem(f"{' and '.join(addresses)} are two of the config's backends")
-        if not ours and addresses[0].endswith("."):
-            raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
-        row = ours.pop() if ours else Row(addresses)
+        row = self.row_before(addresses)
         at = time.monotonic() - time.time() + given.pop("updated_at", math.inf)
         if "connections" not in given:  # only these grow old
             at = math.inf
         given["state"] = worse_state(row.state, given.get("state", "up"))
         return Dated(row._replace(**given), at)
 
-    def dated(self) -> list[Dated]:
-        """Return the rows, each at most as fresh as the last good poll, also where the clock of a
+    def row_before(self, addresses: tuple[str, ...]) -> Row:
+        """Return what is known of a backend before its entry is read: the config's row of it, or
+        where the config has none at all, a new one. Raises Problem."""
+        ours = {self.inline[each] for each in addresses if each in self.inline}
+        if len(ours) > 1:
+            raise Problem(f"{' and '.join(addresses)} are two of the config's backends")
+        if ours:
+            return ours.pop()
+        if self.inline:
+            raise Problem(f"{addresses[0]} is none of the config's backends")
+        if addresses[0].endswith("."):
+            raise Problem(f"{addresses[0]}: host names are possible only as inline backends")
+        return Row(addresses)
+
+    def dated(self) -> Iterator[Dated]:
+        """Yield the rows, each at most as fresh as the last good poll, also where the clock of a
         report is ahead of ours."""
-        return [Dated(row, min(at, self.good)) for row, at in self.rows.values()]
+        for row, at in self.rows.values():
+            yield Dated(row, min(at, self.good))
 
-    def newest(self) -> float:
-        """Return when (monotonic seconds) the newest row was true."""
-        return max([0.0, *(at for _, at in self.dated())])
-
-    def is_dated(self) -> bool:
-        """Return whether rows have ages of their own."""
-        return any(-math.inf < at < math.inf for _, at in self.rows.values())
+    def reported(self) -> float:
+        """Return when (monotonic seconds) the newest connections were true; where none are known,
+        when the last good poll began."""
+        return max((at for row, at in self.dated() if row.connections is not None),
+                   default=self.good)
 
     def is_stale(self, now: float) -> bool:
         """Return whether no row has connections that are young enough to be believed."""
-        known = [at for row, at in self.dated() if row.connections is not None]
-        return max(known, default=self.good) < now - self.pool.stale
-
-    def state(self, now: float) -> tuple[Any, ...]:
-        """Return what is another value when there may be something new to publish or to log. What
-        has ages of its own, or goes wrong, may be new each second."""
-        failed = self.poll is not None and (self.poll.trouble or self.poll.hangs(now))
-        restless = (self.trouble or self.skipped or self.doubled or self.unknown or failed
-                    or self.is_dated())
-        return self.version, self.is_stale(now), failed, int(now) if restless else 0
+        return self.reported() < now - self.pool.stale
 
     def believed(self, now: float) -> list[Row]:
         """Return the rows, without connections that are too old to be true."""
@@ -2488,126 +2498,120 @@ class Feed:
         return [row if at >= oldest else row._replace(connections=None)
                 for row, at in self.dated()]
 
-    def log_troubles(self, now: float) -> None:
-        """Log what is wrong with the source, and what is well again."""
-        stale, pool, trouble = self.is_stale(now), f"pool {self.pool.name}", self.log.trouble
+    def is_restless(self) -> bool:
+        """Return whether the same entries may soon mean other rows: some were ignored for now, or
+        have ages of their own."""
+        return bool(self.skipped) or any(-math.inf < at < math.inf for _, at in self.rows.values())
+
+    def failure(self, now: float) -> str:
+        """Say why there is nothing new from the source; "" = nothing is wrong."""
+        if now > self.late:
+            return "a poll hangs"
+        return f"{self.trouble}; the last good rows stay" if self.trouble else ""
+
+    def troubles(self, now: float) -> Iterator[tuple[str, str]]:
+        """Take note of whether the load is known; yield what may be wrong, each with a text about
+        that, "" = all is well."""
+        load, stale = "", self.is_stale(now)
         self.times += stale and not self.unknown
         self.unknown = f"load unknown (time {self.times})" if stale else ""
-        failed = self.trouble
-        if self.poll is not None:
-            failed = self.poll.trouble or failed
-            if self.poll.hangs(now):
-                failed = "a poll hangs"
-            elif failed:
-                failed += "; the last good rows stay"
-        trouble(f"{pool}: {self.origin}", failed)
-        trouble(f"{pool}: rows of {self.origin}", self.skipped)
-        trouble(f"{pool}: backends of {self.origin}", self.doubled)
-        trouble(f"{pool}: load", f"reports are over {self.pool.stale:g} s old, {self.unknown}"
-                if stale else "")
+        if stale:
+            load = f"reports are over {self.pool.stale:g} s old, {self.unknown}"
+        yield self.origin, self.failure(now)
+        yield f"rows of {self.origin}", self.skipped
+        yield f"backends of {self.origin}", self.doubled
+        yield "load", load
 
 
 class Poll:
     """Reads a source again and again, for all pools that have it.
 
+    Most polls find what the last one has found. Then rows need not be made of it again, which is
+    most of a poll's cost; they only become as fresh as the poll.
+
     count      polls that have ended, well or not
-    begun      when the last one began, in monotonic seconds; inf = none has
-    trouble    why it has failed for all pools
     makes      whether a missing table is made: not when it has been there before
     last       what it has found, None = the next one is to be looked at in any case
     """
-    def __init__(self, source: Source, feeds: Sequence[Feed], commands: "Commands",
-                 threads: "Threads") -> None:
-        self.source, self.commands, self.threads = source, commands, threads
+    def __init__(self, source: Source, feeds: Sequence[Feed], makes: bool,
+                 runner: "Runner") -> None:
+        self.source, self.makes, self.runner = source, makes, runner
         self.feeds = {feed.pool.name: feed for feed in feeds}
-        self.count, self.begun, self.trouble, self.makes = 0, math.inf, "", True
+        self.count = 0
         self.last: Found | None = None
-        for feed in feeds:
-            feed.poll = self
-
-    def hangs(self, now: float) -> bool:
-        """Return whether the last poll should have ended long ago."""
-        return now - self.begun > self.source.every + 2 * self.source.timeout
 
     async def run(self) -> NoReturn:
         """Poll every `every` seconds, counted from start to start."""
         while True:
-            self.begun = time.monotonic()
+            begun, trouble = time.monotonic(), ""
+            for feed in self.feeds.values():
+                feed.late = begun + self.source.every + 2 * self.source.timeout
             try:
-                await self.poll_once(self.begun)
-                self.trouble = ""
+                await self.poll_once(begun)
             except Problem as bad:
-                self.trouble = str(bad)
+                trouble = str(bad)
             except Exception as bug:  # a poll must never end the polling
-                self.trouble = f"internal error, please report: {bug!r}"
+                trouble = f"internal error, please report: {bug!r}"
+            if trouble:
+                self.last = None  # a good poll ends the trouble, also if it finds the same
+                for feed in self.feeds.values():
+                    feed.trouble = trouble
             self.count += 1
-            await asyncio.sleep(max(0.05, self.begun + self.source.every - time.monotonic()))
+            await asyncio.sleep(max(0.05, begun + self.source.every - time.monotonic()))
 
     async def poll_once(self, now: float) -> None:
         """Read the source, and deal its rows out to the pools; raises Problem."""
         if self.source.command:
-            code, octets, errors = await self.commands.run(self.source.command,
-                                                           self.source.timeout)
+            code, octets, errors = await self.runner.run(self.source.command,
+                                                         self.source.timeout)
             if code:
                 raise Problem(show_end(code, errors))
             found = read_printed(octets)
         else:
-            found = await self.threads.run(read_sqlite, self.source, list(self.feeds), self.makes)
+            found = await self.runner.call(read_sqlite, self.source, list(self.feeds), self.makes)
             self.makes = False
         if found == self.last:
             for feed in self.feeds.values():
-                feed.good = feed.good if feed.trouble else now
+                if not feed.trouble:
+                    feed.good = now
             return
         self.last = found
-        for at, (feed, own) in enumerate(self.deal(found)):
-            feed.apply(own, now)
-            if feed.skipped or feed.is_dated():  # the same entries may soon mean other rows
+        dealt, others = self.deal(found)
+        for at, (name, feed) in enumerate(self.feeds.items()):
+            feed.apply(Found(dealt[name], found.wrong, others), now)
+            if feed.is_restless():
                 self.last = None
             if at % SLICE == SLICE - 1:  # other tasks have their turn
                 await asyncio.sleep(0)
 
-    def deal(self, found: Found) -> Iterator[tuple[Feed, Found]]:
-        """Yield what was found for each pool. An entry that names no pool is for all of them."""
+    def deal(self, found: Found) -> tuple[dict[str, list[Entry]], list[str]]:
+        """Return the entries of each pool, and the names of other pools that were found. An entry
+        that names no pool is for all of them."""
         dealt: dict[str, list[Entry]] = {name: [] for name in self.feeds}
         others = list(found.pools)
         for entry in map(tidy, found.entries):
-            name = plain_pool(entry["pool"]) if entry.get("pool") is not None else None
-            if name is None:
-                for entries in dealt.values():
-                    entries.append(entry)
-            elif name in dealt:
-                dealt[name].append(entry)
-            else:
-                others.append(str(entry["pool"]))
-        for name, feed in self.feeds.items():
-            yield feed, Found(dealt[name], found.wrong, others)
+            pool = entry.get("pool")
+            names = list(self.feeds) if pool is None else [plain_pool(pool)]
+            for name in names:
+                if name in dealt:
+                    dealt[name].append(entry)
+                else:
+                    others.append(str(pool))
+        return dealt, others
 
 
-class Threads:
-    """A few threads for what would block the loop."""
-    def __init__(self) -> None:
-        self.executor = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
-
-    async def run(self, function: Callable[..., Found], *words: Any) -> Found:
-        """Return what a function returns, or raise what it raises; Problem where there is no thread
-        to be had."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.executor, function, *words)
-        except RuntimeError as bad:
-            # The one that failed has kept the call, and would keep one at each attempt.
-            self.executor = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
-            raise Problem(f"{bad}; {MORE_TASKS}") from None
-
-
-# ---- 11. Other people's commands -----------------------------------------------------------------
+# ---- 11. Other people's commands, and what would block ------------------------------------------
 # Sources and checks may be any program. It may hang, print without end, ignore signals, or leave
-# processes behind; none of that may last longer than its time, or than this process.
+# processes behind; none of that may last longer than its time, or than this process. Functions that
+# block, as those of SQLite do, have a few threads, so that the loop goes on.
 COMMANDS_MAX = 192        # commands that run at the same time; the unit allows 512 tasks
 OUTPUT_MAX = 1 << 20      # octets that a command may print, to each of stdout and stderr
+POLL_THREADS = 64         # tables that are read at the same time
+MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
 
 
-class Commands:
-    """Runs programs of the operator, each in a process group of its own.
+class Runner:
+    """Runs programs of the operator, each in a process group of its own, and functions that block.
 
     What a program leaves behind in its group is killed when it ends, and all of it when it takes
     too long or prints too much. Groups that run stand in memory that the supervisor shares (0 = a
@@ -2617,12 +2621,22 @@ class Commands:
         self.groups = groups
         self.slots = asyncio.Semaphore(len(groups))
         self.changed: set[asyncio.Event] = set()  # of each program: something is to be looked at
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.on_end)
+        self.threads = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
 
     def on_end(self) -> None:
         """Have each program looked at: one of them has ended."""
         for changed in self.changed:
             changed.set()
+
+    async def call(self, function: Callable[..., Found], *words: Any) -> Found:
+        """Return what a function that may block returns, or raise what it raises; Problem where
+        there is no thread to be had."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.threads, function, *words)
+        except RuntimeError as bad:
+            # The one that failed has kept the call, and would keep one at each attempt.
+            self.threads = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
+            raise Problem(f"{bad}; {MORE_TASKS}") from None
 
     async def run(self, command: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
         """Run a program to its end; returns its exit code (-N: signal N ended it), stdout and
@@ -2645,51 +2659,55 @@ class Commands:
     async def follow(self, process: subprocess.Popen[bytes],
                      seconds: float) -> tuple[int, bytes, bytes]:
         """Gather what a program prints until it has ended, though others may hold its pipes; then
-        kill what is left of it, and wait for that, so that no zombie stays. Raises Problem."""
+        kill what is left of it, and wait for that, so that no zombie stays. Raises Problem.
+
+        SIGCHLD does not say which program has ended, and asyncio's own watchers start a thread for
+        each: so each program is asked whenever one has ended, and when there is output of its own.
+        """
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         self.changed.add(changed)
-        outputs = [Output(cast("IO[bytes]", pipe)) for pipe in (process.stdout, process.stderr)]
-        for output in outputs:
-            loop.add_reader(output.pipe, changed.set)
+        loop.add_signal_handler(signal.SIGCHLD, self.on_end)
+        printed = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe}
+        for pipe in printed:
+            os.set_blocking(pipe.fileno(), False)
+            loop.add_reader(pipe, changed.set)
         try:
             async with asyncio.timeout(seconds):
-                while process.poll() is None:
+                while True:
+                    ended = process.poll() is not None  # after that nothing more of it can come
+                    closed = [pipe for pipe, octets in printed.items() if read_pipe(pipe, octets)]
+                    if ended:
+                        break
+                    for pipe in closed:
+                        loop.remove_reader(pipe)
                     await changed.wait()
                     changed.clear()
-                    for output in filter(Output.read, outputs):
-                        loop.remove_reader(output.pipe)
-            for output in outputs:
-                output.read()
         except TimeoutError:
             raise Problem(f"timed out after {seconds:g} s") from None
         finally:
-            for output in outputs:
-                loop.remove_reader(output.pipe)
-                output.pipe.close()
+            for pipe in printed:
+                loop.remove_reader(pipe)
+                pipe.close()
             kill_group(process.pid)
             while process.poll() is None:
                 await changed.wait()
                 changed.clear()
             self.changed.discard(changed)
-        return process.returncode, bytes(outputs[0].octets), bytes(outputs[1].octets)
+        output, errors = map(bytes, printed.values())
+        return process.returncode, output, errors
 
 
-class Output:
-    """What a program has printed to a pipe so far."""
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self.pipe, self.octets = pipe, bytearray()
-        os.set_blocking(pipe.fileno(), False)
-
-    def read(self) -> bool:
-        """Take what is in the pipe; returns whether nobody can print any more. Raises Problem."""
-        with contextlib.suppress(BlockingIOError):
-            while len(self.octets) <= OUTPUT_MAX:
-                piece = os.read(self.pipe.fileno(), 1 << 16)
-                if not piece:
-                    return True
-                self.octets += piece
-            raise Problem(f"printed more than {OUTPUT_MAX} octets")
-        return False
+def read_pipe(pipe: IO[bytes], octets: bytearray) -> bool:
+    """Add to `octets` what is in a pipe that does not block; returns whether nobody can print to
+    the pipe any more. Raises Problem."""
+    with contextlib.suppress(BlockingIOError):
+        while len(octets) <= OUTPUT_MAX:
+            piece = os.read(pipe.fileno(), 1 << 16)
+            if not piece:
+                return True
+            octets += piece
+        raise Problem(f"printed more than {OUTPUT_MAX} octets")
+    return False
 
 
 def show_end(code: int, printed: bytes) -> str:
@@ -2700,7 +2718,7 @@ def show_end(code: int, printed: bytes) -> str:
 
 
 def kill_groups(groups: "memoryview[int]") -> None:
-    """End what stands in the memory of `Commands`."""
+    """End what stands in the memory of a Runner."""
     for place, group in enumerate(groups):
         if group:
             kill_group(group)
@@ -2747,7 +2765,6 @@ class Target:
     health     up, down, or unknown: it could never be probed; "" = it has not been yet
     count      results in a row that contradict the health
     reason     of the last change of health
-    first      when it is probed first, in monotonic seconds
     anchor     a start from which its intervals count
     trouble    why the last probe could not be made
     wanted     whether it is still to be probed
@@ -2756,21 +2773,21 @@ class Target:
         self.address, self.probe = address, probe
         self.key = json.dumps([address, probe])
         self.health, self.count, self.reason, self.trouble = "", 0, "", ""
-        self.first = self.anchor = 0.0
+        self.anchor = 0.0
         self.wanted = True
 
     def record(self, result: str | None) -> bool:
-        """Count a result: "" = good, None = unknown, else what is wrong; returns whether anything
+        """Count a result: "" = good, None = unknown, else what is wrong; returns whether the health
         is not as it was. The first result decides at once."""
-        before = self.health, self.count
+        before = self.health
         if result is None:
-            self.health = self.health or "unknown"
-            return before[0] != self.health
-        health, enough = ("down", self.probe.fall) if result else ("up", self.probe.rise)
-        self.count = 0 if health == self.health else self.count + 1
-        if self.count >= enough or self.health in ("", "unknown"):
-            self.count, self.reason, self.health = 0, result or "good", health
-        return before != (self.health, self.count)
+            self.health = before or "unknown"
+        else:
+            health, enough = ("down", self.probe.fall) if result else ("up", self.probe.rise)
+            self.count = 0 if health == before else self.count + 1
+            if self.count >= enough or before in ("", "unknown"):
+                self.count, self.reason, self.health = 0, result or "good", health
+        return self.health != before
 
 
 # Where parts of an HTTP reply end. The first octet tells most other protocols from HTTP: such a
@@ -2782,6 +2799,14 @@ STATUS = re.compile(rb"(?i)HTTP/(?:1\.[01]|2) +([1-9][0-9][0-9])(?!\S).*\n")
 CHUNK = re.compile(rb"(?i)\r?\n([0-9a-f]{1,15})[ \t]*(?:;.*)?\r?\n")
 CHUNKED = re.compile(rb"(?im)^transfer-encoding:(?:.*,)?[ \t]*chunked[ \t]*\r?$")
 LENGTH = re.compile(rb"(?im)^content-length:[ \t]*([0-9]{1,15})\b")
+
+
+def show_refusal(bad: OSError) -> str:
+    """Say what an error tells of a backend."""
+    if isinstance(bad, ssl.SSLError):  # an OSError with numbers of its own
+        why = (bad.reason or "closed").lower().replace("_", " ")
+        return f"TLS: {getattr(bad, 'verify_message', '') or why}".rstrip(".")
+    return os.strerror(bad.errno).lower() if bad.errno else str(bad) or "closed"
 
 
 def show_host(probe: Probe) -> str:
@@ -2864,11 +2889,13 @@ class Exchange:
         self.data[:0] = b"\n"  # as before every other chunk
         for _ in range(CHECK_CHUNKS):
             line = await self.until(CHUNK_END)
+            if not line:
+                return
             match = CHUNK.fullmatch(line)
-            if line and match is None:
+            if match is None:
                 raise ConnectionError("malformed chunk")
-            size = int(match[1], 16) if match else 0
-            if not size:
+            size = int(match[1], 16)
+            if size == 0:
                 return
             yield size
 
@@ -2948,10 +2975,10 @@ class Prober:
     memory     of an earlier monitor: what it knew of targets, by key
     targets    by address and probe
     due        a heap: when a target is probed next (monotonic seconds), its id, itself
-    changes    a number that is another one when anything has changed
+    changes    how often the health of any of them has changed
     """
-    def __init__(self, memory: dict[str, Memory], commands: Commands) -> None:
-        self.memory, self.commands = memory, commands
+    def __init__(self, memory: dict[str, Memory], runner: Runner) -> None:
+        self.memory, self.runner = memory, runner
         self.targets: dict[tuple[str, Probe], Target] = {}
         self.due: list[tuple[float, int, Target]] = []
         self.changes = 0
@@ -2968,25 +2995,18 @@ class Prober:
         fresh = [Target(*key) for key in wanted if key not in self.targets]
         for at, target in enumerate(fresh):
             interval = target.probe.interval
-            target.first = now + at * min(CHECK_SPREAD, CHECK_FIRST / len(fresh))
-            target.anchor = target.first + interval * (at + 1) / len(fresh)
-            if target.key in self.memory:
-                memory = self.memory.pop(target.key)
+            first = now + at * min(CHECK_SPREAD, CHECK_FIRST / len(fresh))
+            target.anchor = first + interval * (at + 1) / len(fresh)
+            memory = self.memory.pop(target.key, None)
+            if memory:
                 target.health, target.count, target.reason, target.anchor = memory
-                target.first = now + (target.anchor - now) % interval
+                first = now + (target.anchor - now) % interval
             self.targets[target.address, target.probe] = target
-            heapq.heappush(self.due, (target.first, id(target), target))
-
-    def health(self, key: tuple[str, Probe | None]) -> str:
-        """Return what is known of a target: up, down, or unknown; "" = nothing yet."""
-        address, probe = key
-        if probe is None:
-            return "unknown"
-        target = self.targets.get((address, probe))
-        return target.health if target else ""
+            heapq.heappush(self.due, (first, id(target), target))
 
     def remember(self) -> dict[str, Memory]:
-        """Return what the next monitor may have to know."""
+        """Return what the next monitor may have to know. What was not probed yet is probed at once
+        by that one, too."""
         return {each.key: (each.health, each.count, each.reason, each.anchor)
                 for each in self.targets.values() if each.health}
 
@@ -3034,12 +3054,9 @@ class Prober:
                 return await self.connect(target)
         except TimeoutError:
             return f"timed out after {timeout:g} s"
-        except ssl.SSLError as bad:  # before OSError, which it is, with numbers of its own
-            why = (bad.reason or "closed").lower().replace("_", " ")
-            return f"TLS: {getattr(bad, 'verify_message', '') or why}".rstrip(".")
         except OSError as bad:
-            if bad.errno not in LOCAL:
-                return os.strerror(bad.errno).lower() if bad.errno else str(bad) or "closed"
+            if isinstance(bad, ssl.SSLError) or bad.errno not in LOCAL:
+                return show_refusal(bad)
             trouble = os.strerror(bad.errno)
         except Problem as bad:
             trouble = str(bad)
@@ -3053,7 +3070,7 @@ class Prober:
         """Probe by a command; returns what is wrong. Raises Problem where it cannot be run."""
         words = [word.replace("{address}", target.address) for word in target.probe.command]
         try:
-            code, out, err = await self.commands.run(words, target.probe.timeout)
+            code, out, err = await self.runner.run(words, target.probe.timeout)
         except Problem as bad:
             if isinstance(bad.__cause__, OSError):  # it says nothing of the backend
                 raise
@@ -3088,7 +3105,9 @@ LOG_BURST = 20            # changes of one poll that are logged one by one
 class Snapshot(NamedTuple):
     """What the monitor publishes, as text that is cut at the ends of lines."""
     status: str = ""            # for people: systemctl status shows it
-    memory: str = '{"targets": {}, "pools": {}}'  # JSON: what the next monitor has to know
+    # What the next monitor has to know, as JSON: health of targets, states of addresses by pool,
+    # and names of sources.
+    memory: str = '{"targets": {}, "pools": {}, "polled": []}'
     pools: Sequence[str] = ()   # a line for each pool: see `pack_pool`
 
     def pack(self) -> bytes:
@@ -3106,7 +3125,7 @@ class PoolState(NamedTuple):
     """What a snapshot says of a pool."""
     name: str
     stale: bool                 # whether all reports are too old to be believed
-    at: float                   # monotonic seconds: when the newest row was true
+    at: float                   # monotonic seconds: when the newest connections were true
     rows: Iterator[Row]
 
 
@@ -3144,7 +3163,7 @@ def show_time(at: float) -> str:
 class Past(NamedTuple):
     """What is known of an address of a pool."""
     state: str                  # absent | up | drain | down
-    checked: bool               # whether it is down because of its check
+    checked: bool               # whether its check made it so: down, or up again
     since: float                # monotonic seconds
     gone: float = 0.0           # when the last resolver forgets one that drains; 0 = it has
 
@@ -3154,10 +3173,10 @@ class Watch:
     makes the pool's line of the snapshot, its status, and log lines.
 
     twin       finds out which backends are answered, by the rules of the workers
-    targets    keys of what is to be probed
     seen       what decided when the pool was looked at last
     status     what people are shown of it
-    known      Past by address; None = nothing was ever known
+    is_new     whether nothing was ever known of the pool, so that its backends are no news
+    known      Past by address
     rows       packed, as the line holds them
     draining   whether one of them drains, which time alone changes
     kept       seconds for which resolvers keep an answer
@@ -3165,58 +3184,65 @@ class Watch:
     """
     def __init__(self, pool: PoolConfig, origin: str, prober: Prober, log: "Log") -> None:
         self.pool, self.prober, self.log, self.title = pool, prober, log, f"pool {pool.name}"
-        self.feed = Feed(pool, origin, log)
+        self.feed = Feed(pool, origin)
         self.twin = Pool(pool._replace(policy="failover"), 1, log, random.random)
-        self.targets: list[tuple[str, Probe]] = []
         self.seen: tuple[Any, ...] = ()
         self.status = self.line = self.rows = ""
-        self.known: dict[str, Past] | None = None
+        self.is_new, self.known = True, dict[str, Past]()
         self.draining, self.kept, self.overlap = False, pool.ttl, 0.0
 
     def list_targets(self) -> list[tuple[str, Probe]]:
-        """Return what is to be probed now."""
-        if self.pool.check:
-            self.targets = [(address, self.pool.check) for addresses in self.feed.rows
-                            for address in addresses]
-        return self.targets
+        """Return the keys of what is to be probed now."""
+        check = self.pool.check
+        if not check:
+            return []
+        return [(address, check) for addresses in self.feed.rows for address in addresses]
 
-    def ready(self) -> bool:
-        """Return whether the first poll and the first probes are done."""
-        is_polled = self.feed.poll is None or self.feed.poll.count > 0
-        return is_polled and all(map(self.prober.health, self.targets))
+    def health(self, address: str) -> str:
+        """Return what is known of an address: up, down, or unknown; "" = nothing yet."""
+        if not self.pool.check:
+            return "unknown"
+        return self.prober.targets[address, self.pool.check].health
 
-    def fails(self, address: str) -> bool:
-        """Return whether an address fails its check, or has not been probed yet."""
-        return self.prober.health((address, self.pool.check)) in ("", "down")
+    def healths(self) -> list[str]:
+        """Return what is known of all targets."""
+        return [self.prober.targets[key].health for key in self.list_targets()]
 
-    def refresh(self, now: float) -> bool:
-        """Look at the pool, and log what is new; returns whether its line is another one.
+    def refresh(self, now: float) -> tuple[Any, ...]:
+        """Look at the pool, and log what is new; returns what is another value when there may be
+        something to publish.
 
-        Where connections matter, each poll makes the line another one, though it may have found
-        the same: workers have to know that reports are new.
+        What goes wrong, drains, or has ages of its own may be new each second. Where connections
+        matter, each poll makes the pool's line another one, though it may have found the same:
+        workers have to know that reports are new.
         """
-        before, line, feed = self.seen, self.line, self.feed
-        self.seen = (feed.state(now), int(now) if self.draining else 0,
-                     *map(self.prober.health, self.targets))
-        if self.seen != before:
+        feed, failure = self.feed, self.feed.failure(now)
+        restless = (self.draining or failure or feed.doubled or feed.unknown
+                    or feed.is_restless())
+        stale = feed.is_stale(now)
+        seen = feed.version, stale, failure, self.healths(), int(now) if restless else 0
+        if seen != self.seen:
+            self.seen = seen
             self.log_changes(now)
-        at = feed.newest()
+        at = max(0.0, feed.reported()) if self.pool.source else 0.0
         if not self.twin.counting and not POLICIES.get(self.pool.policy, Custom).uses_load:
             at -= at % (self.pool.stale / 4)  # exact enough for the next monitor
-        self.line = pack_pool(self.pool.name, feed.is_stale(now), at, self.rows)
-        return self.line != line or self.seen != before
+        self.line = pack_pool(self.pool.name, stale, at, self.rows)
+        return seen, self.line
 
     def log_changes(self, now: float) -> None:
         """Pack the rows, make the status, and log each thing that is not as it was."""
-        self.feed.log_troubles(now)
-        rows = [row._replace(down=tuple(filter(self.fails, row.addresses)))
+        troubles = list(self.feed.troubles(now))
+        rows = [row._replace(down=[address for address in row.addresses
+                                   if self.health(address) in ("", "down")])
                 for row in self.feed.believed(now)]
         self.rows = pack_rows(rows)
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
+        for subject, text in (*troubles, *self.unusual_answers()):
+            self.log.trouble(f"{self.title}: {subject}", text)
         self.log_states(rows, answered, now)
-        self.log_answers()
         draining = [row for row in rows if row.state == "drain"]
         self.draining = bool(draining)
         self.status = (f"{self.pool.name} {sum(map(Backend.up, self.twin.backends))}/{len(rows)} up"
@@ -3224,71 +3250,83 @@ class Watch:
         if self.feed.unknown:
             self.status += f", {self.feed.unknown}"
 
-    def log_answers(self) -> None:
-        """Log what is unusual about the answers of the pool as a whole."""
-        full = {each for policy, _ in self.twin.current.values()
+    def unusual_answers(self) -> Iterator[tuple[str, str]]:
+        """Yield what may be unusual about the answers of the pool as a whole, each with a text
+        about that, "" = nothing is."""
+        current = self.twin.current
+        full = {each for policy, _ in current.values()
                 if isinstance(policy, LowestRatio) for each in policy.backends}
-        self.log.trouble(f"{self.title}: limits",
-                         f"all {len(full)} backends are at max_connections" if full else "")
+        yield "limits", f"all {len(full)} backends are at max_connections" if full else ""
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
-            self.log.trouble(f"{self.title}: {wire.show_type(rtype)} answers",
-                             self.twin.current[rtype][1] if rtype in self.twin.current else "")
+            unusual = current[rtype].unusual if rtype in current else ""
+            yield f"{wire.show_type(rtype)} answers", unusual
 
     def show_drain(self, rows: list[Row], answered: set[str]) -> str:
         """Return what the status says of rows that drain."""
-        past = [self.known[each] for row in rows for each in row.addresses if self.known]
-        if not past:
+        if not rows:
             return ""
-        text = f", {len(rows)} draining since {show_time(min(each.since for each in past))}"
-        if any(each in answered for row in rows for each in row.addresses):
+        addresses = [each for row in rows for each in row.addresses]
+        since = min(self.known[each].since for each in addresses)
+        text = f", {len(rows)} draining since {show_time(since)}"
+        if not answered.isdisjoint(addresses):
             return text + ", still answered"
-        gone = max(each.gone for each in past)
+        gone = max(self.known[each].gone for each in addresses)
         return text + (f", forgotten at {show_time(gone)}" if gone else ", forgotten")
 
     def log_states(self, rows: list[Row], answered: set[str], now: float) -> None:
-        """Log one line for each address that came, went or changed its state."""
-        first, known = self.known is None, self.known or {}
+        """Log one line for each address that came, went or changed its state. When nothing was ever
+        known of the pool, its backends are no news but in number, unless one of them is not up."""
+        is_new, known = self.is_new, self.known
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
-        if first and self.pool.source:
+        if is_new and self.pool.source:
             self.log.change(f"{self.title}: {len(rows)} backends, read from {self.feed.origin}")
-        self.known, lines = {}, []
+        self.is_new, self.known, lines = False, {}, []
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
             new = self.compare(old, address, state, address in answered, now)
             if new.state != "absent":
                 self.known[address] = new
             line = self.explain(address, old, new, now)
-            if line and not (first and new.state == "up"):
+            if line and not (is_new and new.state == "up"):
                 lines.append(f"backend {line}")
         if len(lines) > LOG_BURST:
             lines[LOG_BURST:] = [f"and {len(lines) - LOG_BURST} more changes"]
         for line in lines:
             self.log.change(f"{self.title}: {line}")
 
+    def judge(self, old: Past, address: str, state: str) -> tuple[str, bool]:
+        """Return the state of an address by source and check together, and whether its check made
+        it so. One that drains may fail its check: nobody is sent there anyway."""
+        health = self.health(address) if state == "up" else "unknown"
+        if not health:  # a newcomer: it is logged when it has been probed
+            return old.state, old.checked
+        if health == "down":
+            return "down", True
+        return state, health == "up" and old.checked
+
     def compare(self, old: Past, address: str, state: str, answered: bool, now: float) -> Past:
-        """Return what there is to know of an address now. One that drains may fail its check:
-        nobody is sent there anyway."""
-        checked, health = False, self.prober.health((address, self.pool.check))
-        if state == "up" and health == "down":
-            state, checked = "down", True
-        elif state == "up" and not health:  # a newcomer: it is logged when it has been probed
-            state, checked = old.state, old.checked
+        """Return what there is to know of an address now, whose source says `state`.
+
+        When it begins to drain, and as long as it is answered nevertheless, its last resolver is
+        expected to forget it when the TTL of an answer given now has passed.
+        """
+        state, checked = self.judge(old, address, state)
         since, gone = (old.since, old.gone) if state == old.state else (now, 0.0)
         if state == "drain" and (state != old.state or answered):
             gone = max(now + DRAIN_MARGIN, self.overlap) + self.kept
         return Past(state, checked, since, gone if gone > now else 0.0)
 
     def explain(self, address: str, old: Past, new: Past, now: float) -> str:
-        """Return a line about a change: what, why, and for how long it was otherwise; "" = nothing
-        has changed."""
+        """Return a line about a change: what, why (a check, or what the source says), and for how
+        long it was otherwise; "" = nothing has changed, and no drain is over."""
         if new.state == old.state:
             return (f"{address}: drained: no resolver that keeps the TTL hands it out any more; "
                     f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
         why = f"says {self.feed.origin}"
-        if self.pool.check and (new.checked or old.checked and new.state == "up"):
-            target = self.prober.targets.get((address, self.pool.check))
-            why = f"check {show_probe(self.pool.check, address)}: {target.reason if target else ''}"
+        if self.pool.check and new.checked:
+            target = self.prober.targets[address, self.pool.check]
+            why = f"check {show_probe(target.probe, address)}: {target.reason}"
         line = f"{address}: {old.state} -> {new.state}, {why}"
         if old.state != "absent":
             line += f"; was {old.state} for {now - old.since:.0f} s"
@@ -3308,8 +3346,10 @@ class Monitor:
         snapshot = Snapshot.unpack(child.generation.read())
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
-        self.commands, self.threads = Commands(child.generation.commands), Threads()
-        self.prober = Prober(self.memory["targets"], self.commands)
+        self.runner = Runner(child.generation.commands)
+        self.prober = Prober(self.memory["targets"], self.runner)
+        self.looks: list[tuple[Any, ...]] | None = None  # what each watch saw at the last look
+        self.published = Snapshot()
         self.watches = self.make_watches()
         self.polls = self.make_polls()
 
@@ -3321,11 +3361,12 @@ class Monitor:
                 continue
             watch = Watch(pool, self.config.file, self.prober, self.log)
             watches.append(watch)
-            if pool.name in self.memory["pools"]:
+            if pool.name in self.states:
                 past = self.memory["pools"][pool.name]
+                watch.is_new = False
                 watch.known = {address: Past(*each) for address, each in past.items()}
-            if pool.source and pool.name in self.states:
-                watch.feed.resume(self.states[pool.name])
+                if pool.source:
+                    watch.feed.resume(self.states[pool.name])
             watch.kept = max(pool.ttl, self.before.pools.get(owner, pool).ttl)
             if self.before is not self.config:  # its processes may answer TCP clients for a while
                 watch.overlap = self.child.beat() + RETIRE_LIMIT
@@ -3333,20 +3374,16 @@ class Monitor:
 
     def make_polls(self) -> list[Poll]:
         """Return one poll for each distinct source. A query that asks for its pool has as many
-        sources as pools."""
-        polled = {pool.source.name for pool in self.before.pools.values()
-                  if pool.source and pool.name in self.states}
+        sources as pools. A table that an earlier monitor has polled is not made if it is missing:
+        somebody has taken it away, and will put another in its place."""
         sources: dict[tuple[Source, str], list[Feed]] = {}
         for watch in self.watches:
             source = watch.pool.source
             if source is not None:
                 own = watch.pool.name if ":pool" in (source.query or "") else ""
                 sources.setdefault((source, own), []).append(watch.feed)
-        polls = [Poll(source, feeds, self.commands, self.threads)
-                 for (source, _), feeds in sources.items()]
-        for poll in polls:
-            poll.makes = poll.source.name not in polled
-        return polls
+        return [Poll(source, feeds, source.name not in self.memory["polled"], self.runner)
+                for (source, _), feeds in sources.items()]
 
     async def run(self) -> None:
         """Do all of it at the same time until it is to end; raises what one of the tasks raises, so
@@ -3360,34 +3397,41 @@ class Monitor:
     async def publish(self) -> None:
         """Publish a snapshot when the first round of polls and probes is complete, then every
         change, until this process is to end."""
-        limit, before, last = self.child.beat() + FIRST_LIMIT, tuple[float, ...](), Snapshot()
+        limit, before = self.child.beat() + FIRST_LIMIT, tuple[float, ...]()
         while not self.child.order():
             now = self.child.beat()
             polled = sum(poll.count for poll in self.polls)
             moment = int(now), now > limit, self.prober.changes, polled
             if moment != before:
+                before = moment
                 self.prober.set_targets(
                     (key for watch in self.watches for key in watch.list_targets()), now)
-                if now > limit or all(watch.ready() for watch in self.watches):
+                if now > limit or self.is_ready():
                     limit = 0.0
-                    last = self.publish_changes(last, now)
-            before = moment
+                    self.publish_changes(now)
             self.log.flush()
             await asyncio.sleep(PUBLISH)
 
-    def publish_changes(self, last: Snapshot, now: float) -> Snapshot:
-        """Look at all pools, and publish a snapshot where it is not the last one; returns it."""
-        changes = [watch.refresh(now) for watch in self.watches]
+    def is_ready(self) -> bool:
+        """Return whether the first polls and the first probes are done."""
+        healths = (watch.healths() for watch in self.watches)
+        return all(poll.count for poll in self.polls) and all(map(all, healths))
+
+    def publish_changes(self, now: float) -> None:
+        """Look at all pools, and publish a snapshot where it is not the last one. To compare what
+        the watches saw is much cheaper than to pack what there is to remember."""
+        looks = [watch.refresh(now) for watch in self.watches]
         self.log.trouble("health checks", self.prober.trouble())
-        if not any(changes) and last.pools:
-            return last
+        if looks == self.looks:
+            return
         memory = {"targets": self.prober.remember(),
-                  "pools": {watch.pool.name: watch.known for watch in self.watches}}
+                  "pools": {watch.pool.name: watch.known for watch in self.watches},
+                  "polled": [poll.source.name for poll in self.polls]}
         snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),
                             [watch.line for watch in self.watches])
-        if snapshot != last:
+        if snapshot != self.published:
             self.child.generation.publish(snapshot.pack())
-        return snapshot
+        self.looks, self.published = looks, snapshot
 
 
 def import_for_monitor() -> None:
@@ -3409,9 +3453,7 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
     except OSError as bad:
         log.error(f"commands cannot run in the config's folder: {bad.strerror}")
 
-    async def run() -> None:  # since a Monitor belongs to the loop in which it is made
-        await Monitor(config, before, child, log).run()
-    asyncio.run(run())
+    asyncio.run(Monitor(config, before, child, log).run())
 
 
 # ==== IV  The supervisor: root, fork, signals; parses nothing, serves nobody ======================

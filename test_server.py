@@ -1239,7 +1239,7 @@ class Engine:
 
 def commands(number=4):
     """What runs commands, so many at a time, in the loop that runs."""
-    return lbdns.Commands(memoryview(bytearray(8 * number)).cast("Q"))
+    return lbdns.Runner(memoryview(bytearray(8 * number)).cast("Q"))
 
 
 def run_command(command, seconds):
@@ -1253,17 +1253,23 @@ def run_command(command, seconds):
     return asyncio.run(run())
 
 
-def feed_of(config, log=None):
+def feed_of(config):
     """What holds the rows of a pool of a config."""
-    return lbdns.Feed(config, "test.toml", log or lbdns.Log())
+    return lbdns.Feed(config, "test.toml")
+
+
+def log_troubles(feed, log, now=None):
+    """Log what is wrong with a feed at a time (monotonic seconds)."""
+    for subject, text in feed.troubles(time.monotonic() if now is None else now):
+        log.trouble(f"pool {feed.pool.name}: {subject}", text)
 
 
 def poll_once(feed, now=None):
     """Have the source of a feed polled once, as if the poll began at `now` (monotonic seconds);
     raises Problem with the reason why that has failed."""
     async def poll():
-        poll = lbdns.Poll(feed.pool.source, [feed], commands(), lbdns.Threads())
-        poll.makes = not getattr(feed, "polled", False)
+        makes = not getattr(feed, "polled", False)
+        poll = lbdns.Poll(feed.pool.source, [feed], makes, commands())
         feed.polled = True
         await poll.poll_once(time.monotonic() if now is None else now)
     asyncio.run(poll())
@@ -3708,10 +3714,10 @@ class PureTables(unittest.TestCase):
     def test_one_pool_of_many_is_found_by_the_index(self):
         """A poll of one pool costs the same in a table of many."""
         self.run_sql(lbdns.SCHEMA)
-        plan = str(self.run_sql("EXPLAIN QUERY PLAN " + lbdns.TABLE_QUERY.format("'a', 'b'")
+        plan = str(self.run_sql("EXPLAIN QUERY PLAN " + lbdns.TABLE_QUERY.replace("?", "'[]'")
                                 + " ORDER BY rowid"))
         self.assertIn("SEARCH backends USING INDEX", plan)
-        self.assertNotIn("SCAN", plan)
+        self.assertNotIn("SCAN backends", plan)
 
     def test_names_of_pools_mean_the_same_with_and_without_a_query(self):
         names = ("api.example.com", "API.example.com.", "Api.Example.Com", "NULL", " ",
@@ -3777,7 +3783,7 @@ class PureTables(unittest.TestCase):
                                  "named2"])
 
     def test_one_poll_deals_out_the_rows_of_many_pools(self):
-        number = 2 * lbdns.POOLS_AT_ONCE + 7
+        number = 3000
         self.run_sql(lbdns.SCHEMA, "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n "
                      f"LIMIT {number}) INSERT INTO backends (pool, address) SELECT "
                      "CASE i % 2 WHEN 0 THEN 'P' || i || '.Example.com.' ELSE 'p' || i || "
@@ -3785,7 +3791,7 @@ class PureTables(unittest.TestCase):
         feeds = [self.feed(name=f"p{each}.example.com") for each in range(number + 1)]
 
         async def poll():
-            poll = lbdns.Poll(feeds[0].pool.source, feeds, None, lbdns.Threads())
+            poll = lbdns.Poll(feeds[0].pool.source, feeds, True, commands())
             await poll.poll_once(100.0)
             before = [feed.version for feed in feeds]
             await poll.poll_once(101.0)
@@ -3982,7 +3988,7 @@ class PurePrinted(unittest.TestCase):
         text = f'{ZONE}\n[pools."api.example.com"]\n{pool}\nsource = {{ command = ["cat", ' \
                f'"{self.out}"]' + "".join(f", {key} = {each}" for key, each in source.items())
         (config,) = lbdns.ConfigReader("t").config(tomllib.loads(text + " }")).pools.values()
-        return feed_of(config, self.log)
+        return feed_of(config)
 
     def poll(self, feed, *lines, now=None):
         """Have these lines polled; returns address -> (connections, weight, limit, state)."""
@@ -4058,7 +4064,7 @@ class PurePrinted(unittest.TestCase):
         feed = self.feed()
         for count in (2, 2, 1):
             self.poll(feed, *["10.0.0.1 5"] * count)
-            feed.log_troubles(time.monotonic())
+            log_troubles(feed, self.log)
         said = [line.decode() for line in self.log.lines if b"backends of cat" in line]
         self.assertRegex(said[0], "error: .*several about one backend, such as 10.0.0.1: ")
         self.assertRegex(said[1], "well again after")
@@ -4208,7 +4214,7 @@ class PurePrinted(unittest.TestCase):
     def look(self, feed, now):
         """The verdict, the status and the last log line at a time (monotonic seconds)."""
         del self.log.lines[:]
-        feed.log_troubles(now)
+        log_troubles(feed, self.log, now)
         load = [each.decode() for each in self.log.lines if b": load: " in each]
         return feed.is_stale(now), feed.unknown, "".join(load)[25:].strip()
 
@@ -4283,19 +4289,19 @@ class PureCheckRules(unittest.TestCase):
         one, other = probe({"url": "tcp://:1", "interval": 10}), probe("tcp://:2")
         keys = [(f"192.0.2.{n}", one) for n in range(200)]
         checks.set_targets(keys + keys, 1000.0)
-        new = [target for _, _, target in checks.due]
+        firsts, _, new = zip(*checks.due, strict=True)
         self.assertEqual(len(new), 200)
-        self.assertEqual([round(each.first, 3) for each in new],
+        self.assertEqual([round(first, 3) for first in firsts],
                          [round(1000 + n * 0.002, 3) for n in range(200)])
         gaps = [after.anchor - before.anchor
                 for before, after in itertools.pairwise(new)]
         self.assertAlmostEqual(min(gaps), max(gaps))
-        for each in new:
-            self.assertTrue(0 < each.anchor - each.first <= 10, each.anchor)
+        for first, each in zip(firsts, new, strict=True):
+            self.assertTrue(0 < each.anchor - first <= 10, each.anchor)
         checks.set_targets([*keys[:3], ("192.0.2.1", other)], 1001.0)
         self.assertEqual(sum(each.wanted for _, _, each in checks.due), 4)
         checks.set_targets([(f"10.0.{n // 256}.{n % 256}", one) for n in range(10000)], 1002.0)
-        self.assertLess(max(each.first for _, _, each in checks.due), 1003.001)
+        self.assertLess(max(first for first, _, _ in checks.due), 1003.001)
 
     def test_the_next_monitor_goes_on_where_this_one_was(self):
         checks, key = lbdns.Prober({}, None), ("192.0.2.1", probe("tcp://:1"))
@@ -4307,8 +4313,9 @@ class PureCheckRules(unittest.TestCase):
         after.set_targets([key, ("192.0.2.1", probe("tcp://:2"))], 107.0)
         target, other = after.targets.values()
         self.assertEqual((target.health, target.count, target.reason), ("down", 1, "refused"))
-        self.assertEqual((target.first, target.anchor), (110.0, 105.0))
-        self.assertEqual((other.health, other.first), ("", 107.002))
+        self.assertEqual(target.anchor, 105.0)
+        self.assertEqual(other.health, "")
+        self.assertEqual(sorted(first for first, _, _ in after.due), [107.002, 110.0])
         after.set_targets([], 108.0)
         after.set_targets([key], 109.0)
         self.assertEqual(after.targets[key].health, "", "what is old is not used twice")
@@ -4378,8 +4385,7 @@ class PureCheckRules(unittest.TestCase):
         desk, checks = Desk(config), lbdns.Prober({}, None)
         config = desk.state.names["api.example.com"].config
         watch = lbdns.Watch(config, "test.toml", checks, desk.log)
-        watch.list_targets()
-        checks.set_targets(watch.targets, 0.0)
+        checks.set_targets(watch.list_targets(), 0.0)
         target = checks.targets["10.0.0.2", config.check]
         for now, result, status in (
                 (1000.0, "", "1/2 up, 1 draining since "), (1001.0, "refused", None),
@@ -4409,11 +4415,12 @@ class PureCheckRules(unittest.TestCase):
     def test_a_change_is_told_with_who_made_it(self):
         config = pool(backends='["10.0.0.1"]', more='check = "tcp://:1"')
         desk, past = Desk(config), lbdns.Past
-        watch = lbdns.Watch(desk.state.names["api.example.com"].config, "test.toml",
-                            lbdns.Prober({}, None), desk.log)
+        checks, config = lbdns.Prober({}, None), desk.state.names["api.example.com"].config
+        checks.set_targets([("10.0.0.1", config.check)], 0.0)
+        watch = lbdns.Watch(config, "test.toml", checks, desk.log)
         for old, new, why in (
                 (past("up", False, 0.0), past("down", True, 9.0), "check tcp://10.0.0.1:1: "),
-                (past("down", True, 0.0), past("up", False, 9.0), "check tcp://10.0.0.1:1: "),
+                (past("down", True, 0.0), past("up", True, 9.0), "check tcp://10.0.0.1:1: "),
                 (past("down", True, 0.0), past("drain", False, 9.0), "says test.toml; "),
                 (past("down", True, 0.0), past("absent", False, 9.0), "says test.toml; "),
                 (past("drain", False, 0.0), past("up", False, 9.0), "says test.toml; ")):
