@@ -4642,7 +4642,7 @@ def read_addresses(text: str) -> tuple[str, ...]:
     kinds = [rtype for rtype, _ in found]
     if kinds != [wire.A, wire.AAAA] and len(kinds) > 1:
         raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
-    return tuple(wire.show_rdata(*each) for each in found)
+    return tuple(wire.show_address(*each) for each in found)
 
 
 def read_address(value: str) -> str:

@@ -116,7 +116,8 @@ def load_module():
 lbdns = load_module()
 lbdns.import_for_monitor()
 wire = lbdns.wire
-decode_message = importlib.import_module("test_wire").decode_message
+test_wire = importlib.import_module("test_wire")
+decode_message, show_rdata = test_wire.decode_message, test_wire.show_rdata
 
 
 # ---- Waiting, and what a test needs --------------------------------------------------------------
@@ -424,7 +425,7 @@ class Answer:
     def show(record):
         """owner TTL TYPE rdata"""
         return (f"{wire.show_name(record.owner)} {record.ttl} {wire.show_type(record.type)} "
-                f"{wire.show_rdata(record.type, record.rdata)}")
+                f"{show_rdata(record.type, record.rdata)}")
 
     @property
     def rdatas(self):

@@ -11,7 +11,7 @@ Read top to bottom:
     4 in         decode_query: what a query says, and the first rule that it breaks
     5 out        Writer: a reply, names compressed, RRsets whole, OPT kept
     6 text       names, types and times; every character is checked before it is converted
-    7 rdata      a field for each letter of the table of types: from bytes, from text, to text
+    7 rdata      a field for each letter of the table of types: from bytes, and from text
     8 zone text  ZoneText: records, and the problems in the text, each with its line
     9 zones      Zone and find_zone: delegations, referrals, wildcards, empty non-terminals
 
@@ -645,8 +645,8 @@ def parse_ttl(text: str, most: int = TTL_MAX) -> int:
 
 # ---- 7. Rdata: one table for wire and text -------------------------------------------------------
 # A type is a row of fields; a field knows how to take its octets from a message (decompressing),
-# how to make them from words of zone text, and how to show them. What is right is decided in one
-# direction only: octets made from text are taken again as if they had come from a message.
+# and how to make them from words of zone text. What is right is decided in one direction only:
+# octets made from text are taken again as if they had come from a message.
 
 def _next(words: list[str], what: str) -> str:
     """Take the next word off a record and return it; raise BadText when there is none."""
@@ -663,10 +663,9 @@ def _joined(words: list[str]) -> str:
 
 
 class Field(NamedTuple):
-    """One field of rdata: how its octets are read from a message and from text, and shown."""
+    """One field of rdata: how its octets are read from a message, and from text."""
     take: Callable[[Reader], bytes]             # from a reader that ends where the rdata does
     parse: Callable[[list[str], bytes], bytes]  # from words, taken off the front, and the origin
-    show: Callable[[bytes], str]                # as text, nothing but what `take` has returned
 
 
 # Algorithms that sign zones as RFC 4034 A.1 and IANA's list name them, and as BIND does.
@@ -684,8 +683,7 @@ def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Fiel
     most = 256**size - 1
     return Field(
         lambda reader: reader.take(size),
-        lambda words, _: parse(_next(words, "a number"), most).to_bytes(size),
-        lambda octets: str(int.from_bytes(octets)))
+        lambda words, _: parse(_next(words, "a number"), most).to_bytes(size))
 
 
 _Family = type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
@@ -695,8 +693,7 @@ def _address(family: _Family, size: int) -> Field:
     """Return the field of an IPv4 or IPv6 address, which has `size` octets."""
     return Field(
         lambda reader: reader.take(size),
-        lambda words, _: _parse_address(family, _next(words, "an address")),
-        lambda octets: str(family(octets)))
+        lambda words, _: _parse_address(family, _next(words, "an address")))
 
 
 def _parse_address(family: _Family, text: str) -> bytes:
@@ -714,16 +711,6 @@ def unquote(word: str) -> bytes:
     if len(word) > 1 and word[0] == word[-1] == '"':
         word = word[1:-1]
     return bytes(octet for octet, _ in _octets(word))
-
-
-def quote(octets: bytes) -> str:
-    """Return octets as a quoted string of zone text, in printable ASCII only."""
-    text = ""
-    for octet in octets:
-        if octet in b'"\\':
-            text += "\\"
-        text += chr(octet) if 32 <= octet < 127 else f"\\{octet:03d}"
-    return f'"{text}"'
 
 
 def _split_strings(octets: bytes) -> list[bytes]:
@@ -789,26 +776,18 @@ def _parse_base64(words: list[str], origin: bytes) -> bytes:
     return binascii.a2b_base64(_joined(words), strict_mode=True)
 
 
-def _show_base64(octets: bytes) -> str:
-    """Show octets as one word of base64."""
-    return binascii.b2a_base64(octets, newline=False).decode()
-
-
 class Param(NamedTuple):
-    """One service parameter of SVCB and HTTPS: what its value looks like, and the value as text."""
+    """One service parameter of SVCB and HTTPS."""
     name: str
     shape: bytes                     # a regular expression all of the value matches
     parse: Callable[[str], bytes]    # from text without its quotes, escapes still in it
-    show: Callable[[bytes], str]
 
 
 def _hint(name: str, family: _Family, size: int) -> Param:
     """Return a parameter that holds addresses of `size` octets."""
-    piece = struct.Struct(f"{size}s")
     return Param(
         name, b"(?:.{%d})+" % size,
-        lambda text: b"".join(_parse_address(family, each) for each in text.split(",")),
-        lambda octets: ",".join(str(family(each)) for (each,) in piece.iter_unpack(octets)))
+        lambda text: b"".join(_parse_address(family, each) for each in text.split(",")))
 
 
 # RFC 9460 A.1: a list inside a string has escapes of its own, so a comma in an item is \\, there.
@@ -824,21 +803,10 @@ def _parse_alpn(text: str) -> bytes:
     return b"".join(_counted(re.sub(rb"\\(.)", rb"\1", item)) for item in items)
 
 
-def _show_alpn(octets: bytes) -> str:
-    """Show protocol names between commas, as one quoted string."""
-    items = [re.sub(rb"[\\,]", rb"\\\g<0>", item) for item in _split_strings(octets)]
-    return quote(b",".join(items))
-
-
 def _parse_keys(text: str) -> bytes:
     """Read the names of parameters between commas, and sort them by number (RFC 9460 8)."""
     numbers = sorted(_svc_number(key) for key in text.split(","))
     return b"".join(_U16.pack(number) for number in numbers)
-
-
-def _show_keys(octets: bytes) -> str:
-    """Show the names of parameters between commas."""
-    return ",".join(_param(number).name for number in _split_keys(octets))
 
 
 def _split_keys(octets: bytes) -> list[int]:
@@ -849,18 +817,16 @@ def _split_keys(octets: bytes) -> list[int]:
 # In the order of their numbers (RFC 9460 14.3.2). Lists hold an item at least: RFC 9460 7 and 8.
 # Numbers, keys and addresses have no escapes in them (7.2, 7.3 and 8), so none are resolved.
 _PARAMS = (
-    Param("mandatory", b"(?:..)+", _parse_keys, _show_keys),
-    Param("alpn", b".+", _parse_alpn, _show_alpn),
-    Param("no-default-alpn", b"", unquote, quote),
-    Param("port", b"..",
-          lambda text: _U16.pack(_parse_number(text, 0xFFFF)),
-          lambda octets: str(int.from_bytes(octets))),
+    Param("mandatory", b"(?:..)+", _parse_keys),
+    Param("alpn", b".+", _parse_alpn),
+    Param("no-default-alpn", b"", unquote),
+    Param("port", b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF))),
     _hint("ipv4hint", ipaddress.IPv4Address, 4),
-    Param("ech", b".+", lambda text: _parse_base64([text], b""), _show_base64),
+    Param("ech", b".+", lambda text: _parse_base64([text], b"")),
     _hint("ipv6hint", ipaddress.IPv6Address, 16),
     # RFC 9461 5: a path, as a template with a variable "dns". RFC 9540 4: a flag.
-    Param("dohpath", rb"/.*\{[^{}]*dns.*", unquote, quote),
-    Param("ohttp", b"", unquote, quote))
+    Param("dohpath", rb"/.*\{[^{}]*dns.*", unquote),
+    Param("ohttp", b"", unquote))
 _PARAM_NUMBERS = {param.name: number for number, param in enumerate(_PARAMS)}
 
 
@@ -868,7 +834,7 @@ def _param(number: int) -> Param:
     """Return a parameter by its number; one not known here may hold anything."""
     if number < len(_PARAMS):
         return _PARAMS[number]
-    return Param(f"key{number}", b".*", unquote, quote)
+    return Param(f"key{number}", b".*", unquote)
 
 
 def _svc_number(key: str) -> int:
@@ -921,15 +887,6 @@ def _take_svc(reader: Reader) -> bytes:
     return octets
 
 
-def _show_svc(octets: bytes) -> str:
-    """Show service parameters as key=value words, and as key alone where the value is empty."""
-    words = []
-    for number, value in Reader(octets).pairs():
-        param = _param(number)
-        words.append(f"{param.name}={param.show(value)}" if value else param.name)
-    return " ".join(words)
-
-
 # The letters of _TYPE_TABLE: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as in
 # quad-A), l an algorithm, k a kind of certificate, n a name, c a string, s strings, g a CAA tag, v
 # its value, u a URI, x octets in hex, b in base64, p service parameters. Octets in hex or base64
@@ -941,20 +898,17 @@ _FIELDS = {
     "t": _number(4, parse_ttl),
     "a": _address(ipaddress.IPv4Address, 4),
     "q": _address(ipaddress.IPv6Address, 16),
-    "n": Field(Reader.name,
-               lambda words, origin: parse_name(_next(words, "a name"), origin),
-               show_name),
+    "n": Field(Reader.name, lambda words, origin: parse_name(_next(words, "a name"), origin)),
     "l": _number(1, functools.partial(_parse_number, names=_ALGORITHMS)),
     "k": _number(2, functools.partial(_parse_number, names=_CERTIFICATES)),
-    "c": Field(_take_string, _parse_string, lambda octets: quote(octets[1:])),
-    "s": Field(_take_strings, _parse_strings,
-               lambda octets: " ".join(map(quote, _split_strings(octets)))),
-    "g": Field(_take_tag, _parse_string, lambda octets: octets[1:].decode()),
-    "v": Field(Reader.rest, lambda words, _: unquote(_next(words, "a value")), quote),
-    "u": Field(_take_some, lambda words, _: unquote(_next(words, "a URI")), quote),
-    "x": Field(_take_some, _parse_hex, bytes.hex),
-    "b": Field(_take_some, _parse_base64, _show_base64),
-    "p": Field(_take_svc, _parse_svc, _show_svc)}
+    "c": Field(_take_string, _parse_string),
+    "s": Field(_take_strings, _parse_strings),
+    "g": Field(_take_tag, _parse_string),
+    "v": Field(Reader.rest, lambda words, _: unquote(_next(words, "a value"))),
+    "u": Field(_take_some, lambda words, _: unquote(_next(words, "a URI"))),
+    "x": Field(_take_some, _parse_hex),
+    "b": Field(_take_some, _parse_base64),
+    "p": Field(_take_svc, _parse_svc)}
 
 _FORMATS = {int(number): [_FIELDS[letter] for letter in letters]
             for number, _, letters in _TYPE_ROWS if letters != "-"}
@@ -992,6 +946,11 @@ def address_rdata(address: str) -> tuple[int, bytes]:
     return CNAME, parse_name(address)
 
 
+def show_address(rtype: int, rdata: bytes) -> str:
+    """Return the text of what `address_rdata` returns, in canonical form; names end with a dot."""
+    return show_name(rdata) if rtype == CNAME else str(ipaddress.ip_address(rdata))
+
+
 def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> bytes:
     r"""Return rdata in wire form from the words of zone text, or raise BadText (RFC 1035 5.1).
 
@@ -1019,21 +978,6 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     if taken != rdata:  # only \# can do that, and there is no message to point into
         raise BadText("a compression pointer in zone text")
     return rdata
-
-
-def show_rdata(rtype: int, rdata: bytes) -> str:
-    r"""Return rdata as zone text.
-
-    It is `\# length hex` where the type has no text form or the octets make no sense.
-    """
-    try:
-        if rtype in _FORMATS and read_rdata(Reader(rdata), rtype, len(rdata)) == rdata:
-            reader = Reader(rdata)
-            words = [field.show(field.take(reader)) for field in _FORMATS[rtype]]
-            return " ".join(words).rstrip()
-    except Malformed:
-        pass  # what it means nobody knows, but all of it can be shown
-    return rf"\# {len(rdata)} {rdata.hex()}".rstrip()
 
 
 # ---- 8. Zones as text (RFC 1035 5) ---------------------------------------------------------------
