@@ -22,12 +22,13 @@ Contents: five parts, each of which says what it may touch.
     V    The operator        terminal and config files
            19 the log, 20 config, 21 commands
 
-How to read it in an hour: what a stranger's packet can reach is wire.py and parts I and II. A query
-travels like this: Datagrams.serve or Worker.on_client (octets in) -> Cache.replies, and what that
-does not know -> decide -> wire.decode_query -> look_up -> Pool.pick -> wire.Writer.finish (octets
-out). Read `decide` and what it calls, then Worker.run, then Supervisor.run; the rest is looked up
-when it is needed. A new policy goes into section 4 and POLICIES, a new word of the config into the
-tables of section 20.
+How to read it in an hour: what a stranger's packet can reach is wire.py and parts I and II, and the
+end of part IV's section on policies of users where a pool has one. A query travels like this:
+Datagrams.serve or Worker.on_client (octets in) -> Cache.replies, and what that does not know ->
+decide -> wire.decode_query -> look_up -> Pool.pick -> wire.Writer.finish (octets out). Read
+`decide` and what it calls, then Worker.run, then Supervisor.run; the rest is looked up when it is
+needed. A new policy goes into section 4 and POLICIES, a new word of the config into the tables of
+section 20.
 
 Glossary:
     pool        a name whose A and AAAA records are chosen anew for each query
@@ -161,7 +162,6 @@ WAIT_LIMIT = FIRST_LIMIT + 1   # seconds that the first answer waits for them
 # ---- 1. Nouns ------------------------------------------------------------------------------------
 Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
 STATES = ("up", "drain", "down")  # of a backend, from best to worst
-Pick = Callable[..., Any]  # a user's function: see Custom
 
 
 class Row(NamedTuple):
@@ -172,16 +172,6 @@ class Row(NamedTuple):
     state: str = "up"                  # up | drain | down
     connections: int | None = None     # established now; None = unknown, which is not 0
     down: Sequence[str] = ()           # those of the addresses that fail their checks
-
-
-class View(NamedTuple):
-    """A backend as a user's function sees it: documented fields, none of which can be set."""
-    name: str                   # its first address, or its host name
-    addresses: tuple[str, ...]  # IPv4 and/or IPv6; or one host name
-    weight: float
-    connections: int | None     # as of the last report; None = unknown
-    max_connections: int | None
-    state: str                  # up | drain | down
 
 
 class PoolConfig(NamedTuple):
@@ -268,16 +258,16 @@ class Config(NamedTuple):
 class State:
     """All that `answer` may look at. A worker has one, and applies each new snapshot to it.
 
-    `secret` keys the server cookies: made at start, kept over reloads. `functions` are those of
-    users that pick, by the owner of the pool.
+    `secret` keys the server cookies: made at start, kept over reloads. `policies` are those of
+    users, by the owner of the pool.
     """
     def __init__(self, config: Config, secret: bytes, log: "Log", dice: "Dice",
-                 functions: Mapping[bytes, Pick]) -> None:
+                 policies: Mapping[bytes, "type[Policy]"]) -> None:
         self.zones = config.zones
         self.nsid = config.nsid.encode()
         self.secret = secret
         scale = config.workers * config.servers  # how many decide on the same reports
-        self.pools = {owner: Pool(pool, scale, log, dice, functions.get(owner, unloadable))
+        self.pools = {owner: Pool(pool, scale, log, dice, policies.get(owner))
                       for owner, pool in config.pools.items()}
         self.names = {pool.config.name: pool for pool in self.pools.values()}
         self.lines: set[str] = set()    # of the snapshot last read
@@ -325,19 +315,6 @@ class Request(NamedTuple):
     query: wire.Query
     sender: str                  # the peer's address as text
     dice: Dice
-
-    def question(self) -> types.SimpleNamespace:
-        """Return what a user's function sees: name and type asked for, the client's address
-        (usually a resolver's), and the client subnet, "192.0.2.0/24"; None = none was sent."""
-        query = self.query
-        subnet = None
-        if query.subnet is not None:
-            family, prefix, octets = query.subnet
-            octets = octets.ljust(wire.ECS_BITS[family] // 8, b"\0")
-            subnet = f"{ipaddress.ip_address(octets)}/{prefix}"
-        return types.SimpleNamespace(
-            name=wire.show_name(query.key), type=wire.show_type(query.qtype),
-            client=plain_address(self.sender), subnet=subnet)
 
     def network(self) -> bytes:
         """Return what `hash` hashes: family and prefix of the client subnet, else of the peer."""
@@ -569,24 +546,18 @@ class Choice(NamedTuple):
 Plan = dict[int, Choice]        # of a pool, by record type
 
 
-def unloadable(query: Any, backends: Any) -> NoReturn:
-    """Stand for a user's function that could be loaded when the config was checked, but not now."""
-    raise TypeError("it cannot be loaded any more")
-
-
 class Pool:
     """A pool inside a worker: its backends, and for each record type who may be picked now.
 
-    `scale` is the number of workers, on all servers, that decide on the same reports; `function`
-    the one of a user that picks, where a user's picks.
+    `scale` is the number of workers, on all servers, that decide on the same reports; `kind` the
+    policy, where it is a user's.
     """
     def __init__(self, config: PoolConfig, scale: int, log: "Log", dice: Dice,
-                 function: Pick = unloadable) -> None:
+                 kind: "type[Policy] | None" = None) -> None:
         self.config = config
         self.log = log
         self.dice = dice
-        self.function = function
-        self.kind = POLICIES.get(config.policy, Custom)
+        self.kind = kind or POLICIES[config.policy]
         self.backends: list[Backend] = []
         self.stale = False              # whether reports are too old to be believed
         self.loaded = math.inf          # when the last snapshot was taken over; inf = never yet
@@ -1058,98 +1029,6 @@ class Hash(Policy):
         rest = [at for at, bound in enumerate(bounds) if bound <= limit]
         chosen = heapq.nsmallest(count, rest, key=score)
         return [self.backends[at] for at in chosen if bounds[at] < math.inf]
-
-
-@functools.lru_cache(1000)
-def own_address(text: str) -> Backend:
-    """Return an address that is no backend's as a backend; raise TypeError for any other text."""
-    if not is_address(text):
-        raise TypeError(f"it returned {text[:40]!r}, which is neither a backend nor an address")
-    return Backend(server_address(text))
-
-
-class Custom(Random):
-    """A user's function; whatever it does wrong, the query is answered, at random."""
-    reads_query = True
-    needs_backends = False
-
-    def holds(self, backends: list[Backend], limited: bool) -> bool:
-        """Say no: the function sees what each snapshot says."""
-        return False
-
-    def prepare(self, backends: list[Backend], limited: bool) -> None:
-        """Make the views that the function gets."""
-        super().prepare(backends, limited)
-        self.views = [View(each.addresses[0], each.addresses, each.weight, each.connections,
-                           each.max_connections, each.state) for each in backends]
-        self.named = {each.addresses[0]: each for each in backends}
-
-    def pick(self, request: Request, count: int) -> list[Backend] | None:
-        """Return what pick(query, backends) returns: a backend, an address as text, several of
-        them, or None = SERVFAIL. Addresses of the other family are no answer to this type."""
-        try:
-            chosen = self.call(request)
-        except BaseException as bad:  # SystemExit and MemoryError of theirs are not ours
-            chosen = super().pick(request, count) if self.backends else None
-            self.pool.log.trouble(
-                f"pool {self.pool.config.name}: {self.pool.config.policy}",
-                f"{blame(bad, self.pool.config)}; answering "
-                f"{'at random' if chosen else 'SERVFAIL'}")
-            return chosen
-        if chosen is None:
-            return None
-        return [each for each in chosen if self.rtype in each.rdata][:count]
-
-    def call(self, request: Request) -> list[Backend] | None:
-        """Return what the function returns, as backends. Raise whatever it raises, and TypeError
-        for what is no answer."""
-        named = self.named
-        below = self.below_limit
-        if below is not None:
-            named = {name: each for name, each in named.items() if each in below}
-        views = [view for view in self.views if view.name in named]
-        result = self.pool.function(request.question(), views)
-        if result is None:
-            return None
-        if isinstance(result, View) or not isinstance(result, (list, tuple)):
-            result = [result]
-        found = [self.find_backend(each, named) for each in result[:ROWS_MAX]]
-        if not found:
-            raise TypeError("it returned no backend; None is for SERVFAIL")
-        return found
-
-    def find_backend(self, value: Any, named: Mapping[str, Backend]) -> Backend:
-        """Return the backend that a function means, by its view (which may be one of an earlier
-        call), its name or its address; raise TypeError for what is none of these."""
-        name = value.name if isinstance(value, View) else value
-        if name in named:
-            return named[name]
-        if isinstance(value, str):
-            return own_address(value)
-        raise TypeError("it returned something that is neither a backend nor an address")
-
-
-def blame(bad: BaseException, config: PoolConfig) -> str:
-    """Say what a policy's code raised, and the last line of its file that led there."""
-    if isinstance(bad, Problem):
-        return str(bad)
-    path = config.policy.rpartition(":")[0]
-    at = bad.__traceback__
-    lines = [bad.lineno] if isinstance(bad, SyntaxError) and bad.filename == path else []
-    while at is not None:
-        if at.tb_frame.f_code.co_filename == path:
-            lines.append(at.tb_lineno)
-        at = at.tb_next
-    place = f" ({path}:{lines[-1]})" if lines else ""
-    return show_error(bad) + place
-
-
-def show_error(bad: BaseException) -> str:
-    """Say what was raised, which may be of a user's class and fail to say so."""
-    try:
-        return f"{type(bad).__name__}: {bad}"
-    except BaseException:
-        return "an error that cannot be shown"
 
 
 POLICIES: dict[str, type[Policy]] = {
@@ -3800,19 +3679,22 @@ def notify(*lines: str) -> None:
 
 
 # ---- policies of users, tried in a process of their own ------------------------------------------
+Pick = Callable[..., Any]  # a user's function: see Custom
 FILES_MAX = 1 << 20        # more descriptors than a process may have
 GOOD = "good"              # what is said of a policy file that loads,
 TOO_SLOW = "loading it timed out"  # and of one that does not end
 
 
-def load_functions(config: Config) -> dict[bytes, Pick]:
-    """Return the functions of users that pick, by the owners of their pools. One that cannot be
-    loaded any more, though it could when the config was checked, is left out: see `unloadable`."""
-    found = {}
+def load_policies(config: Config) -> dict[bytes, type[Policy]]:
+    """Return the policies of users, by the owners of their pools. Where a function cannot be loaded
+    any more, though it could when the config was checked, `unloadable` stands for it."""
+    found: dict[bytes, type[Policy]] = {}
     for owner, pool in config.pools.items():
         if pool.policy not in POLICIES:
+            found[owner] = Custom
             with contextlib.suppress(BaseException):
-                found[owner] = load_function(pool)
+                function = staticmethod(load_function(pool))
+                found[owner] = type("Custom", (Custom,), {"function": function})
     return found
 
 
@@ -3912,6 +3794,128 @@ def kill_children() -> None:
     with contextlib.suppress(OSError):
         for child in pathlib.Path("/proc/thread-self/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
+
+
+class View(NamedTuple):
+    """A backend as a user's function sees it: documented fields, none of which can be set."""
+    name: str                   # its first address, or its host name
+    addresses: tuple[str, ...]  # IPv4 and/or IPv6; or one host name
+    weight: float
+    connections: int | None     # as of the last report; None = unknown
+    max_connections: int | None
+    state: str                  # up | drain | down
+
+
+def question(request: Request) -> types.SimpleNamespace:
+    """Return what a user's function sees: name and type asked for, the client's address
+    (usually a resolver's), and the client subnet, "192.0.2.0/24"; None = none was sent."""
+    query = request.query
+    subnet = None
+    if query.subnet is not None:
+        family, prefix, octets = query.subnet
+        octets = octets.ljust(wire.ECS_BITS[family] // 8, b"\0")
+        subnet = f"{ipaddress.ip_address(octets)}/{prefix}"
+    return types.SimpleNamespace(
+        name=wire.show_name(query.key), type=wire.show_type(query.qtype),
+        client=plain_address(request.sender), subnet=subnet)
+
+
+@functools.lru_cache(1000)
+def own_address(text: str) -> Backend:
+    """Return an address that is no backend's as a backend; raise TypeError for any other text."""
+    if not is_address(text):
+        raise TypeError(f"it returned {text[:40]!r}, which is neither a backend nor an address")
+    return Backend(server_address(text))
+
+
+def unloadable(query: Any, backends: Any) -> Any:
+    """Stand for a user's function that could be loaded when the config was checked, but not now."""
+    raise TypeError("it cannot be loaded any more")
+
+
+class Custom(Random):
+    """A user's function; whatever it does wrong, the query is answered, at random."""
+    reads_query = True
+    needs_backends = False
+    function = staticmethod(unloadable)
+
+    def holds(self, backends: list[Backend], limited: bool) -> bool:
+        """Say no: the function sees what each snapshot says."""
+        return False
+
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
+        """Make the views that the function gets."""
+        super().prepare(backends, limited)
+        self.views = [View(each.addresses[0], each.addresses, each.weight, each.connections,
+                           each.max_connections, each.state) for each in backends]
+        self.named = {each.addresses[0]: each for each in backends}
+
+    def pick(self, request: Request, count: int) -> list[Backend] | None:
+        """Return what pick(query, backends) returns: a backend, an address as text, several of
+        them, or None = SERVFAIL. Addresses of the other family are no answer to this type."""
+        try:
+            chosen = self.call(request)
+        except BaseException as bad:  # SystemExit and MemoryError of theirs are not ours
+            chosen = super().pick(request, count) if self.backends else None
+            self.pool.log.trouble(
+                f"pool {self.pool.config.name}: {self.pool.config.policy}",
+                f"{blame(bad, self.pool.config)}; answering "
+                f"{'at random' if chosen else 'SERVFAIL'}")
+            return chosen
+        if chosen is None:
+            return None
+        return [each for each in chosen if self.rtype in each.rdata][:count]
+
+    def call(self, request: Request) -> list[Backend] | None:
+        """Return what the function returns, as backends. Raise whatever it raises, and TypeError
+        for what is no answer."""
+        named = self.named
+        below = self.below_limit
+        if below is not None:
+            named = {name: each for name, each in named.items() if each in below}
+        views = [view for view in self.views if view.name in named]
+        result = self.function(question(request), views)
+        if result is None:
+            return None
+        if isinstance(result, View) or not isinstance(result, (list, tuple)):
+            result = [result]
+        found = [self.find_backend(each, named) for each in result[:ROWS_MAX]]
+        if not found:
+            raise TypeError("it returned no backend; None is for SERVFAIL")
+        return found
+
+    def find_backend(self, value: Any, named: Mapping[str, Backend]) -> Backend:
+        """Return the backend that a function means, by its view (which may be one of an earlier
+        call), its name or its address; raise TypeError for what is none of these."""
+        name = value.name if isinstance(value, View) else value
+        if name in named:
+            return named[name]
+        if isinstance(value, str):
+            return own_address(value)
+        raise TypeError("it returned something that is neither a backend nor an address")
+
+
+def blame(bad: BaseException, config: PoolConfig) -> str:
+    """Say what a policy's code raised, and the last line of its file that led there."""
+    if isinstance(bad, Problem):
+        return str(bad)
+    path = config.policy.rpartition(":")[0]
+    at = bad.__traceback__
+    lines = [bad.lineno] if isinstance(bad, SyntaxError) and bad.filename == path else []
+    while at is not None:
+        if at.tb_frame.f_code.co_filename == path:
+            lines.append(at.tb_lineno)
+        at = at.tb_next
+    place = f" ({path}:{lines[-1]})" if lines else ""
+    return show_error(bad) + place
+
+
+def show_error(bad: BaseException) -> str:
+    """Say what was raised, which may be of a user's class and fail to say so."""
+    try:
+        return f"{type(bad).__name__}: {bad}"
+    except BaseException:
+        return "an error that cannot be shown"
 
 
 # ---- 18. The supervisor --------------------------------------------------------------------------
@@ -4117,7 +4121,7 @@ class Supervisor:
         if child.slot == MONITOR:
             monitor(config, self.config, child, self.log)  # the second is still the one before
             return
-        state = State(config, self.secret, self.log, random.random, load_functions(config))
+        state = State(config, self.secret, self.log, random.random, load_policies(config))
         worker = Worker(state, self.sockets, child, self.log)
         while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
             child.beat()

@@ -458,8 +458,8 @@ class Desk:
         self.log = lbdns.Log()
         self.dice, self.now = random.Random(seed).random, 0.0
         config = lbdns.ConfigReader("test.toml").config(document)
-        functions = lbdns.load_functions(config)
-        self.state = lbdns.State(config, b"0" * 16, self.log, self.dice, functions)
+        policies = lbdns.load_policies(config)
+        self.state = lbdns.State(config, b"0" * 16, self.log, self.dice, policies)
 
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
@@ -2650,7 +2650,7 @@ class PureCustomPolicies(unittest.TestCase):
         """Functions may remember views; those stand for their backend, not for its old state."""
         desk = self.desk("return kept.setdefault(query.client, backends[1])")
         pools = desk.state.names["api.example.com"]
-        pools.function.__globals__["kept"] = {}
+        pools.kind.function.__globals__["kept"] = {}
         for connections in (None, 5, 70):
             desk.load(*((each, {"connections": connections})
                         for each in ("1.2.3.4", "8.8.4.4", "8.8.8.8")))
@@ -2669,9 +2669,9 @@ class PureCustomPolicies(unittest.TestCase):
         made = desk.state.names["api.example.com"]
         changed = lbdns.Config._make([None] * 8 + [{b"": made.config._replace(code="1 / 0")},
                                                    (), ""])
-        self.assertEqual(lbdns.load_functions(changed), {})
+        self.assertEqual(lbdns.load_policies(changed), {b"": lbdns.Custom})
         desk.state.pools[wire.parse_name("api.example.com")] = lbdns.Pool(
-            made.config, 1, desk.log, desk.dice)
+            made.config, 1, desk.log, desk.dice, lbdns.Custom)
         self.assertEqual(len(desk.count(60)), 3)
         self.assertRegex("".join(desk.errors()), "TypeError: it cannot be loaded any more; answer")
 
