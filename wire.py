@@ -668,14 +668,41 @@ class Field(NamedTuple):
     parse: Callable[[list[str], bytes], bytes]  # from words, taken off the front, and the origin
 
 
+def _numbers(table: str) -> dict[str, int]:
+    """Return the numbers in a table by their names, which follow each of them on its line."""
+    rows = map(str.split, table.strip().splitlines())
+    return {name: int(number) for number, *names in rows for name in names}
+
+
 # Algorithms that sign zones as RFC 4034 A.1 and IANA's list name them, and as BIND does.
-_ALGORITHMS = {
-    "RSAMD5": 1, "DSA": 3, "RSASHA1": 5, "DSA-NSEC3-SHA1": 6, "NSEC3DSA": 6,
-    "RSASHA1-NSEC3-SHA1": 7, "NSEC3RSASHA1": 7, "RSASHA256": 8, "RSASHA512": 10, "ECC-GOST": 12,
-    "ECCGOST": 12, "ECDSAP256SHA256": 13, "ECDSAP384SHA384": 14, "ED25519": 15, "ED448": 16,
-    "PRIVATEDNS": 253, "PRIVATEOID": 254}
-_CERTIFICATES = {"PKIX": 1, "SPKI": 2, "PGP": 3, "IPKIX": 4, "ISPKI": 5, "IPGP": 6, "ACPKIX": 7,
-                 "IACPKIX": 8, "URI": 253, "OID": 254}  # RFC 4398 2.1
+_ALGORITHMS = _numbers("""
+    1 RSAMD5
+    3 DSA
+    5 RSASHA1
+    6 DSA-NSEC3-SHA1      NSEC3DSA
+    7 RSASHA1-NSEC3-SHA1  NSEC3RSASHA1
+    8 RSASHA256
+   10 RSASHA512
+   12 ECC-GOST            ECCGOST
+   13 ECDSAP256SHA256
+   14 ECDSAP384SHA384
+   15 ED25519
+   16 ED448
+  253 PRIVATEDNS
+  254 PRIVATEOID
+""")
+_CERTIFICATES = _numbers("""
+    1 PKIX
+    2 SPKI
+    3 PGP
+    4 IPKIX
+    5 ISPKI
+    6 IPGP
+    7 ACPKIX
+    8 IACPKIX
+  253 URI
+  254 OID
+""")  # RFC 4398 2.1
 
 
 def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Field:
@@ -777,16 +804,15 @@ def _parse_base64(words: list[str], origin: bytes) -> bytes:
 
 
 class Param(NamedTuple):
-    """One service parameter of SVCB and HTTPS."""
-    name: str
+    """The value of a service parameter of SVCB and HTTPS."""
     shape: bytes                     # a regular expression all of the value matches
     parse: Callable[[str], bytes]    # from text without its quotes, escapes still in it
 
 
-def _hint(name: str, family: _Family, size: int) -> Param:
+def _hint(family: _Family, size: int) -> Param:
     """Return a parameter that holds addresses of `size` octets."""
     return Param(
-        name, b"(?:.{%d})+" % size,
+        b"(?:.{%d})+" % size,
         lambda text: b"".join(_parse_address(family, each) for each in text.split(",")))
 
 
@@ -809,40 +835,27 @@ def _parse_keys(text: str) -> bytes:
     return b"".join(_U16.pack(number) for number in numbers)
 
 
-def _split_keys(octets: bytes) -> list[int]:
-    """Return the numbers of parameters from the value of "mandatory"."""
-    return [number for (number,) in _U16.iter_unpack(octets)]
-
-
 # In the order of their numbers (RFC 9460 14.3.2). Lists hold an item at least: RFC 9460 7 and 8.
 # Numbers, keys and addresses have no escapes in them (7.2, 7.3 and 8), so none are resolved.
-_PARAMS = (
-    Param("mandatory", b"(?:..)+", _parse_keys),
-    Param("alpn", b".+", _parse_alpn),
-    Param("no-default-alpn", b"", unquote),
-    Param("port", b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF))),
-    _hint("ipv4hint", ipaddress.IPv4Address, 4),
-    Param("ech", b".+", lambda text: _parse_base64([text], b"")),
-    _hint("ipv6hint", ipaddress.IPv6Address, 16),
+_PARAMS = {
+    "mandatory": Param(b"(?:..)+", _parse_keys),
+    "alpn": Param(b".+", _parse_alpn),
+    "no-default-alpn": Param(b"", unquote),
+    "port": Param(b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF))),
+    "ipv4hint": _hint(ipaddress.IPv4Address, 4),
+    "ech": Param(b".+", lambda text: _parse_base64([text], b"")),
+    "ipv6hint": _hint(ipaddress.IPv6Address, 16),
     # RFC 9461 5: a path, as a template with a variable "dns". RFC 9540 4: a flag.
-    Param("dohpath", rb"/.*\{[^{}]*dns.*", unquote),
-    Param("ohttp", b"", unquote))
-_PARAM_NUMBERS = {param.name: number for number, param in enumerate(_PARAMS)}
-
-
-def _param(number: int) -> Param:
-    """Return a parameter by its number; one not known here may hold anything."""
-    if number < len(_PARAMS):
-        return _PARAMS[number]
-    return Param(f"key{number}", b".*", unquote)
+    "dohpath": Param(rb"/.*\{[^{}]*dns.*", unquote),
+    "ohttp": Param(b"", unquote)}
 
 
 def _svc_number(key: str) -> int:
     """Return a service parameter's number; keyN works for all but the one reserved as invalid."""
-    if key in _PARAM_NUMBERS:
-        return _PARAM_NUMBERS[key]
+    if key in _PARAMS:
+        return list(_PARAMS).index(key)
     if not re.fullmatch("key(?:0|[1-9][0-9]*)", key):
-        raise BadText(f"{key!r} is no service parameter; known: {', '.join(_PARAM_NUMBERS)}, keyN")
+        raise BadText(f"{key!r} is no service parameter; known: {', '.join(_PARAMS)}, keyN")
     return _parse_number(key[3:], 65534)
 
 
@@ -856,9 +869,8 @@ def _parse_svc(words: list[str], origin: bytes) -> bytes:
         key, equals, value = words.pop(0).partition("=")
         if equals and not value and words and words[0].startswith('"'):  # key= and "value"
             value = words.pop(0)[1:-1]
-        number = _svc_number(key)
-        parse = _param(number).parse if key in _PARAM_NUMBERS else unquote
-        found.append((number, parse(value)))
+        parse = _PARAMS[key].parse if key in _PARAMS else unquote
+        found.append((_svc_number(key), parse(value)))
     return _pack_pairs(sorted(found))
 
 
@@ -873,15 +885,15 @@ def _take_svc(reader: Reader) -> bytes:
     # The last number is reserved for mistakes: RFC 9460 14.3.2.
     if pairs != sorted(found.items()) or 65535 in found:
         raise Malformed("service parameters out of order, or one twice", start)
-    for number, value in pairs:
-        if not re.fullmatch(_param(number).shape, value, re.S):
-            raise Malformed(f"a wrong value of {_param(number).name}", start)
+    for number, (name, param) in enumerate(_PARAMS.items()):
+        if number in found and not re.fullmatch(param.shape, found[number], re.S):
+            raise Malformed(f"a wrong value of {name}", start)
     if not all(_split_strings(found.get(1, b""))):
         raise Malformed("an alpn item of no octets", start)
     if 2 in found and 1 not in found:  # RFC 9460 7.1.1
         raise Malformed("no-default-alpn without alpn", start)
     # RFC 9460 8: in order, each once, itself not among them, and all of them present.
-    needed = _split_keys(found.get(0, b""))
+    needed = [number for (number,) in _U16.iter_unpack(found.get(0, b""))]
     if needed != sorted(set(needed) & found.keys() - {0}):
         raise Malformed("mandatory names something twice, itself, or what is not there", start)
     return octets
