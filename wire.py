@@ -113,8 +113,8 @@ RRSIG, NSEC = 46, 47
 CLASS_IN = 1
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED",
-          16: "BADVERS"}
+RCODES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
+RCODES[BADVERS] = "BADVERS"
 SILENT = -1              # in place of an rcode: these bytes are owed no reply
 
 # The second 16 bits of the header (RFC 1035 4.1.1, AD and CD from RFC 4035 3.2):
@@ -478,24 +478,16 @@ class Writer:
             return
         key, start, at = name.lower(), len(out), 0
         if query.question and not offsets:
-            self._note_question(key)
+            # Only now the name asked for is noted, since most replies hold no other name. Where it
+            # is below this one, its first labels are left out: few replies could point there.
+            below = len(query.key) - len(key) if key in suffixes(query.key) else 0
+            self._note(query.key[below:], HEADER + below)
+            offsets[b"\0"] = HEADER  # never used; says that this is done
         while name[at] and key[at:] not in offsets:
             at += 1 + name[at]
         out += name[:at]
         out += _U16.pack(0xC000 | offsets[key[at:]]) if name[at] else b"\0"
         self._note(key, start, at)
-
-    def _note_question(self, key: bytes) -> None:
-        """Remember where the suffixes of the name asked for stand, before `key` is written.
-
-        This is done so late since most replies hold no other name. Where the one asked for is below
-        `key`, its first labels are left out, as they change no octet of a reply.
-        """
-        asked, below = self.query.key, 0
-        if key in suffixes(asked):
-            below = len(asked) - len(key)
-        self._note(asked[below:], HEADER + below)
-        self.offsets[b"\0"] = HEADER  # never used; says that this is done
 
     def _note(self, key: bytes, offset: int, end: int = NAME_MAX) -> None:
         """Remember where the suffixes of a name just written stand, while a pointer can say it."""
