@@ -256,7 +256,7 @@ class Config(NamedTuple):
 
 
 class State:
-    """All that `answer` may look at. A worker has one, and applies each new snapshot to it.
+    """All that `decide` may look at. A worker has one, and applies each new snapshot to it.
 
     `secret` keys the server cookies: made at start, kept over reloads. `policies` are those of
     users, by the owner of the pool.
@@ -339,13 +339,6 @@ class Answered(NamedTuple):
     octets: bytes
     query: wire.Query
     reply: Reply
-
-
-def answer(packet: bytes, client: str, tcp: bool, state: State, now: float,
-           dice: Dice) -> bytes | None:
-    """Return the reply to one query as octets, or None to stay silent: see `decide`."""
-    answered = decide(packet, client, tcp, state, now, dice)
-    return answered.octets if answered else None
 
 
 def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
@@ -1194,7 +1187,7 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2] if values else 0.0
 
 
-# ---- 6. The fast path: a cache of `answer` -------------------------------------------------------
+# ---- 6. The fast path: a cache of `decide` -------------------------------------------------------
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
 # What transports call: queries, a function that gives the peer of each, and "came over TCP"; it
 # returns the replies from their third octet on, for the first two are the query's: its id.
@@ -1279,7 +1272,7 @@ UNLIKE = Alike((b"\0", b""), {})  # those of which no reply is kept
 class Cache:
     """Answers what it knows, asks `miss` for the rest, and learns from the replies to that.
 
-    Equal to `answer` octet for octet, since a reply is kept by all octets of the query that it
+    Equal to `decide` octet for octet, since a reply is kept by all octets of the query that it
     depends on, in lower case, and by its transport. Names that do not exist are not kept, only
     what answers all of them, so no stranger can fill the memory with names.
     """

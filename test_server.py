@@ -445,10 +445,10 @@ def brief(answer):
             f"{' '.join(answer.types)}").strip()
 
 
-# ---- `answer` in this process --------------------------------------------------------------------
+# ---- `decide` in this process --------------------------------------------------------------------
 
 class Desk:
-    """`answer` in this process: pure, with seeded dice, no sockets.
+    """`decide` in this process: pure, with seeded dice, no sockets.
 
     `now` is its clock (seconds), which stands still unless a test moves it.
     """
@@ -463,7 +463,8 @@ class Desk:
 
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
-        return lbdns.answer(octets, client, tcp, self.state, self.now, self.dice)
+        answered = lbdns.decide(octets, client, tcp, self.state, self.now, self.dice)
+        return answered.octets if answered else None
 
     def ask(self, name="api.example.com", rtype="A", client="192.0.2.77", tcp=False, **options):
         """One query, decoded."""
@@ -510,7 +511,7 @@ class World:
     """A config made by dice, and queries to its names that resolvers of all kinds could send.
 
     The same seed makes the same world, so that a Desk and a Fast can live in it side by side:
-    what `answer` says of each query is what the fast path has to say.
+    what `decide` says of each query is what the fast path has to say.
     """
 
     TYPES = ("A", "AAAA", "TXT", "SRV", "MX")
@@ -822,7 +823,7 @@ class Server:
     the tests run as root; `files` are put there before it starts.
 
     config None = no config file; `words` are then the command line. A `script` is run as it is;
-    without one, LBDNS_PORTABLE counts. log = "queries" asks `answer` for each query, all else has
+    without one, LBDNS_PORTABLE counts. log = "queries" asks `decide` for each query, all else has
     the fast path. `constants` of lbdns, a `fault` of FAULTS and other lines of Python (`prelude`)
     hold in the server only. All other options are those of Popen.
     """
@@ -2788,7 +2789,7 @@ backends = [{ address = "10.6.0.1", state = "down" }]
 
 
 class PureFastPath(unittest.TestCase):
-    """The fast path says what `answer` says, octet for octet, with the same dice; it takes what
+    """The fast path says what `decide` says, octet for octet, with the same dice; it takes what
     resolvers send, and what it remembers is bounded."""
 
     NAMES = (
@@ -2957,7 +2958,7 @@ class PureFastPath(unittest.TestCase):
         self.assertEqual((desk.cache.alike, desk.cache.size), ([{}, {}], 0))
 
     def test_what_users_send_stays_on_it(self):
-        """The second of two such queries is answered without `answer`, whoever sends it."""
+        """The second of two such queries is answered without `decide`, whoever sends it."""
         for policy in ("random", "round-robin", "least-connections", "failover"):
             desk = Fast(FAST.replace("POLICY", policy))
             for one, two, rtype in (
@@ -3009,7 +3010,7 @@ class PureFastPath(unittest.TestCase):
 
 
 class PureSequences(unittest.TestCase):
-    """The fast path says what `answer` says, whatever was asked before (LBDNS_QUERIES of them), of
+    """The fast path says what `decide` says, whatever was asked before (LBDNS_QUERIES of them), of
     whatever config, while states and load change."""
 
     def test_random_sequences_get_what_answer_says(self):
@@ -5035,7 +5036,7 @@ class LiveServer(unittest.TestCase):
 
 
 class LiveLogged(LiveServer):
-    """The same with every query logged, for which `answer` has to be asked each time; and what the
+    """The same with every query logged, for which `decide` has to be asked each time; and what the
     lines of these queries hold."""
 
     LOG = "queries"
