@@ -530,13 +530,7 @@ class Group(NamedTuple):
     unusual: str                # what is unusual about these; "" = nothing
 
 
-class Choice(NamedTuple):
-    """How a pool answers a record type until the next plan."""
-    policy: "Policy"
-    unusual: str                # what is unusual about the answers; "" = nothing
-
-
-Plan = dict[int, Choice]        # of a pool, by record type
+Plan = dict[int, "Policy"]      # of a pool: how it answers, by record type, until the next plan
 
 
 class Pool:
@@ -611,9 +605,11 @@ class Pool:
             if not policy.holds(backends, limited):
                 policy.prepare(backends, limited)
                 same = False
-            current[rtype] = Choice(policy, unusual)
-            if self.current.get(rtype) != current[rtype]:
+            if policy.unusual != unusual:
+                policy.unusual = unusual
                 policy.deal = None  # its records have another TTL
+                same = False
+            current[rtype] = policy
         if not same or current != self.current:
             self.current = current
 
@@ -663,9 +659,9 @@ class Pool:
         if qtype == wire.ANY:
             rtype = next(iter(self.current), wire.A)
         if rtype in self.current:
-            policy, unusual = self.current[rtype]
-            if unusual:
-                reply.explain(0, unusual)
+            policy = self.current[rtype]
+            if policy.unusual:
+                reply.explain(0, policy.unusual)
                 reply.ttl_max = TTL_RESORT
             if self.backends and not policy.backends:
                 return self.last_resort(qtype, reply)
@@ -717,7 +713,7 @@ class Pool:
     def on_full(self, backend: Backend) -> None:
         """Leave out a backend that has reached its limit; if too few are left for whole answers,
         plan anew."""
-        left = [policy.leave_out(backend) for policy, _ in self.current.values()]
+        left = [policy.leave_out(backend) for policy in self.current.values()]
         if min(left) < self.config.answers:
             self.replan()
 
@@ -741,6 +737,7 @@ class Policy:
         self.weights: list[float] = [math.nan]  # equal to no others: nothing is prepared yet
         # Those of the backends that can still be picked; None = all can, limits do not matter.
         self.below_limit: set[Backend] | None = None
+        self.unusual = ""                # what is unusual about the answers; "" = nothing
         self.deal: Dealer | None = None  # of `dealer`, made once for a plan
 
     def prepare(self, backends: list[Backend], limited: bool) -> None:
@@ -789,7 +786,7 @@ class Policy:
         `before` being what stands before each rdata; None where their number varies."""
         rtype = self.rtype
         pool = self.pool
-        count = self.pool.config.answers
+        count = pool.config.answers
 
         def deal_one() -> bytes:
             """Do as `deal`, quicker, where an answer has one address."""
@@ -956,10 +953,8 @@ class LeastConnections(RoundRobin):
         return load.estimate(self.backends), [load.brings / weight for weight in self.weights]
 
 
-class LowestRatio(RoundRobin):
+class LowestRatio(LeastConnections):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
-    chance = 1.0
-    uses_load = True
 
     def line_up(self) -> tuple[list[float], list[float]]:
         """Return (connections + what answers since have brought) / max_connections of the backends,
@@ -3085,7 +3080,7 @@ class Watch:
         self.rows = pack_rows(rows)
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
-                    for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
+                    for rtype, policy in self.twin.current.items() for each in policy.backends}
         self.log_states(rows, answered, now)
         self.log_answers()
         draining = [row for row in rows if row.state == "drain"]
@@ -3097,13 +3092,13 @@ class Watch:
 
     def log_answers(self) -> None:
         """Log what is unusual about the answers of the pool as a whole."""
-        full = {each for policy, _ in self.twin.current.values()
+        full = {each for policy in self.twin.current.values()
                 if isinstance(policy, LowestRatio) for each in policy.backends}
         self.log.trouble(f"{self.title}: limits",
                          f"all {len(full)} backends are at max_connections" if full else "")
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             self.log.trouble(f"{self.title}: {wire.show_type(rtype)} answers",
-                             self.twin.current[rtype][1] if rtype in self.twin.current else "")
+                             self.twin.current[rtype].unusual if rtype in self.twin.current else "")
 
     def show_drain(self, rows: list[Row], answered: set[str]) -> str:
         """Return what the status says of rows that drain."""

@@ -2152,7 +2152,7 @@ class PurePolicies(unittest.TestCase):
             desk = Desk(pool("hash", weighted(*weights)))
             twin = Desk(pool("hash", "[" + ", ".join(
                 re.findall("{.*?}", weighted(*weights))[::-1]) + "]"))
-            policy, other = (each.state.names["api.example.com"].current[wire.A][0]
+            policy, other = (each.state.names["api.example.com"].current[wire.A]
                              for each in (desk, twin))
             networks = [bytes([1, *at.to_bytes(3, "big")]) for at in range(20_000)]
             got = Counter(policy.choose(network, 1)[0].addresses[0] for network in networks)
