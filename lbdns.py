@@ -292,9 +292,10 @@ Dealer = Callable[[], bytes]  # gives the records of a pool's next answer
 
 
 class Reply:
-    """What is to be said, before it becomes octets."""
-    def __init__(self, rcode: int) -> None:
-        self.rcode = rcode
+    """What is to be said to a request, before it becomes octets."""
+    def __init__(self, request: "Request") -> None:
+        self.request = request
+        self.rcode = request.query.rcode
         self.authoritative = False
         self.records: list[tuple[int, bytes, wire.RRset]] = []  # section, owner, RRset
         self.options: list[tuple[int, bytes]] = []  # of OPT: code, data
@@ -351,9 +352,9 @@ def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
         query = wire.decode_query(packet)
     except wire.Malformed:
         return None
-    reply = Reply(query.rcode)
+    reply = Reply(Request(query, client, dice))
     if query.rcode == wire.NOERROR:
-        respond(Request(query, client, dice), state, reply)
+        respond(state, reply)
         if reply.rcode == wire.SERVFAIL:  # nothing found on the way there is worth caching
             reply.authoritative = False
             reply.records.clear()
@@ -398,9 +399,9 @@ NO_DATA_TYPES = {wire.IXFR: wire.REFUSED, wire.AXFR: wire.REFUSED,
                  wire.MAILA: wire.NOTIMP, wire.MAILB: wire.NOTIMP}
 
 
-def respond(request: Request, state: State, reply: Reply) -> None:
+def respond(state: State, reply: Reply) -> None:
     """Fill the reply: look the name up, and follow CNAMEs while they stay in our zones."""
-    query = request.query
+    query = reply.request.query
     if query.qtype in NO_DATA_TYPES:
         reply.rcode = NO_DATA_TYPES[query.qtype]
         return
@@ -408,23 +409,23 @@ def respond(request: Request, state: State, reply: Reply) -> None:
     name: bytes | None = query.qname
     while name is not None and name.lower() not in chain and len(chain) <= CHAIN_MAX:
         chain.add(name.lower())
-        name = look_up(name, request, state, reply)
+        name = look_up(name, state, reply)
 
 
-def look_up(name: bytes, request: Request, state: State, reply: Reply) -> bytes | None:
+def look_up(name: bytes, state: State, reply: Reply) -> bytes | None:
     """Add what one name has to the reply. Return the name that a CNAME leads to, else None."""
     names = wire.suffixes(name.lower())
-    qtype = request.query.qtype
+    qtype = reply.request.query.qtype
     zone = wire.find_zone(names, qtype, state.zones)
     if zone is None:  # the first name: not ours to answer; a CNAME's target: the asker goes on
         reply.rcode = wire.NOERROR if reply.records else wire.REFUSED
         return None
     cut = zone.find_cut(names, qtype)
     if cut is not None:
-        refer(zone, cut, request, state, reply)
+        refer(zone, cut, state, reply)
         return None
     reply.authoritative = True
-    rrset = find_records(zone, names, request, state, reply)
+    rrset = find_records(zone, names, state, reply)
     if rrset is None:
         return None
     reply.records.append((wire.ANSWER, name, rrset))
@@ -433,7 +434,7 @@ def look_up(name: bytes, request: Request, state: State, reply: Reply) -> bytes 
     return None
 
 
-def refer(zone: ServedZone, cut: bytes, request: Request, state: State, reply: Reply) -> None:
+def refer(zone: ServedZone, cut: bytes, state: State, reply: Reply) -> None:
     """Add a referral to the servers of a delegation, whose addresses a pool may choose.
 
     Such a reply is not to be kept, since several pools may have a say in it, so it holds by a plan
@@ -443,17 +444,17 @@ def refer(zone: ServedZone, cut: bytes, request: Request, state: State, reply: R
         """Return the records of a pool at a name server's name."""
         reply.pool = state.pools[owner]
         reply.plan = {}
-        return reply.pool.pick(rtype, request, Reply(wire.NOERROR))
+        return reply.pool.pick(rtype, Reply(reply.request))
     reply.records += zone.refer(cut, choose)
 
 
-def find_records(zone: ServedZone, names: Sequence[bytes], request: Request, state: State,
+def find_records(zone: ServedZone, names: Sequence[bytes], state: State,
                  reply: Reply) -> wire.RRset | None:
     """Return the RRset of the type that a query asks for, or the CNAME to follow. Where there is
     none, say so in the reply: NXDOMAIN or NODATA, both with the zone's SOA (RFC 2308 2)."""
-    qtype = request.query.qtype
+    qtype = reply.request.query.qtype
     pool, node = find(zone, names, state.pools)
-    rrset = pool.pick(qtype, request, reply) if pool is not None else None
+    rrset = pool.pick(qtype, reply) if pool is not None else None
     if rrset is None and node:
         rrset = node.get(qtype) or node.get(wire.CNAME)
         if qtype == wire.ANY:  # RFC 8482 4.1: one RRset is answer enough
@@ -650,7 +651,7 @@ class Pool:
         wanted = [each for each in have if each.state != "down"]
         return Group(kind, wanted or have, False, unusual)
 
-    def pick(self, qtype: int, request: Request, reply: Reply) -> wire.RRset | None:
+    def pick(self, qtype: int, reply: Reply) -> wire.RRset | None:
         """Return the records to answer a type with. None = NODATA, or SERVFAIL if the reply's rcode
         says so."""
         reply.pool = self
@@ -665,26 +666,27 @@ class Pool:
                 reply.ttl_max = TTL_RESORT
             if self.backends and not policy.backends:
                 return self.last_resort(qtype, reply)
-            return self.pick_backends(policy, request, reply)
+            return self.pick_backends(policy, reply)
         if not self.backends and rtype in (wire.A, wire.AAAA):
             reply.rcode = wire.SERVFAIL  # so that a resolver asks another name server
             reply.explain(0, f"pool {self.config.name} has no backends")
         return None
 
-    def pick_backends(self, policy: "Policy", request: Request, reply: Reply) -> wire.RRset | None:
+    def pick_backends(self, policy: "Policy", reply: Reply) -> wire.RRset | None:
         """Return the records of the backends that a policy picks; None as in `pick`."""
         if self.stale:
             reply.explain(3, "the load of the backends is unknown")  # 3: Stale Answer
         reply.policy = policy
         rtype = policy.rtype
-        chosen = policy.pick(request, self.config.answers)
+        chosen = policy.pick(reply.request, self.config.answers)
         reply.scoped |= policy.scoped
         if chosen is None:
             reply.rcode = wire.SERVFAIL
         if not chosen:
             return None
         self.credit(chosen)
-        reply.chosen = [each.addresses[-1 if rtype == wire.AAAA else 0] for each in chosen]
+        family = -1 if rtype == wire.AAAA else 0
+        reply.chosen = [each.addresses[family] for each in chosen]
         # Two rows or a user's function may name one address twice: RFC 2181 5 wants it once.
         rdatas = list(dict.fromkeys(each.rdata[rtype] for each in chosen))
         return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max), rdatas)
@@ -779,7 +781,9 @@ class Policy:
     def pick(self, request: Request, count: int) -> list[Backend] | None:
         """Return the backends to answer a query with. [] = there is no record of this type, None =
         the query cannot be answered."""
-        return [self.draw(request.dice)] if count == 1 else self.spread(request.dice, count)
+        if count == 1:
+            return [self.draw(request.dice)]
+        return self.spread(request.dice, count)
 
     def dealer(self, before: bytes, dice: Dice) -> Dealer | None:
         """Return, for the fast path, what gives the records of an answer each time it is called,
@@ -804,8 +808,8 @@ class Policy:
             return b"".join([before + each.rdata[rtype] for each in chosen])
         if count == 1:
             return deal_one
-        unique = len({each.rdata[rtype] for each in self.backends}) == len(self.backends)
-        return deal if unique else None
+        unique = {each.rdata[rtype] for each in self.backends}
+        return deal if len(unique) == len(self.backends) else None
 
 
 class Failover(Policy):
@@ -1184,10 +1188,11 @@ def median(values: list[float]) -> float:
 
 # ---- 6. The fast path: a cache of `decide` -------------------------------------------------------
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
+Peers = Callable[[], Sequence[Peer]]
 # What transports call: queries, a function that gives the peer of each, and "came over TCP"; it
 # returns the replies from their third octet on, for the first two are the query's: its id.
 # b"" = no reply.
-Respond = Callable[[Sequence[bytes], Callable[[], Sequence[Peer]], bool], list[bytes]]
+Respond = Callable[[Sequence[bytes], Peers, bool], list[bytes]]
 
 
 class Known:
@@ -1289,8 +1294,7 @@ class Cache:
             self.alike = [{}, {}]
             self.size = 0
 
-    def replies(self, packets: Sequence[bytes], peers: Callable[[], Sequence[Peer]],
-                tcp: bool) -> list[bytes]:
+    def replies(self, packets: Sequence[bytes], peers: Peers, tcp: bool) -> list[bytes]:
         """Return the replies to some queries, as Respond says. A packet may be anything: what its
         octets find here was learned from a good query that had the same ones.
 
