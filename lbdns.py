@@ -574,15 +574,16 @@ class Pool:
         if self.counting:
             yield from self.load.learn(backends, now, passed)
         self.load.set_limits(backends)
-        if self.kind.uses_load:
-            self.log_frozen()
+        self.log_frozen()
         if stale != self.stale:  # answers say so, whatever the policy
             self.stale = stale
             self.current = {}
         self.replan()
 
     def log_frozen(self) -> None:
-        """Log which reports are not believed."""
+        """Log which reports are not believed, if the policy would believe them."""
+        if not self.kind.uses_load:
+            return
         frozen = [each.addresses[0] for each in self.backends if each.history.frozen]
         text = ""
         if frozen:
@@ -1336,7 +1337,7 @@ class Cache:
         """Have a query answered, and learn from that. Return the reply as in `replies`."""
         answered = self.miss(packet, peer, tcp)
         if not isinstance(answered, Answered):           # silence, or octets to send and forget
-            return answered[2:] if answered is not None else b""
+            return (answered or b"")[2:]
         if self.is_regular(packet, answered):
             self.learn(packet, peer, tcp, answered)
         return answered.octets[2:]
@@ -1716,16 +1717,12 @@ class Worker:
         self.selector = selectors.DefaultSelector()
         # What random gives is seeded anew in every process by the module itself.
         self.cache = Cache(state, random.random, self.ask)
-        self.respond: Respond = self.cache.replies
-        if log.level >= 2:  # each query is logged, so each must be read
-            self.respond = lambda packets, peers, tcp: [
-                self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
         transport, description = choose_transport()
         # A UDP socket or a listener -> what serves it, and returns whether more may wait.
         self.doors: dict[socket.socket, Callable[..., bool]] = {}
         self.failed: dict[socket.socket, int] = {}  # how often that raised OSError lately
         for udp, tcp in sockets.values():
-            self.doors[udp] = transport(udp, self.respond).serve
+            self.doors[udp] = transport(udp, self.cache.replies).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
         if child.slot == FIRST_WORKER:  # the first worker speaks for all
             log.change(description)
@@ -1824,8 +1821,9 @@ class Worker:
                 self.on_client(client, 0, now)
 
     def ask(self, packet: bytes, peer: Peer, tcp: bool) -> Answered | bytes | None:
-        """Call `decide`, and log the query if all are; should it fail by a mistake of ours, say
-        SERVFAIL and go on. A datagram that is too long is dropped unread."""
+        """Call `decide`, and log the query if all are: then nothing is learned, so that each one
+        comes here. Should it fail by a mistake of ours, say SERVFAIL and go on. A datagram that is
+        too long is dropped unread."""
         if not tcp and len(packet) > UDP_QUERY_MAX:
             return None
         if isinstance(peer, str):
@@ -1839,6 +1837,7 @@ class Worker:
             if answered is not None and self.log.level >= 2:
                 micros = (time.perf_counter_ns() - begun) // 1000
                 self.log.query(answered.query, client, answered.reply, micros)
+                return answered.octets
             return answered
         except Exception as bug:
             where = show_traceback(bug).rpartition(" ")[2]
@@ -1877,7 +1876,7 @@ class Worker:
         fd, before = client.sock.fileno(), client.active
         if fd < 0:  # evicted in this very turn
             return
-        wanted = client.advance(events, self.respond, now)
+        wanted = client.advance(events, self.cache.replies, now)
         if not wanted:
             self.close(client)
             return
