@@ -527,8 +527,8 @@ class Group(NamedTuple):
     """Backends that may be picked for a record type, and how."""
     kind: "type[Policy]"
     backends: list[Backend]     # [] = the last resort is none of them
-    limited: bool               # whether those that reach their limit are left out
     unusual: str                # what is unusual about these; "" = nothing
+    limited: bool = False       # whether those that reach their limit are left out
 
 
 Plan = dict[int, "Policy"]      # of a pool: how it answers, by record type, until the next plan
@@ -602,7 +602,7 @@ class Pool:
             have = [each for each in self.backends if rtype in each.rdata]
             if not have and (rtype == wire.CNAME or not alone):
                 continue
-            kind, backends, limited, unusual = self.find_group(rtype, have)
+            kind, backends, unusual, limited = self.find_group(rtype, have)
             policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
             if not policy.holds(backends, limited):
                 policy.prepare(backends, limited)
@@ -619,7 +619,7 @@ class Pool:
         """Return the best group that is not empty: up and below the limit; up but full; the others
         by their rank; the last resort. Only in that are backends that fail their check."""
         if not have:
-            return Group(self.kind, have, False, "")
+            return Group(self.kind, have, "")
         kind = Random if self.stale and self.kind.uses_load else self.kind
         well, unusual = self.healthy(rtype, have)
         best = min((each.rank for each in well), default=DOWN)
@@ -627,12 +627,12 @@ class Pool:
             return self.last_group(kind, have)
         backends = [each for each in well if each.rank == best]
         if best > 0:
-            return Group(kind, backends, False, unusual)
+            return Group(kind, backends, unusual)
         below_limit = [each for each in backends if each.answers < each.full_at]
         if not below_limit:
-            return Group(LowestRatio, backends, False, unusual)
+            return Group(LowestRatio, backends, unusual)
         limited = any(each.full_at < math.inf for each in below_limit)
-        return Group(kind, below_limit, limited, unusual)
+        return Group(kind, below_limit, unusual, limited)
 
     def healthy(self, rtype: int, have: list[Backend]) -> tuple[list[Backend], str]:
         """Return the backends that pass their checks; or all, and why, when too few are up."""
@@ -648,9 +648,9 @@ class Pool:
         all_down = self.config.all_down
         unusual = f"no backend is up; all_down = {all_down}"
         if all_down != "all":
-            return Group(Failover, [], False, unusual)
+            return Group(Failover, [], unusual)
         wanted = [each for each in have if each.state != "down"]
-        return Group(kind, wanted or have, False, unusual)
+        return Group(kind, wanted or have, unusual)
 
     def pick(self, qtype: int, reply: Reply) -> wire.RRset | None:
         """Return the records to answer a type with. None = NODATA, or SERVFAIL if the reply's rcode
@@ -738,8 +738,9 @@ class Policy:
         self.rtype, self.pool = rtype, pool
         self.backends: list[Backend] = []
         self.weights: list[float] = [math.nan]  # equal to no others: nothing is prepared yet
-        # Those of the backends that can still be picked; None = all can, limits do not matter.
-        self.below_limit: set[Backend] | None = None
+        # Those of the backends that can still be picked, in their order, as the keys of a dict;
+        # None = all can, limits do not matter.
+        self.below_limit: dict[Backend, None] | None = None
         self.unusual = ""                # what is unusual about the answers; "" = nothing
         self.deal: Dealer | None = None  # of `dealer`, made once for a plan
 
@@ -748,7 +749,7 @@ class Policy:
         function. If `limited`, a backend that reaches its limit is left out: see `leave_out`."""
         self.backends = backends
         self.weights = [each.capacity for each in backends]
-        self.below_limit = set(backends) if limited else None
+        self.below_limit = dict.fromkeys(backends) if limited else None
         self.deal = None
 
     def holds(self, backends: list[Backend], limited: bool) -> bool:
@@ -763,7 +764,7 @@ class Policy:
         reach their limits within a second."""
         if self.below_limit is None:
             return math.inf
-        self.below_limit.discard(backend)
+        self.below_limit.pop(backend, None)
         return len(self.below_limit)
 
     def draw(self, dice: Dice) -> Backend:
@@ -772,8 +773,7 @@ class Policy:
 
     def available(self) -> Iterator[Backend]:
         """Return the backends that can still be picked, in the order they are listed."""
-        below = self.below_limit
-        return (each for each in self.backends if below is None or each in below)
+        return iter(self.backends if self.below_limit is None else self.below_limit)
 
     def spread(self, dice: Dice, count: int) -> list[Backend]:
         """Pick up to `count` different backends, best first: here in the order they are listed."""
@@ -815,18 +815,11 @@ class Policy:
 
 class Failover(Policy):
     """The first in the list that can be picked."""
-    first = 0  # index of the first that may still be below its limit
-
-    def prepare(self, backends: list[Backend], limited: bool) -> None:
-        """Begin at the front."""
-        super().prepare(backends, limited)
-        self.first = 0
-
     def draw(self, dice: Dice) -> Backend:
-        """Pick the first; those in front of it that are full stay so until the next plan."""
-        while self.below_limit is not None and self.backends[self.first] not in self.below_limit:
-            self.first += 1
-        return self.backends[self.first]
+        """Pick the first, quickest where limits do not matter."""
+        if self.below_limit is None:
+            return self.backends[0]
+        return next(iter(self.below_limit))
 
 
 class Random(Policy):
@@ -1622,8 +1615,6 @@ class Connection:
     def query_end(self) -> int:
         """Return where the first query in the inbox ends (also one of a length that no query has);
         0 = it is not complete."""
-        if not self.inbox:
-            return 0
         end = 2 + int.from_bytes(self.inbox[:2], "big")
         return end if len(self.inbox) >= end else 0
 
