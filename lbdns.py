@@ -497,9 +497,6 @@ def at_once(slices: Iterator[None]) -> None:
 
 class Backend:
     """One server of a pool inside a worker: its row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "answers", "capacity", "connections", "down", "full_at", "history",
-                 "key", "max_connections", "rank", "rdata", "state", "turns", "weight")
-
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
         self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
@@ -1068,9 +1065,6 @@ class Mark(NamedTuple):
 
 class History:
     """What a backend's reports said, and what this worker answered with it meanwhile."""
-    __slots__ = ("answers_at_report", "answers_recent", "connections", "frozen", "limit_since",
-                 "report_changed", "snapshots_up")
-
     def __init__(self) -> None:
         self.connections: int | None = None  # in the last report
         self.answers_at_report = 0           # answers up to the last report
