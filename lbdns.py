@@ -694,13 +694,12 @@ class Pool:
         all_down = self.config.all_down
         if all_down == "servfail":
             reply.rcode = wire.SERVFAIL
-        if all_down in ("servfail", "empty"):
-            return None
-        rtype, rdata = wire.address_rdata(all_down)
-        if qtype not in (rtype, wire.ANY):
-            return None
-        reply.chosen = [all_down]
-        return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max), [rdata])
+        elif all_down != "empty":
+            rtype, rdata = wire.address_rdata(all_down)
+            if qtype in (rtype, wire.ANY):
+                reply.chosen = [all_down]
+                return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max), [rdata])
+        return None
 
     def credit(self, chosen: list[Backend]) -> None:
         """Count an answer, where answers matter."""
@@ -1616,11 +1615,12 @@ class Connection:
         """Take up to TCP_GROUP whole queries out of the inbox; none while TCP_QUEUE octets of
         replies wait, so that a client that does not read gets no more of them made."""
         packets: list[bytes] = []
-        end = self.query_end() if len(self.outbox) < TCP_QUEUE else 0
-        while end and len(packets) < TCP_GROUP:
+        for _ in range(TCP_GROUP):
+            end = self.query_end()
+            if not end or len(self.outbox) >= TCP_QUEUE:
+                break
             packets.append(bytes(self.inbox[2:end]))
             del self.inbox[:end]
-            end = self.query_end()
         return packets
 
     def serve(self, respond: Respond, now: float) -> bool:

@@ -153,8 +153,6 @@ class Reader:
     Slices that run off the end are silent in Python, so nothing else here slices a packet. A reader
     of rdata ends where the rdata does, while the names in it may point to all that is before.
     """
-    __slots__ = ("wire", "at", "end", "cost")
-
     def __init__(self, wire: bytes, at: int = 0, end: int | None = None) -> None:
         self.wire, self.at = wire, at
         self.end = len(wire) if end is None else end
@@ -648,7 +646,7 @@ def _next(words: list[str], what: str) -> str:
 
 
 def _joined(words: list[str]) -> str:
-    """Take off all words that are left and return them as one."""
+    """Take off all words that are left and return them as one; hex and base64 may be grouped."""
     text = "".join(words)
     words.clear()
     return text
@@ -785,14 +783,9 @@ def _take_tag(reader: Reader) -> bytes:
     return tag
 
 
-def _parse_hex(words: list[str], origin: bytes) -> bytes:
-    """Read all words that are left as hexadecimal digits, in any grouping."""
-    return binascii.unhexlify(_joined(words))
-
-
-def _parse_base64(words: list[str], origin: bytes) -> bytes:
-    """Read all words that are left as base64, in any grouping (RFC 4648 4)."""
-    return binascii.a2b_base64(_joined(words), strict_mode=True)
+def _parse_base64(text: str) -> bytes:
+    """Return octets from base64 (RFC 4648 4)."""
+    return binascii.a2b_base64(text, strict_mode=True)
 
 
 class Param(NamedTuple):
@@ -835,7 +828,7 @@ _PARAMS = {
     "no-default-alpn": Param(b"", unquote),
     "port": Param(b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF))),
     "ipv4hint": _hint(ipaddress.IPv4Address, 4),
-    "ech": Param(b".+", lambda text: _parse_base64([text], b"")),
+    "ech": Param(b".+", _parse_base64),
     "ipv6hint": _hint(ipaddress.IPv6Address, 16),
     # RFC 9461 5: a path, as a template with a variable "dns". RFC 9540 4: a flag.
     "dohpath": Param(rb"/.*\{[^{}]*dns.*", unquote),
@@ -910,8 +903,8 @@ _FIELDS = {
     "g": Field(_take_tag, _parse_string),
     "v": Field(Reader.rest, lambda words, _: unquote(_next(words, "a value"))),
     "u": Field(_take_some, lambda words, _: unquote(_next(words, "a URI"))),
-    "x": Field(_take_some, _parse_hex),
-    "b": Field(_take_some, _parse_base64),
+    "x": Field(_take_some, lambda words, _: binascii.unhexlify(_joined(words))),
+    "b": Field(_take_some, lambda words, _: _parse_base64(_joined(words))),
     "p": Field(_take_svc, _parse_svc)}
 
 _FORMATS = {int(number): [_FIELDS[letter] for letter in letters]
@@ -964,7 +957,8 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     try:
         if left[:1] == [r"\#"]:
             del left[0]
-            size, rdata = _parse_number(_next(left, "a length"), TCP_MAX), _parse_hex(left, origin)
+            size = _parse_number(_next(left, "a length"), TCP_MAX)
+            rdata = binascii.unhexlify(_joined(left))
             if size != len(rdata):
                 raise BadText(f"length {size} but {len(rdata)} octets")
         elif rtype in _FORMATS:
