@@ -388,9 +388,9 @@ class RRset(NamedTuple):
     rdatas: Sequence[bytes]       # wire form, names in them uncompressed
 
 
-# Rdata that holds names which may be compressed (RFC 3597 4: only types of RFC 1035):
-# type -> (octets before the first name, names). SRV is not among them: RFC 2782.
-_COMPRESSED = {NS: (0, 1), CNAME: (0, 1), PTR: (0, 1), MX: (2, 1), SOA: (0, 2)}
+# Types whose rdata holds names that may be compressed (RFC 3597 4: only those of RFC 1035). SRV is
+# not among them: RFC 2782.
+_COMPRESSED = {NS, CNAME, PTR, MX, SOA}
 
 
 class Writer:
@@ -457,12 +457,13 @@ class Writer:
         if rtype not in _COMPRESSED:
             self.out += rdata
             return
-        before, names = _COMPRESSED[rtype]
         reader = Reader(rdata)
-        self.out += reader.take(before)
-        for _ in range(names):
-            self._name(reader.name())
-        self.out += rdata[reader.at:]
+        for field in _FORMATS[rtype]:
+            octets = field.take(reader)
+            if field is _FIELDS["n"]:
+                self._name(octets)
+            else:
+                self.out += octets
 
     def _name(self, name: bytes) -> None:
         """Write a name, its longest suffix that stands earlier as a pointer (RFC 1035 4.1.4).
