@@ -3654,7 +3654,7 @@ def notify(*lines: str) -> None:
             sock.sendto("\n".join(lines).encode(), socket.MSG_DONTWAIT, address)
 
 
-# ---- policies of users, tried in a process of their own ------------------------------------------
+# ---- policies of users: tried in a process of their own, then run by workers ---------------------
 Pick = Callable[..., Any]  # a user's function: see Custom
 FILES_MAX = 1 << 20        # more descriptors than a process may have
 GOOD = "good"              # what is said of a policy file that loads,
@@ -3813,7 +3813,7 @@ class Custom(Random):
     """A user's function; whatever it does wrong, the query is answered, at random."""
     reads_query = True
     needs_backends = False
-    function = staticmethod(unloadable)
+    function = staticmethod(unloadable)  # each loaded one has a class of its own: `load_policies`
 
     def holds(self, backends: list[Backend], limited: bool) -> bool:
         """Say no: the function sees what each snapshot says."""
