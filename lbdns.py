@@ -22,12 +22,13 @@ Contents: five parts, each of which says what it may touch.
     V    The operator        terminal and config files
            19 the log, 20 config, 21 commands
 
-How to read it in an hour: what a stranger's packet can reach is wire.py and parts I and II. A query
-travels like this: Datagrams.serve or Worker.on_client (octets in) -> Cache.replies, and what that
-does not know -> decide -> wire.decode_query -> look_up -> Pool.pick -> wire.Writer.finish (octets
-out). Read `decide` and what it calls, then Worker.run, then Supervisor.run; the rest is looked up
-when it is needed. A new policy goes into section 4 and POLICIES, a new word of the config into the
-tables of section 20.
+How to read it in an hour: what a stranger's packet can reach is wire.py and parts I and II, and the
+end of part IV's section on policies of users where a pool has one. A query travels like this:
+Datagrams.serve or Worker.on_client (octets in) -> Cache.replies, and what that does not know ->
+decide -> wire.decode_query -> look_up -> Pool.pick -> wire.Writer.finish (octets out). Read
+`decide` and what it calls, then Worker.run, then Supervisor.run; the rest is looked up when it is
+needed. A new policy goes into section 4 and POLICIES, a new word of the config into the tables of
+section 20.
 
 Glossary:
     pool        a name whose A and AAAA records are chosen anew for each query
@@ -161,7 +162,6 @@ WAIT_LIMIT = FIRST_LIMIT + 1   # seconds that the first answer waits for them
 # ---- 1. Nouns ------------------------------------------------------------------------------------
 Problem = wire.BadText  # a value breaks a rule, or a source cannot be read; the text says why
 STATES = ("up", "drain", "down")  # of a backend, from best to worst
-Pick = Callable[..., Any]  # a user's function: see Custom
 
 
 class Row(NamedTuple):
@@ -172,16 +172,6 @@ class Row(NamedTuple):
     state: str = "up"                  # up | drain | down
     connections: int | None = None     # established now; None = unknown, which is not 0
     down: Sequence[str] = ()           # those of the addresses that fail their checks
-
-
-class View(NamedTuple):
-    """A backend as a user's function sees it: documented fields, none of which can be set."""
-    name: str                   # its first address, or its host name
-    addresses: tuple[str, ...]  # IPv4 and/or IPv6; or one host name
-    weight: float
-    connections: int | None     # as of the last report; None = unknown
-    max_connections: int | None
-    state: str                  # up | drain | down
 
 
 class PoolConfig(NamedTuple):
@@ -266,18 +256,18 @@ class Config(NamedTuple):
 
 
 class State:
-    """All that `answer` may look at. A worker has one, and applies each new snapshot to it.
+    """All that `decide` may look at. A worker has one, and applies each new snapshot to it.
 
-    `secret` keys the server cookies: made at start, kept over reloads. `functions` are those of
-    users that pick, by the owner of the pool.
+    `secret` keys the server cookies: made at start, kept over reloads. `policies` are those of
+    users, by the owner of the pool.
     """
     def __init__(self, config: Config, secret: bytes, log: "Log", dice: "Dice",
-                 functions: Mapping[bytes, Pick]) -> None:
+                 policies: "Mapping[bytes, type[Policy]]") -> None:
         self.zones = config.zones
         self.nsid = config.nsid.encode()
         self.secret = secret
         scale = config.workers * config.servers  # how many decide on the same reports
-        self.pools = {owner: Pool(pool, scale, log, dice, functions.get(owner, unloadable))
+        self.pools = {owner: Pool(pool, scale, log, dice, policies.get(owner))
                       for owner, pool in config.pools.items()}
         self.names = {pool.config.name: pool for pool in self.pools.values()}
         self.lines: set[str] = set()    # of the snapshot last read
@@ -302,9 +292,10 @@ Dealer = Callable[[], bytes]  # gives the records of a pool's next answer
 
 
 class Reply:
-    """What is to be said, before it becomes octets."""
-    def __init__(self, rcode: int) -> None:
-        self.rcode = rcode
+    """What is to be said to a request, before it becomes octets."""
+    def __init__(self, request: "Request") -> None:
+        self.request = request
+        self.rcode = request.query.rcode
         self.authoritative = False
         self.records: list[tuple[int, bytes, wire.RRset]] = []  # section, owner, RRset
         self.options: list[tuple[int, bytes]] = []  # of OPT: code, data
@@ -325,19 +316,6 @@ class Request(NamedTuple):
     query: wire.Query
     sender: str                  # the peer's address as text
     dice: Dice
-
-    def question(self) -> types.SimpleNamespace:
-        """Return what a user's function sees: name and type asked for, the client's address
-        (usually a resolver's), and the client subnet, "192.0.2.0/24"; None = none was sent."""
-        query = self.query
-        subnet = None
-        if query.subnet is not None:
-            family, prefix, octets = query.subnet
-            octets = octets.ljust(wire.ECS_BITS[family] // 8, b"\0")
-            subnet = f"{ipaddress.ip_address(octets)}/{prefix}"
-        return types.SimpleNamespace(
-            name=wire.show_name(query.key), type=wire.show_type(query.qtype),
-            client=plain_address(self.sender), subnet=subnet)
 
     def network(self) -> bytes:
         """Return what `hash` hashes: family and prefix of the client subnet, else of the peer."""
@@ -364,13 +342,6 @@ class Answered(NamedTuple):
     reply: Reply
 
 
-def answer(packet: bytes, client: str, tcp: bool, state: State, now: float,
-           dice: Dice) -> bytes | None:
-    """Return the reply to one query as octets, or None to stay silent: see `decide`."""
-    answered = decide(packet, client, tcp, state, now, dice)
-    return answered.octets if answered else None
-
-
 def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
            dice: Dice) -> Answered | None:
     """Return the reply to one query, or None to stay silent, only for what is not a query.
@@ -381,9 +352,9 @@ def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
         query = wire.decode_query(packet)
     except wire.Malformed:
         return None
-    reply = Reply(query.rcode)
+    reply = Reply(Request(query, client, dice))
     if query.rcode == wire.NOERROR:
-        respond(Request(query, client, dice), state, reply)
+        respond(state, reply)
         if reply.rcode == wire.SERVFAIL:  # nothing found on the way there is worth caching
             reply.authoritative = False
             reply.records.clear()
@@ -428,9 +399,9 @@ NO_DATA_TYPES = {wire.IXFR: wire.REFUSED, wire.AXFR: wire.REFUSED,
                  wire.MAILA: wire.NOTIMP, wire.MAILB: wire.NOTIMP}
 
 
-def respond(request: Request, state: State, reply: Reply) -> None:
+def respond(state: State, reply: Reply) -> None:
     """Fill the reply: look the name up, and follow CNAMEs while they stay in our zones."""
-    query = request.query
+    query = reply.request.query
     if query.qtype in NO_DATA_TYPES:
         reply.rcode = NO_DATA_TYPES[query.qtype]
         return
@@ -438,23 +409,23 @@ def respond(request: Request, state: State, reply: Reply) -> None:
     name: bytes | None = query.qname
     while name is not None and name.lower() not in chain and len(chain) <= CHAIN_MAX:
         chain.add(name.lower())
-        name = look_up(name, request, state, reply)
+        name = look_up(name, state, reply)
 
 
-def look_up(name: bytes, request: Request, state: State, reply: Reply) -> bytes | None:
+def look_up(name: bytes, state: State, reply: Reply) -> bytes | None:
     """Add what one name has to the reply. Return the name that a CNAME leads to, else None."""
     names = wire.suffixes(name.lower())
-    qtype = request.query.qtype
+    qtype = reply.request.query.qtype
     zone = wire.find_zone(names, qtype, state.zones)
     if zone is None:  # the first name: not ours to answer; a CNAME's target: the asker goes on
         reply.rcode = wire.NOERROR if reply.records else wire.REFUSED
         return None
     cut = zone.find_cut(names, qtype)
     if cut is not None:
-        refer(zone, cut, request, state, reply)
+        refer(zone, cut, state, reply)
         return None
     reply.authoritative = True
-    rrset = find_records(zone, names, request, state, reply)
+    rrset = find_records(zone, names, state, reply)
     if rrset is None:
         return None
     reply.records.append((wire.ANSWER, name, rrset))
@@ -463,7 +434,7 @@ def look_up(name: bytes, request: Request, state: State, reply: Reply) -> bytes 
     return None
 
 
-def refer(zone: ServedZone, cut: bytes, request: Request, state: State, reply: Reply) -> None:
+def refer(zone: ServedZone, cut: bytes, state: State, reply: Reply) -> None:
     """Add a referral to the servers of a delegation, whose addresses a pool may choose.
 
     Such a reply is not to be kept, since several pools may have a say in it, so it holds by a plan
@@ -473,17 +444,17 @@ def refer(zone: ServedZone, cut: bytes, request: Request, state: State, reply: R
         """Return the records of a pool at a name server's name."""
         reply.pool = state.pools[owner]
         reply.plan = {}
-        return reply.pool.pick(rtype, request, Reply(wire.NOERROR))
+        return reply.pool.pick(rtype, Reply(reply.request))
     reply.records += zone.refer(cut, choose)
 
 
-def find_records(zone: ServedZone, names: Sequence[bytes], request: Request, state: State,
+def find_records(zone: ServedZone, names: Sequence[bytes], state: State,
                  reply: Reply) -> wire.RRset | None:
     """Return the RRset of the type that a query asks for, or the CNAME to follow. Where there is
     none, say so in the reply: NXDOMAIN or NODATA, both with the zone's SOA (RFC 2308 2)."""
-    qtype = request.query.qtype
+    qtype = reply.request.query.qtype
     pool, node = find(zone, names, state.pools)
-    rrset = pool.pick(qtype, request, reply) if pool is not None else None
+    rrset = pool.pick(qtype, reply) if pool is not None else None
     if rrset is None and node:
         rrset = node.get(qtype) or node.get(wire.CNAME)
         if qtype == wire.ANY:  # RFC 8482 4.1: one RRset is answer enough
@@ -526,9 +497,6 @@ def at_once(slices: Iterator[None]) -> None:
 
 class Backend:
     """One server of a pool inside a worker: its row, and what this worker remembers of it."""
-    __slots__ = ("addresses", "answers", "capacity", "connections", "down", "full_at", "history",
-                 "key", "max_connections", "rank", "rdata", "state", "turns", "weight")
-
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
         self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
@@ -556,37 +524,25 @@ class Group(NamedTuple):
     """Backends that may be picked for a record type, and how."""
     kind: "type[Policy]"
     backends: list[Backend]     # [] = the last resort is none of them
-    limited: bool               # whether those that reach their limit are left out
     unusual: str                # what is unusual about these; "" = nothing
+    limited: bool = False       # whether those that reach their limit are left out
 
 
-class Choice(NamedTuple):
-    """How a pool answers a record type until the next plan."""
-    policy: "Policy"
-    unusual: str                # what is unusual about the answers; "" = nothing
-
-
-Plan = dict[int, Choice]        # of a pool, by record type
-
-
-def unloadable(query: Any, backends: Any) -> NoReturn:
-    """Stand for a user's function that could be loaded when the config was checked, but not now."""
-    raise TypeError("it cannot be loaded any more")
+Plan = dict[int, "Policy"]      # of a pool: how it answers, by record type, until the next plan
 
 
 class Pool:
     """A pool inside a worker: its backends, and for each record type who may be picked now.
 
-    `scale` is the number of workers, on all servers, that decide on the same reports; `function`
-    the one of a user that picks, where a user's picks.
+    `scale` is the number of workers, on all servers, that decide on the same reports; `kind` the
+    policy, where it is a user's.
     """
     def __init__(self, config: PoolConfig, scale: int, log: "Log", dice: Dice,
-                 function: Pick = unloadable) -> None:
+                 kind: "type[Policy] | None" = None) -> None:
         self.config = config
         self.log = log
         self.dice = dice
-        self.function = function
-        self.kind = POLICIES.get(config.policy, Custom)
+        self.kind = kind or POLICIES[config.policy]
         self.backends: list[Backend] = []
         self.stale = False              # whether reports are too old to be believed
         self.loaded = math.inf          # when the last snapshot was taken over; inf = never yet
@@ -615,15 +571,16 @@ class Pool:
         if self.counting:
             yield from self.load.learn(backends, now, passed)
         self.load.set_limits(backends)
-        if self.kind.uses_load:
-            self.log_frozen()
+        self.log_frozen()
         if stale != self.stale:  # answers say so, whatever the policy
             self.stale = stale
             self.current = {}
         self.replan()
 
     def log_frozen(self) -> None:
-        """Log which reports are not believed."""
+        """Log which reports are not believed, if the policy would believe them."""
+        if not self.kind.uses_load:
+            return
         frozen = [each.addresses[0] for each in self.backends if each.history.frozen]
         text = ""
         if frozen:
@@ -642,14 +599,16 @@ class Pool:
             have = [each for each in self.backends if rtype in each.rdata]
             if not have and (rtype == wire.CNAME or not alone):
                 continue
-            kind, backends, limited, unusual = self.find_group(rtype, have)
+            kind, backends, unusual, limited = self.find_group(rtype, have)
             policy = self.policies.setdefault((rtype, kind), kind(rtype, self))
             if not policy.holds(backends, limited):
                 policy.prepare(backends, limited)
                 same = False
-            current[rtype] = Choice(policy, unusual)
-            if self.current.get(rtype) != current[rtype]:
+            if policy.unusual != unusual:
+                policy.unusual = unusual
                 policy.deal = None  # its records have another TTL
+                same = False
+            current[rtype] = policy
         if not same or current != self.current:
             self.current = current
 
@@ -657,7 +616,7 @@ class Pool:
         """Return the best group that is not empty: up and below the limit; up but full; the others
         by their rank; the last resort. Only in that are backends that fail their check."""
         if not have:
-            return Group(self.kind, have, False, "")
+            return Group(self.kind, have, "")
         kind = Random if self.stale and self.kind.uses_load else self.kind
         well, unusual = self.healthy(rtype, have)
         best = min((each.rank for each in well), default=DOWN)
@@ -665,12 +624,12 @@ class Pool:
             return self.last_group(kind, have)
         backends = [each for each in well if each.rank == best]
         if best > 0:
-            return Group(kind, backends, False, unusual)
+            return Group(kind, backends, unusual)
         below_limit = [each for each in backends if each.answers < each.full_at]
         if not below_limit:
-            return Group(LowestRatio, backends, False, unusual)
+            return Group(LowestRatio, backends, unusual)
         limited = any(each.full_at < math.inf for each in below_limit)
-        return Group(kind, below_limit, limited, unusual)
+        return Group(kind, below_limit, unusual, limited)
 
     def healthy(self, rtype: int, have: list[Backend]) -> tuple[list[Backend], str]:
         """Return the backends that pass their checks; or all, and why, when too few are up."""
@@ -686,11 +645,11 @@ class Pool:
         all_down = self.config.all_down
         unusual = f"no backend is up; all_down = {all_down}"
         if all_down != "all":
-            return Group(Failover, [], False, unusual)
+            return Group(Failover, [], unusual)
         wanted = [each for each in have if each.state != "down"]
-        return Group(kind, wanted or have, False, unusual)
+        return Group(kind, wanted or have, unusual)
 
-    def pick(self, qtype: int, request: Request, reply: Reply) -> wire.RRset | None:
+    def pick(self, qtype: int, reply: Reply) -> wire.RRset | None:
         """Return the records to answer a type with. None = NODATA, or SERVFAIL if the reply's rcode
         says so."""
         reply.pool = self
@@ -699,32 +658,33 @@ class Pool:
         if qtype == wire.ANY:
             rtype = next(iter(self.current), wire.A)
         if rtype in self.current:
-            policy, unusual = self.current[rtype]
-            if unusual:
-                reply.explain(0, unusual)
+            policy = self.current[rtype]
+            if policy.unusual:
+                reply.explain(0, policy.unusual)
                 reply.ttl_max = TTL_RESORT
             if self.backends and not policy.backends:
                 return self.last_resort(qtype, reply)
-            return self.pick_backends(policy, request, reply)
+            return self.pick_backends(policy, reply)
         if not self.backends and rtype in (wire.A, wire.AAAA):
             reply.rcode = wire.SERVFAIL  # so that a resolver asks another name server
             reply.explain(0, f"pool {self.config.name} has no backends")
         return None
 
-    def pick_backends(self, policy: "Policy", request: Request, reply: Reply) -> wire.RRset | None:
+    def pick_backends(self, policy: "Policy", reply: Reply) -> wire.RRset | None:
         """Return the records of the backends that a policy picks; None as in `pick`."""
         if self.stale:
             reply.explain(3, "the load of the backends is unknown")  # 3: Stale Answer
         reply.policy = policy
         rtype = policy.rtype
-        chosen = policy.pick(request, self.config.answers)
+        chosen = policy.pick(reply.request, self.config.answers)
         reply.scoped |= policy.scoped
         if chosen is None:
             reply.rcode = wire.SERVFAIL
         if not chosen:
             return None
         self.credit(chosen)
-        reply.chosen = [each.addresses[-1 if rtype == wire.AAAA else 0] for each in chosen]
+        family = -1 if rtype == wire.AAAA else 0
+        reply.chosen = [each.addresses[family] for each in chosen]
         # Two rows or a user's function may name one address twice: RFC 2181 5 wants it once.
         rdatas = list(dict.fromkeys(each.rdata[rtype] for each in chosen))
         return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max), rdatas)
@@ -734,13 +694,12 @@ class Pool:
         all_down = self.config.all_down
         if all_down == "servfail":
             reply.rcode = wire.SERVFAIL
-        if all_down in ("servfail", "empty"):
-            return None
-        rtype, rdata = wire.address_rdata(all_down)
-        if qtype not in (rtype, wire.ANY):
-            return None
-        reply.chosen = [all_down]
-        return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max), [rdata])
+        elif all_down != "empty":
+            rtype, rdata = wire.address_rdata(all_down)
+            if qtype in (rtype, wire.ANY):
+                reply.chosen = [all_down]
+                return wire.RRset(rtype, min(self.config.ttl, reply.ttl_max), [rdata])
+        return None
 
     def credit(self, chosen: list[Backend]) -> None:
         """Count an answer, where answers matter."""
@@ -753,7 +712,7 @@ class Pool:
     def on_full(self, backend: Backend) -> None:
         """Leave out a backend that has reached its limit; if too few are left for whole answers,
         plan anew."""
-        left = [policy.leave_out(backend) for policy, _ in self.current.values()]
+        left = [policy.leave_out(backend) for policy in self.current.values()]
         if min(left) < self.config.answers:
             self.replan()
 
@@ -775,8 +734,10 @@ class Policy:
         self.rtype, self.pool = rtype, pool
         self.backends: list[Backend] = []
         self.weights: list[float] = [math.nan]  # equal to no others: nothing is prepared yet
-        # Those of the backends that can still be picked; None = all can, limits do not matter.
-        self.below_limit: set[Backend] | None = None
+        # Those of the backends that can still be picked, in their order, as the keys of a dict;
+        # None = all can, limits do not matter.
+        self.below_limit: dict[Backend, None] | None = None
+        self.unusual = ""                # what is unusual about the answers; "" = nothing
         self.deal: Dealer | None = None  # of `dealer`, made once for a plan
 
     def prepare(self, backends: list[Backend], limited: bool) -> None:
@@ -784,7 +745,7 @@ class Policy:
         function. If `limited`, a backend that reaches its limit is left out: see `leave_out`."""
         self.backends = backends
         self.weights = [each.capacity for each in backends]
-        self.below_limit = set(backends) if limited else None
+        self.below_limit = dict.fromkeys(backends) if limited else None
         self.deal = None
 
     def holds(self, backends: list[Backend], limited: bool) -> bool:
@@ -799,7 +760,7 @@ class Policy:
         reach their limits within a second."""
         if self.below_limit is None:
             return math.inf
-        self.below_limit.discard(backend)
+        self.below_limit.pop(backend, None)
         return len(self.below_limit)
 
     def draw(self, dice: Dice) -> Backend:
@@ -808,8 +769,7 @@ class Policy:
 
     def available(self) -> Iterator[Backend]:
         """Return the backends that can still be picked, in the order they are listed."""
-        below = self.below_limit
-        return (each for each in self.backends if below is None or each in below)
+        return iter(self.backends if self.below_limit is None else self.below_limit)
 
     def spread(self, dice: Dice, count: int) -> list[Backend]:
         """Pick up to `count` different backends, best first: here in the order they are listed."""
@@ -818,14 +778,16 @@ class Policy:
     def pick(self, request: Request, count: int) -> list[Backend] | None:
         """Return the backends to answer a query with. [] = there is no record of this type, None =
         the query cannot be answered."""
-        return [self.draw(request.dice)] if count == 1 else self.spread(request.dice, count)
+        if count == 1:
+            return [self.draw(request.dice)]
+        return self.spread(request.dice, count)
 
     def dealer(self, before: bytes, dice: Dice) -> Dealer | None:
         """Return, for the fast path, what gives the records of an answer each time it is called,
         `before` being what stands before each rdata; None where their number varies."""
         rtype = self.rtype
         pool = self.pool
-        count = self.pool.config.answers
+        count = pool.config.answers
 
         def deal_one() -> bytes:
             """Do as `deal`, quicker, where an answer has one address."""
@@ -843,24 +805,17 @@ class Policy:
             return b"".join([before + each.rdata[rtype] for each in chosen])
         if count == 1:
             return deal_one
-        unique = len({each.rdata[rtype] for each in self.backends}) == len(self.backends)
-        return deal if unique else None
+        unique = {each.rdata[rtype] for each in self.backends}
+        return deal if len(unique) == len(self.backends) else None
 
 
 class Failover(Policy):
     """The first in the list that can be picked."""
-    first = 0  # index of the first that may still be below its limit
-
-    def prepare(self, backends: list[Backend], limited: bool) -> None:
-        """Begin at the front."""
-        super().prepare(backends, limited)
-        self.first = 0
-
     def draw(self, dice: Dice) -> Backend:
-        """Pick the first; those in front of it that are full stay so until the next plan."""
-        while self.below_limit is not None and self.backends[self.first] not in self.below_limit:
-            self.first += 1
-        return self.backends[self.first]
+        """Pick the first, quickest where limits do not matter."""
+        if self.below_limit is None:
+            return self.backends[0]
+        return next(iter(self.below_limit))
 
 
 class Random(Policy):
@@ -992,10 +947,8 @@ class LeastConnections(RoundRobin):
         return load.estimate(self.backends), [load.brings / weight for weight in self.weights]
 
 
-class LowestRatio(RoundRobin):
+class LowestRatio(LeastConnections):
     """For a pool whose backends are all full, whatever its policy: the least overfull one."""
-    chance = 1.0
-    uses_load = True
 
     def line_up(self) -> tuple[list[float], list[float]]:
         """Return (connections + what answers since have brought) / max_connections of the backends,
@@ -1060,98 +1013,6 @@ class Hash(Policy):
         return [self.backends[at] for at in chosen if bounds[at] < math.inf]
 
 
-@functools.lru_cache(1000)
-def own_address(text: str) -> Backend:
-    """Return an address that is no backend's as a backend; raise TypeError for any other text."""
-    if not is_address(text):
-        raise TypeError(f"it returned {text[:40]!r}, which is neither a backend nor an address")
-    return Backend(server_address(text))
-
-
-class Custom(Random):
-    """A user's function; whatever it does wrong, the query is answered, at random."""
-    reads_query = True
-    needs_backends = False
-
-    def holds(self, backends: list[Backend], limited: bool) -> bool:
-        """Say no: the function sees what each snapshot says."""
-        return False
-
-    def prepare(self, backends: list[Backend], limited: bool) -> None:
-        """Make the views that the function gets."""
-        super().prepare(backends, limited)
-        self.views = [View(each.addresses[0], each.addresses, each.weight, each.connections,
-                           each.max_connections, each.state) for each in backends]
-        self.named = {each.addresses[0]: each for each in backends}
-
-    def pick(self, request: Request, count: int) -> list[Backend] | None:
-        """Return what pick(query, backends) returns: a backend, an address as text, several of
-        them, or None = SERVFAIL. Addresses of the other family are no answer to this type."""
-        try:
-            chosen = self.call(request)
-        except BaseException as bad:  # SystemExit and MemoryError of theirs are not ours
-            chosen = super().pick(request, count) if self.backends else None
-            self.pool.log.trouble(
-                f"pool {self.pool.config.name}: {self.pool.config.policy}",
-                f"{blame(bad, self.pool.config)}; answering "
-                f"{'at random' if chosen else 'SERVFAIL'}")
-            return chosen
-        if chosen is None:
-            return None
-        return [each for each in chosen if self.rtype in each.rdata][:count]
-
-    def call(self, request: Request) -> list[Backend] | None:
-        """Return what the function returns, as backends. Raise whatever it raises, and TypeError
-        for what is no answer."""
-        named = self.named
-        below = self.below_limit
-        if below is not None:
-            named = {name: each for name, each in named.items() if each in below}
-        views = [view for view in self.views if view.name in named]
-        result = self.pool.function(request.question(), views)
-        if result is None:
-            return None
-        if isinstance(result, View) or not isinstance(result, (list, tuple)):
-            result = [result]
-        found = [self.find_backend(each, named) for each in result[:ROWS_MAX]]
-        if not found:
-            raise TypeError("it returned no backend; None is for SERVFAIL")
-        return found
-
-    def find_backend(self, value: Any, named: Mapping[str, Backend]) -> Backend:
-        """Return the backend that a function means, by its view (which may be one of an earlier
-        call), its name or its address; raise TypeError for what is none of these."""
-        name = value.name if isinstance(value, View) else value
-        if name in named:
-            return named[name]
-        if isinstance(value, str):
-            return own_address(value)
-        raise TypeError("it returned something that is neither a backend nor an address")
-
-
-def blame(bad: BaseException, config: PoolConfig) -> str:
-    """Say what a policy's code raised, and the last line of its file that led there."""
-    if isinstance(bad, Problem):
-        return str(bad)
-    path = config.policy.rpartition(":")[0]
-    at = bad.__traceback__
-    lines = [bad.lineno] if isinstance(bad, SyntaxError) and bad.filename == path else []
-    while at is not None:
-        if at.tb_frame.f_code.co_filename == path:
-            lines.append(at.tb_lineno)
-        at = at.tb_next
-    place = f" ({path}:{lines[-1]})" if lines else ""
-    return show_error(bad) + place
-
-
-def show_error(bad: BaseException) -> str:
-    """Say what was raised, which may be of a user's class and fail to say so."""
-    try:
-        return f"{type(bad).__name__}: {bad}"
-    except BaseException:
-        return "an error that cannot be shown"
-
-
 POLICIES: dict[str, type[Policy]] = {
     "random": Random, "round-robin": RoundRobin, "least-connections": LeastConnections,
     "failover": Failover, "hash": Hash}
@@ -1203,9 +1064,6 @@ class Mark(NamedTuple):
 
 class History:
     """What a backend's reports said, and what this worker answered with it meanwhile."""
-    __slots__ = ("answers_at_report", "answers_recent", "connections", "frozen", "limit_since",
-                 "report_changed", "snapshots_up")
-
     def __init__(self) -> None:
         self.connections: int | None = None  # in the last report
         self.answers_at_report = 0           # answers up to the last report
@@ -1315,12 +1173,13 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2] if values else 0.0
 
 
-# ---- 6. The fast path: a cache of `answer` -------------------------------------------------------
+# ---- 6. The fast path: a cache of `decide` -------------------------------------------------------
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
+Peers = Callable[[], Sequence[Peer]]
 # What transports call: queries, a function that gives the peer of each, and "came over TCP"; it
 # returns the replies from their third octet on, for the first two are the query's: its id.
 # b"" = no reply.
-Respond = Callable[[Sequence[bytes], Callable[[], Sequence[Peer]], bool], list[bytes]]
+Respond = Callable[[Sequence[bytes], Peers, bool], list[bytes]]
 
 
 class Known:
@@ -1400,7 +1259,7 @@ UNLIKE = Alike((b"\0", b""), {})  # those of which no reply is kept
 class Cache:
     """Answers what it knows, asks `miss` for the rest, and learns from the replies to that.
 
-    Equal to `answer` octet for octet, since a reply is kept by all octets of the query that it
+    Equal to `decide` octet for octet, since a reply is kept by all octets of the query that it
     depends on, in lower case, and by its transport. Names that do not exist are not kept, only
     what answers all of them, so no stranger can fill the memory with names.
     """
@@ -1422,8 +1281,7 @@ class Cache:
             self.alike = [{}, {}]
             self.size = 0
 
-    def replies(self, packets: Sequence[bytes], peers: Callable[[], Sequence[Peer]],
-                tcp: bool) -> list[bytes]:
+    def replies(self, packets: Sequence[bytes], peers: Peers, tcp: bool) -> list[bytes]:
         """Return the replies to some queries, as Respond says. A packet may be anything: what its
         octets find here was learned from a good query that had the same ones.
 
@@ -1465,7 +1323,7 @@ class Cache:
         """Have a query answered, and learn from that. Return the reply as in `replies`."""
         answered = self.miss(packet, peer, tcp)
         if not isinstance(answered, Answered):           # silence, or octets to send and forget
-            return answered[2:] if answered is not None else b""
+            return (answered or b"")[2:]
         if self.is_regular(packet, answered):
             self.learn(packet, peer, tcp, answered)
         return answered.octets[2:]
@@ -1750,8 +1608,6 @@ class Connection:
     def query_end(self) -> int:
         """Return where the first query in the inbox ends (also one of a length that no query has);
         0 = it is not complete."""
-        if not self.inbox:
-            return 0
         end = 2 + int.from_bytes(self.inbox[:2], "big")
         return end if len(self.inbox) >= end else 0
 
@@ -1759,11 +1615,12 @@ class Connection:
         """Take up to TCP_GROUP whole queries out of the inbox; none while TCP_QUEUE octets of
         replies wait, so that a client that does not read gets no more of them made."""
         packets: list[bytes] = []
-        end = self.query_end() if len(self.outbox) < TCP_QUEUE else 0
-        while end and len(packets) < TCP_GROUP:
+        for _ in range(TCP_GROUP):
+            end = self.query_end()
+            if not end or len(self.outbox) >= TCP_QUEUE:
+                break
             packets.append(bytes(self.inbox[2:end]))
             del self.inbox[:end]
-            end = self.query_end()
         return packets
 
     def serve(self, respond: Respond, now: float) -> bool:
@@ -1845,16 +1702,12 @@ class Worker:
         self.selector = selectors.DefaultSelector()
         # What random gives is seeded anew in every process by the module itself.
         self.cache = Cache(state, random.random, self.ask)
-        self.respond: Respond = self.cache.replies
-        if log.level >= 2:  # each query is logged, so each must be read
-            self.respond = lambda packets, peers, tcp: [
-                self.cache.ask(*each, tcp) for each in zip(packets, peers(), strict=False)]
         transport, description = choose_transport()
         # A UDP socket or a listener -> what serves it, and returns whether more may wait.
         self.doors: dict[socket.socket, Callable[..., bool]] = {}
         self.failed: dict[socket.socket, int] = {}  # how often that raised OSError lately
         for udp, tcp in sockets.values():
-            self.doors[udp] = transport(udp, self.respond).serve
+            self.doors[udp] = transport(udp, self.cache.replies).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
         if child.slot == FIRST_WORKER:  # the first worker speaks for all
             log.change(description)
@@ -1953,8 +1806,9 @@ class Worker:
                 self.on_client(client, 0, now)
 
     def ask(self, packet: bytes, peer: Peer, tcp: bool) -> Answered | bytes | None:
-        """Call `decide`, and log the query if all are; should it fail by a mistake of ours, say
-        SERVFAIL and go on. A datagram that is too long is dropped unread."""
+        """Call `decide`, and log the query if all are: then nothing is learned, so that each one
+        comes here. Should it fail by a mistake of ours, say SERVFAIL and go on. A datagram that is
+        too long is dropped unread."""
         if not tcp and len(packet) > UDP_QUERY_MAX:
             return None
         if isinstance(peer, str):
@@ -1968,6 +1822,7 @@ class Worker:
             if answered is not None and self.log.level >= 2:
                 micros = (time.perf_counter_ns() - begun) // 1000
                 self.log.query(answered.query, client, answered.reply, micros)
+                return answered.octets
             return answered
         except Exception as bug:
             where = show_traceback(bug).rpartition(" ")[2]
@@ -2006,7 +1861,7 @@ class Worker:
         fd, before = client.sock.fileno(), client.active
         if fd < 0:  # evicted in this very turn
             return
-        wanted = client.advance(events, self.respond, now)
+        wanted = client.advance(events, self.cache.replies, now)
         if not wanted:
             self.close(client)
             return
@@ -3239,7 +3094,7 @@ class Watch:
         self.rows = pack_rows(rows)
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
-                    for rtype, (policy, _) in self.twin.current.items() for each in policy.backends}
+                    for rtype, policy in self.twin.current.items() for each in policy.backends}
         for subject, text in (*troubles, *self.unusual_answers()):
             self.log.trouble(f"{self.title}: {subject}", text)
         self.log_states(rows, answered, now)
@@ -3254,7 +3109,7 @@ class Watch:
         """Yield what may be unusual about the answers of the pool as a whole, each with a text
         about that, "" = nothing is."""
         current = self.twin.current
-        full = {each for policy, _ in current.values()
+        full = {each for policy in current.values()
                 if isinstance(policy, LowestRatio) for each in policy.backends}
         yield "limits", f"all {len(full)} backends are at max_connections" if full else ""
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
@@ -3813,20 +3668,23 @@ def notify(lines: str) -> None:
             sock.sendto(lines.encode(), socket.MSG_DONTWAIT, address)
 
 
-# Policies of users are tried in a process of their own.
+# ---- Policies of users: tried in a process of their own, then run by workers ---------------------
+Pick = Callable[..., Any]  # a user's function: see Custom
 FILES_MAX = 1 << 20        # more descriptors than a process may have
 GOOD = "good"              # what is said of a policy file that loads,
 TOO_SLOW = "loading it timed out"  # and of one that does not end
 
 
-def load_functions(config: Config) -> dict[bytes, Pick]:
-    """Return the functions of users that pick, by the owners of their pools. One that cannot be
-    loaded any more, though it could when the config was checked, is left out: see `unloadable`."""
-    found = {}
+def load_policies(config: Config) -> dict[bytes, type[Policy]]:
+    """Return the policies of users, by the owners of their pools. Where a function cannot be loaded
+    any more, though it could when the config was checked, `unloadable` stands for it."""
+    found: dict[bytes, type[Policy]] = {}
     for owner, pool in config.pools.items():
         if pool.policy not in POLICIES:
+            found[owner] = Custom
             with contextlib.suppress(BaseException):
-                found[owner] = load_function(pool)
+                function = staticmethod(load_function(pool))
+                found[owner] = type("Custom", (Custom,), {"function": function})
     return found
 
 
@@ -3925,6 +3783,128 @@ def kill_children() -> None:
     with contextlib.suppress(OSError):
         for child in pathlib.Path("/proc/thread-self/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
+
+
+class View(NamedTuple):
+    """A backend as a user's function sees it: documented fields, none of which can be set."""
+    name: str                   # its first address, or its host name
+    addresses: tuple[str, ...]  # IPv4 and/or IPv6; or one host name
+    weight: float
+    connections: int | None     # as of the last report; None = unknown
+    max_connections: int | None
+    state: str                  # up | drain | down
+
+
+def question(request: Request) -> types.SimpleNamespace:
+    """Return what a user's function sees: name and type asked for, the client's address
+    (usually a resolver's), and the client subnet, "192.0.2.0/24"; None = none was sent."""
+    query = request.query
+    subnet = None
+    if query.subnet is not None:
+        family, prefix, octets = query.subnet
+        octets = octets.ljust(wire.ECS_BITS[family] // 8, b"\0")
+        subnet = f"{ipaddress.ip_address(octets)}/{prefix}"
+    return types.SimpleNamespace(
+        name=wire.show_name(query.key), type=wire.show_type(query.qtype),
+        client=plain_address(request.sender), subnet=subnet)
+
+
+@functools.lru_cache(1000)
+def own_address(text: str) -> Backend:
+    """Return an address that is no backend's as a backend; raise TypeError for any other text."""
+    if not is_address(text):
+        raise TypeError(f"it returned {text[:40]!r}, which is neither a backend nor an address")
+    return Backend(server_address(text))
+
+
+def unloadable(query: Any, backends: Any) -> Any:
+    """Stand for a user's function that could be loaded when the config was checked, but not now."""
+    raise TypeError("it cannot be loaded any more")
+
+
+class Custom(Random):
+    """A user's function; whatever it does wrong, the query is answered, at random."""
+    reads_query = True
+    needs_backends = False
+    function = staticmethod(unloadable)  # each loaded one has a class of its own: `load_policies`
+
+    def holds(self, backends: list[Backend], limited: bool) -> bool:
+        """Say no: the function sees what each snapshot says."""
+        return False
+
+    def prepare(self, backends: list[Backend], limited: bool) -> None:
+        """Make the views that the function gets."""
+        super().prepare(backends, limited)
+        self.views = [View(each.addresses[0], each.addresses, each.weight, each.connections,
+                           each.max_connections, each.state) for each in backends]
+        self.named = {each.addresses[0]: each for each in backends}
+
+    def pick(self, request: Request, count: int) -> list[Backend] | None:
+        """Return what pick(query, backends) returns: a backend, an address as text, several of
+        them, or None = SERVFAIL. Addresses of the other family are no answer to this type."""
+        try:
+            chosen = self.call(request)
+        except BaseException as bad:  # SystemExit and MemoryError of theirs are not ours
+            chosen = super().pick(request, count) if self.backends else None
+            self.pool.log.trouble(
+                f"pool {self.pool.config.name}: {self.pool.config.policy}",
+                f"{blame(bad, self.pool.config)}; answering "
+                f"{'at random' if chosen else 'SERVFAIL'}")
+            return chosen
+        if chosen is None:
+            return None
+        return [each for each in chosen if self.rtype in each.rdata][:count]
+
+    def call(self, request: Request) -> list[Backend] | None:
+        """Return what the function returns, as backends. Raise whatever it raises, and TypeError
+        for what is no answer."""
+        named = self.named
+        below = self.below_limit
+        if below is not None:
+            named = {name: each for name, each in named.items() if each in below}
+        views = [view for view in self.views if view.name in named]
+        result = self.function(question(request), views)
+        if result is None:
+            return None
+        if isinstance(result, View) or not isinstance(result, (list, tuple)):
+            result = [result]
+        found = [self.find_backend(each, named) for each in result[:ROWS_MAX]]
+        if not found:
+            raise TypeError("it returned no backend; None is for SERVFAIL")
+        return found
+
+    def find_backend(self, value: Any, named: Mapping[str, Backend]) -> Backend:
+        """Return the backend that a function means, by its view (which may be one of an earlier
+        call), its name or its address; raise TypeError for what is none of these."""
+        name = value.name if isinstance(value, View) else value
+        if name in named:
+            return named[name]
+        if isinstance(value, str):
+            return own_address(value)
+        raise TypeError("it returned something that is neither a backend nor an address")
+
+
+def blame(bad: BaseException, config: PoolConfig) -> str:
+    """Say what a policy's code raised, and the last line of its file that led there."""
+    if isinstance(bad, Problem):
+        return str(bad)
+    path = config.policy.rpartition(":")[0]
+    at = bad.__traceback__
+    lines = [bad.lineno] if isinstance(bad, SyntaxError) and bad.filename == path else []
+    while at is not None:
+        if at.tb_frame.f_code.co_filename == path:
+            lines.append(at.tb_lineno)
+        at = at.tb_next
+    place = f" ({path}:{lines[-1]})" if lines else ""
+    return show_error(bad) + place
+
+
+def show_error(bad: BaseException) -> str:
+    """Say what was raised, which may be of a user's class and fail to say so."""
+    try:
+        return f"{type(bad).__name__}: {bad}"
+    except BaseException:
+        return "an error that cannot be shown"
 
 
 # ---- 18. The supervisor --------------------------------------------------------------------------
@@ -4151,7 +4131,7 @@ class Supervisor:
             monitor(config, self.config, child, self.log)  # the second is still the one before
             return
         self.unbind(kept, False)
-        state = State(config, self.secret, self.log, random.random, load_functions(config))
+        state = State(config, self.secret, self.log, random.random, load_policies(config))
         worker = Worker(state, self.sockets, child, self.log)
         while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
             child.beat()
@@ -4680,7 +4660,7 @@ def read_addresses(text: str) -> tuple[str, ...]:
     kinds = [rtype for rtype, _ in found]
     if kinds != [wire.A, wire.AAAA] and len(kinds) > 1:
         raise Problem("must be at most one IPv4 and one IPv6 address, or one host name")
-    return tuple(wire.show_rdata(*each) for each in found)
+    return tuple(wire.show_address(*each) for each in found)
 
 
 def read_address(value: str) -> str:

@@ -116,7 +116,8 @@ def load_module():
 lbdns = load_module()
 lbdns.import_for_monitor()
 wire = lbdns.wire
-decode_message = importlib.import_module("test_wire").decode_message
+test_wire = importlib.import_module("test_wire")
+decode_message, show_rdata = test_wire.decode_message, test_wire.show_rdata
 
 
 # ---- Waiting, and what a test needs --------------------------------------------------------------
@@ -424,7 +425,7 @@ class Answer:
     def show(record):
         """owner TTL TYPE rdata"""
         return (f"{wire.show_name(record.owner)} {record.ttl} {wire.show_type(record.type)} "
-                f"{wire.show_rdata(record.type, record.rdata)}")
+                f"{show_rdata(record.type, record.rdata)}")
 
     @property
     def rdatas(self):
@@ -444,10 +445,10 @@ def brief(answer):
             f"{' '.join(answer.types)}").strip()
 
 
-# ---- `answer` in this process --------------------------------------------------------------------
+# ---- `decide` in this process --------------------------------------------------------------------
 
 class Desk:
-    """`answer` in this process: pure, with seeded dice, no sockets.
+    """`decide` in this process: pure, with seeded dice, no sockets.
 
     `now` is its clock (seconds), which stands still unless a test moves it.
     """
@@ -457,12 +458,13 @@ class Desk:
         self.log = lbdns.Log()
         self.dice, self.now = random.Random(seed).random, 0.0
         config = lbdns.ConfigReader("test.toml").config(document)
-        functions = lbdns.load_functions(config)
-        self.state = lbdns.State(config, b"0" * 16, self.log, self.dice, functions)
+        policies = lbdns.load_policies(config)
+        self.state = lbdns.State(config, b"0" * 16, self.log, self.dice, policies)
 
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
-        return lbdns.answer(octets, client, tcp, self.state, self.now, self.dice)
+        answered = lbdns.decide(octets, client, tcp, self.state, self.now, self.dice)
+        return answered.octets if answered else None
 
     def ask(self, name="api.example.com", rtype="A", client="192.0.2.77", tcp=False, **options):
         """One query, decoded."""
@@ -509,7 +511,7 @@ class World:
     """A config made by dice, and queries to its names that resolvers of all kinds could send.
 
     The same seed makes the same world, so that a Desk and a Fast can live in it side by side:
-    what `answer` says of each query is what the fast path has to say.
+    what `decide` says of each query is what the fast path has to say.
     """
 
     TYPES = ("A", "AAAA", "TXT", "SRV", "MX")
@@ -821,7 +823,7 @@ class Server:
     the tests run as root; `files` are put there before it starts.
 
     config None = no config file; `words` are then the command line. A `script` is run as it is;
-    without one, LBDNS_PORTABLE counts. log = "queries" asks `answer` for each query, all else has
+    without one, LBDNS_PORTABLE counts. log = "queries" asks `decide` for each query, all else has
     the fast path. `constants` of lbdns, a `fault` of FAULTS and other lines of Python (`prelude`)
     hold in the server only. All other options are those of Popen.
     """
@@ -2156,7 +2158,7 @@ class PurePolicies(unittest.TestCase):
             desk = Desk(pool("hash", weighted(*weights)))
             twin = Desk(pool("hash", "[" + ", ".join(
                 re.findall("{.*?}", weighted(*weights))[::-1]) + "]"))
-            policy, other = (each.state.names["api.example.com"].current[wire.A][0]
+            policy, other = (each.state.names["api.example.com"].current[wire.A]
                              for each in (desk, twin))
             networks = [bytes([1, *at.to_bytes(3, "big")]) for at in range(20_000)]
             got = Counter(policy.choose(network, 1)[0].addresses[0] for network in networks)
@@ -2655,7 +2657,7 @@ class PureCustomPolicies(unittest.TestCase):
         """Functions may remember views; those stand for their backend, not for its old state."""
         desk = self.desk("return kept.setdefault(query.client, backends[1])")
         pools = desk.state.names["api.example.com"]
-        pools.function.__globals__["kept"] = {}
+        pools.kind.function.__globals__["kept"] = {}
         for connections in (None, 5, 70):
             desk.load(*((each, {"connections": connections})
                         for each in ("1.2.3.4", "8.8.4.4", "8.8.8.8")))
@@ -2674,9 +2676,9 @@ class PureCustomPolicies(unittest.TestCase):
         made = desk.state.names["api.example.com"]
         changed = lbdns.Config._make([None] * 8 + [{b"": made.config._replace(code="1 / 0")},
                                                    (), ""])
-        self.assertEqual(lbdns.load_functions(changed), {})
+        self.assertEqual(lbdns.load_policies(changed), {b"": lbdns.Custom})
         desk.state.pools[wire.parse_name("api.example.com")] = lbdns.Pool(
-            made.config, 1, desk.log, desk.dice)
+            made.config, 1, desk.log, desk.dice, lbdns.Custom)
         self.assertEqual(len(desk.count(60)), 3)
         self.assertRegex("".join(desk.errors()), "TypeError: it cannot be loaded any more; answer")
 
@@ -2793,7 +2795,7 @@ backends = [{ address = "10.6.0.1", state = "down" }]
 
 
 class PureFastPath(unittest.TestCase):
-    """The fast path says what `answer` says, octet for octet, with the same dice; it takes what
+    """The fast path says what `decide` says, octet for octet, with the same dice; it takes what
     resolvers send, and what it remembers is bounded."""
 
     NAMES = (
@@ -2962,7 +2964,7 @@ class PureFastPath(unittest.TestCase):
         self.assertEqual((desk.cache.alike, desk.cache.size), ([{}, {}], 0))
 
     def test_what_users_send_stays_on_it(self):
-        """The second of two such queries is answered without `answer`, whoever sends it."""
+        """The second of two such queries is answered without `decide`, whoever sends it."""
         for policy in ("random", "round-robin", "least-connections", "failover"):
             desk = Fast(FAST.replace("POLICY", policy))
             for one, two, rtype in (
@@ -3014,7 +3016,7 @@ class PureFastPath(unittest.TestCase):
 
 
 class PureSequences(unittest.TestCase):
-    """The fast path says what `answer` says, whatever was asked before (LBDNS_QUERIES of them), of
+    """The fast path says what `decide` says, whatever was asked before (LBDNS_QUERIES of them), of
     whatever config, while states and load change."""
 
     def test_random_sequences_get_what_answer_says(self):
@@ -5041,7 +5043,7 @@ class LiveServer(unittest.TestCase):
 
 
 class LiveLogged(LiveServer):
-    """The same with every query logged, for which `answer` has to be asked each time; and what the
+    """The same with every query logged, for which `decide` has to be asked each time; and what the
     lines of these queries hold."""
 
     LOG = "queries"

@@ -15,11 +15,15 @@ To test ...          use ...
 A table is text where all its cells are text: rows() cuts it. Octets are hex with blanks, grouped as
 the fields of the message are, so that a row can be checked by hand against the RFC beside it.
 """
+import binascii
+import contextlib
 import importlib
+import ipaddress
 import os
 import random
+import re
 import unittest
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 wire = importlib.import_module(os.environ.get("LBDNS_WIRE", "wire"))
@@ -87,6 +91,96 @@ def rdata(rtype: str, text: str) -> bytes:
     return zone.records[0].rdata
 
 
+def quote(data: bytes) -> str:
+    """Octets as a quoted string of zone text, in printable ASCII only."""
+    shown = {octet: f"\\{octet:03d}" for octet in range(256) if not 32 <= octet < 127}
+    shown.update({ord(each): "\\" + each for each in '"\\'})
+    return '"' + data.decode("latin-1").translate(shown) + '"'
+
+
+def show_base64(data: bytes) -> str:
+    """Octets as one word of base64."""
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    """Octets in pieces of one size."""
+    return [data[at:at + size] for at in range(0, len(data), size)]
+
+
+def show_strings(data: bytes) -> list[bytes]:
+    """What stands in a row of <character-string>s (RFC 1035 3.3)."""
+    found = []
+    while data:
+        found.append(data[1:1 + data[0]])
+        data = data[1 + data[0]:]
+    return found
+
+
+def show_alpn(data: bytes) -> str:
+    """Names of protocols, with the escapes of a list inside a string (RFC 9460 A.1)."""
+    return quote(b",".join(re.sub(rb"[\\,]", rb"\\\g<0>", each) for each in show_strings(data)))
+
+
+def show_addresses(found: list[bytes]) -> str:
+    """Addresses between commas."""
+    return ",".join(str(ipaddress.ip_address(each)) for each in found)
+
+
+# By the number of a service parameter (RFC 9460 14.3.2): its name, and how its value is shown.
+SHOW_PARAM: dict[int, tuple[str, Callable[[bytes], str]]] = {
+    0: ("mandatory", lambda data: ",".join(
+        show_param(int.from_bytes(each, "big"))[0] for each in cut(data, 2))),
+    1: ("alpn", show_alpn),
+    2: ("no-default-alpn", quote),
+    3: ("port", lambda data: str(int.from_bytes(data, "big"))),
+    4: ("ipv4hint", lambda data: show_addresses(cut(data, 4))),
+    5: ("ech", show_base64),
+    6: ("ipv6hint", lambda data: show_addresses(cut(data, 16))),
+    7: ("dohpath", quote),
+    8: ("ohttp", quote)}
+
+
+def show_param(number: int) -> tuple[str, Callable[[bytes], str]]:
+    """Name of a service parameter, and how its value is shown; any value if it is not known."""
+    return SHOW_PARAM.get(number, (f"key{number}", quote))
+
+
+def show_params(data: bytes) -> str:
+    """Service parameters as key=value words, and as key alone where the value is empty."""
+    words = []
+    for number, value in wire.Reader(data).pairs():
+        name, show = show_param(number)
+        words.append(f"{name}={show(value)}" if value else name)
+    return " ".join(words)
+
+
+# By the letters of the table of types: a field of rdata as zone text. What `wire` reads from
+# text is judged by this, which shares no code with that.
+SHOW_FIELD: dict[str, Callable[[bytes], str]] = {
+    **dict.fromkeys("124tlk", lambda data: str(int.from_bytes(data, "big"))),
+    **dict.fromkeys("aq", lambda data: str(ipaddress.ip_address(data))),
+    "n": lambda data: wire.show_name(data),
+    "c": lambda data: quote(data[1:]),
+    "s": lambda data: " ".join(map(quote, show_strings(data))),
+    "g": lambda data: data[1:].decode(),
+    **dict.fromkeys("vu", quote),
+    "x": bytes.hex,
+    "b": show_base64,
+    "p": show_params}
+
+
+def show_rdata(rtype: int, data: bytes) -> str:
+    r"""Rdata as zone text; \# length hex where the type has none, or the octets make no sense."""
+    letters = {int(number): letters for number, _, letters in wire._TYPE_ROWS}.get(rtype, "-")
+    with contextlib.suppress(wire.Malformed):
+        if letters != "-" and wire.read_rdata(wire.Reader(data), rtype, len(data)) == data:
+            reader = wire.Reader(data)
+            words = [SHOW_FIELD[each](wire._FIELDS[each].take(reader)) for each in letters]
+            return " ".join(words).rstrip()
+    return rf"\# {len(data)} {data.hex()}".rstrip()
+
+
 def rows(table: str) -> list[list[str]]:
     """The rows of a table: cells between bars, without the blanks around them.
 
@@ -116,7 +210,7 @@ def zone_of(text: str, apex: bytes = EXAMPLE, soa: str = "@ SOA ns host 1 2 3 4 
 
 def show_rrset(owner: bytes, rrset: "wire.RRset") -> str:
     """An RRset on one line: owner, TTL, type, and the rdata of each record."""
-    words = [wire.show_rdata(rrset.type, each) for each in rrset.rdatas]
+    words = [show_rdata(rrset.type, each) for each in rrset.rdatas]
     return " ".join([wire.show_name(owner), str(rrset.ttl), wire.show_type(rrset.type), *words])
 
 
@@ -433,7 +527,7 @@ class PureRdata(unittest.TestCase):
             with self.subTest(f"{rtype} {text}"):
                 number, data = wire.parse_type(rtype), octets(spaced)
                 self.assertEqual(rdata(rtype, text), data)
-                self.assertEqual(wire.show_rdata(number, data), text)
+                self.assertEqual(show_rdata(number, data), text)
                 reader = wire.Reader(data + b"more")
                 self.assertEqual(wire.read_rdata(reader, number, len(data)), data)
                 self.assertEqual(reader.at, len(data))
@@ -505,7 +599,7 @@ class PureRdata(unittest.TestCase):
             ("TXT", "\udcff \udc80", r'"\255" "\128"')]
         for rtype, text, shown in [*self.OTHER_WAYS, *odd]:
             with self.subTest(text):
-                self.assertEqual(wire.show_rdata(wire.parse_type(rtype), rdata(rtype, text)), shown)
+                self.assertEqual(show_rdata(wire.parse_type(rtype), rdata(rtype, text)), shown)
         with self.assertRaisesRegex(wire.BadText, "a value is missing"):  # a comment
             rdata("CAA", "0 issue ;")
 
@@ -632,14 +726,14 @@ class PureRdata(unittest.TestCase):
             data = octets(spaced)
             with self.subTest(why, rtype=rtype):
                 self.assertRaises(wire.BadText, rdata, rtype, rf"\# {len(data)} {spaced}")
-                shown = wire.show_rdata(wire.parse_type(rtype), data)
+                shown = show_rdata(wire.parse_type(rtype), data)
                 self.assertTrue(shown.startswith(rf"\# {len(data)}"))
 
     def test_pointer_in_generic_form(self) -> None:
         """RFC 3597 4: it would point into a message that is not there."""
         pointing = octets("0b 61 61 61 61 61 61 61 61 61 61 61 00  01 61 c0 0c") + bytes(20)
         self.assertRaises(wire.BadText, rdata, "SOA", rf"\# {len(pointing)} {pointing.hex()}")
-        self.assertEqual(wire.show_rdata(6, pointing), rf"\# {len(pointing)} {pointing.hex()}")
+        self.assertEqual(show_rdata(6, pointing), rf"\# {len(pointing)} {pointing.hex()}")
 
     def test_rdata_ends_where_it_says(self) -> None:
         """Fields never read the octets behind the rdata, nor go back to its end."""
@@ -656,6 +750,8 @@ class PureRdata(unittest.TestCase):
         self.assertEqual(wire.address_rdata("2001:db8::1"),
                          (wire.AAAA, octets("20010db8" + "00" * 11 + "01")))
         self.assertEqual(wire.address_rdata("www.example.com"), (wire.CNAME, WWW))
+        for text in ("192.0.2.1", "2001:db8::1", "www.example.com."):
+            self.assertEqual(wire.show_address(*wire.address_rdata(text)), text)
 
     def test_rdata_has_64_kb_at_most(self) -> None:
         """Its length has 16 bits (RFC 1035 3.2.1)."""
@@ -672,7 +768,7 @@ class PureRdata(unittest.TestCase):
                 ('"a b"', b"a b"),
                 (r'"\"\\\010"', b'"\\\n')):
             self.assertEqual(wire.unquote(text), data)
-        self.assertEqual(wire.quote(b'a"\\\n\xff'), r'"a\"\\\010\255"')
+        self.assertEqual(quote(b'a"\\\n\xff'), r'"a\"\\\010\255"')
         for text in ('"', '"a', 'a"', '"a"b"', '"a\\"', "\\"):
             with self.subTest(text), self.assertRaises(wire.BadText):
                 wire.unquote(text)
@@ -1257,7 +1353,7 @@ class PureWholeMessages(unittest.TestCase):
         packet = ask(counts=(1,), rest=octets("c00c 0021 0001 00000001 0008 000100020003 c010"))
         record = decode_message(packet).sections[0][0]
         self.assertEqual(record.rdata, octets("000100020003") + EXAMPLE)
-        self.assertEqual(wire.show_rdata(33, record.rdata), "1 2 3 example.com.")
+        self.assertEqual(show_rdata(33, record.rdata), "1 2 3 example.com.")
 
     def test_long_chain_of_pointers(self) -> None:
         """64 KB, 2,000 names through a chain of 7,900 pointers, each of which leads back.
@@ -1316,7 +1412,7 @@ class PureZoneTexts(unittest.TestCase):
         zone = wire.ZoneText(text, EXAMPLE, 60)
         self.assertEqual(zone.problems, [])
         return [(wire.show_name(each.owner), each.ttl,
-                 f"{wire.show_type(each.type)} {wire.show_rdata(each.type, each.rdata)}")
+                 f"{wire.show_type(each.type)} {show_rdata(each.type, each.rdata)}")
                 for each in zone.records]
 
     def problems(self, text: str) -> list[str]:
@@ -1346,7 +1442,7 @@ x   7 A 192.0.2.2
 """, EXAMPLE, 60)
         self.assertEqual(zone.problems, [])
         found = [(each.line, wire.show_name(each.owner), each.ttl, wire.show_type(each.type),
-                  wire.show_rdata(each.type, each.rdata)) for each in zone.records]
+                  show_rdata(each.type, each.rdata)) for each in zone.records]
         self.assertEqual(found, [
             (3, "example.com.", 3600, "SOA",
              "ns1.example.com. hostmaster.example.com. 2024010101 7200 1800 1209600 60"),
@@ -1811,7 +1907,7 @@ class PureHostile(unittest.TestCase):
 
     def show(self, rtype: int, data: bytes) -> None:
         """Rdata is shown in printable ASCII, from which the same rdata is read."""
-        shown = wire.show_rdata(rtype, data)
+        shown = show_rdata(rtype, data)
         self.assertTrue(shown.isascii() and shown.isprintable(), shown)
         try:
             good = wire.read_rdata(wire.Reader(data), rtype, len(data)) == data

@@ -11,7 +11,7 @@ Read top to bottom:
     4 in         decode_query: what a query says, and the first rule that it breaks
     5 out        Writer: a reply, names compressed, RRsets whole, OPT kept
     6 text       names, types and times; every character is checked before it is converted
-    7 rdata      a field for each letter of the table of types: from bytes, from text, to text
+    7 rdata      a field for each letter of the table of types: from bytes, and from text
     8 zone text  ZoneText: records, and the problems in the text, each with its line
     9 zones      Zone and find_zone: delegations, referrals, wildcards, empty non-terminals
 
@@ -113,8 +113,8 @@ RRSIG, NSEC = 46, 47
 CLASS_IN = 1
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED",
-          16: "BADVERS"}
+RCODES = dict(enumerate("NOERROR FORMERR SERVFAIL NXDOMAIN NOTIMP REFUSED".split()))
+RCODES[BADVERS] = "BADVERS"
 SILENT = -1              # in place of an rcode: these bytes are owed no reply
 
 # The second 16 bits of the header (RFC 1035 4.1.1, AD and CD from RFC 4035 3.2):
@@ -153,8 +153,6 @@ class Reader:
     Slices that run off the end are silent in Python, so nothing else here slices a packet. A reader
     of rdata ends where the rdata does, while the names in it may point to all that is before.
     """
-    __slots__ = ("wire", "at", "end", "cost")
-
     def __init__(self, wire: bytes, at: int = 0, end: int | None = None) -> None:
         self.wire, self.at = wire, at
         self.end = len(wire) if end is None else end
@@ -390,9 +388,9 @@ class RRset(NamedTuple):
     rdatas: Sequence[bytes]       # wire form, names in them uncompressed
 
 
-# Rdata that holds names which may be compressed (RFC 3597 4: only types of RFC 1035):
-# type -> (octets before the first name, names). SRV is not among them: RFC 2782.
-_COMPRESSED = {NS: (0, 1), CNAME: (0, 1), PTR: (0, 1), MX: (2, 1), SOA: (0, 2)}
+# Types whose rdata holds names that may be compressed (RFC 3597 4: only those of RFC 1035). SRV is
+# not among them: RFC 2782.
+_COMPRESSED = {NS, CNAME, PTR, MX, SOA}
 
 
 class Writer:
@@ -459,12 +457,13 @@ class Writer:
         if rtype not in _COMPRESSED:
             self.out += rdata
             return
-        before, names = _COMPRESSED[rtype]
         reader = Reader(rdata)
-        self.out += reader.take(before)
-        for _ in range(names):
-            self._name(reader.name())
-        self.out += rdata[reader.at:]
+        for field in _FORMATS[rtype]:
+            octets = field.take(reader)
+            if field is _FIELDS["n"]:
+                self._name(octets)
+            else:
+                self.out += octets
 
     def _name(self, name: bytes) -> None:
         """Write a name, its longest suffix that stands earlier as a pointer (RFC 1035 4.1.4).
@@ -478,24 +477,16 @@ class Writer:
             return
         key, start, at = name.lower(), len(out), 0
         if query.question and not offsets:
-            self._note_question(key)
+            # Only now the name asked for is noted, since most replies hold no other name. Where it
+            # is below this one, its first labels are left out: few replies could point there.
+            below = len(query.key) - len(key) if key in suffixes(query.key) else 0
+            self._note(query.key[below:], HEADER + below)
+            offsets[b"\0"] = HEADER  # never used; says that this is done
         while name[at] and key[at:] not in offsets:
             at += 1 + name[at]
         out += name[:at]
         out += _U16.pack(0xC000 | offsets[key[at:]]) if name[at] else b"\0"
         self._note(key, start, at)
-
-    def _note_question(self, key: bytes) -> None:
-        """Remember where the suffixes of the name asked for stand, before `key` is written.
-
-        This is done so late since most replies hold no other name. Where the one asked for is below
-        `key`, its first labels are left out, as they change no octet of a reply.
-        """
-        asked, below = self.query.key, 0
-        if key in suffixes(asked):
-            below = len(asked) - len(key)
-        self._note(asked[below:], HEADER + below)
-        self.offsets[b"\0"] = HEADER  # never used; says that this is done
 
     def _note(self, key: bytes, offset: int, end: int = NAME_MAX) -> None:
         """Remember where the suffixes of a name just written stand, while a pointer can say it."""
@@ -645,8 +636,8 @@ def parse_ttl(text: str, most: int = TTL_MAX) -> int:
 
 # ---- 7. Rdata: one table for wire and text -------------------------------------------------------
 # A type is a row of fields; a field knows how to take its octets from a message (decompressing),
-# how to make them from words of zone text, and how to show them. What is right is decided in one
-# direction only: octets made from text are taken again as if they had come from a message.
+# and how to make them from words of zone text. What is right is decided in one direction only:
+# octets made from text are taken again as if they had come from a message.
 
 def _next(words: list[str], what: str) -> str:
     """Take the next word off a record and return it; raise BadText when there is none."""
@@ -656,27 +647,53 @@ def _next(words: list[str], what: str) -> str:
 
 
 def _joined(words: list[str]) -> str:
-    """Take off all words that are left and return them as one."""
+    """Take off all words that are left and return them as one; hex and base64 may be grouped."""
     text = "".join(words)
     words.clear()
     return text
 
 
 class Field(NamedTuple):
-    """One field of rdata: how its octets are read from a message and from text, and shown."""
+    """One field of rdata: how its octets are read from a message, and from text."""
     take: Callable[[Reader], bytes]             # from a reader that ends where the rdata does
     parse: Callable[[list[str], bytes], bytes]  # from words, taken off the front, and the origin
-    show: Callable[[bytes], str]                # as text, nothing but what `take` has returned
+
+
+def _numbers(table: str) -> dict[str, int]:
+    """Return the numbers in a table by their names, which follow each of them on its line."""
+    rows = map(str.split, table.strip().splitlines())
+    return {name: int(number) for number, *names in rows for name in names}
 
 
 # Algorithms that sign zones as RFC 4034 A.1 and IANA's list name them, and as BIND does.
-_ALGORITHMS = {
-    "RSAMD5": 1, "DSA": 3, "RSASHA1": 5, "DSA-NSEC3-SHA1": 6, "NSEC3DSA": 6,
-    "RSASHA1-NSEC3-SHA1": 7, "NSEC3RSASHA1": 7, "RSASHA256": 8, "RSASHA512": 10, "ECC-GOST": 12,
-    "ECCGOST": 12, "ECDSAP256SHA256": 13, "ECDSAP384SHA384": 14, "ED25519": 15, "ED448": 16,
-    "PRIVATEDNS": 253, "PRIVATEOID": 254}
-_CERTIFICATES = {"PKIX": 1, "SPKI": 2, "PGP": 3, "IPKIX": 4, "ISPKI": 5, "IPGP": 6, "ACPKIX": 7,
-                 "IACPKIX": 8, "URI": 253, "OID": 254}  # RFC 4398 2.1
+_ALGORITHMS = _numbers("""
+    1 RSAMD5
+    3 DSA
+    5 RSASHA1
+    6 DSA-NSEC3-SHA1      NSEC3DSA
+    7 RSASHA1-NSEC3-SHA1  NSEC3RSASHA1
+    8 RSASHA256
+   10 RSASHA512
+   12 ECC-GOST            ECCGOST
+   13 ECDSAP256SHA256
+   14 ECDSAP384SHA384
+   15 ED25519
+   16 ED448
+  253 PRIVATEDNS
+  254 PRIVATEOID
+""")
+_CERTIFICATES = _numbers("""
+    1 PKIX
+    2 SPKI
+    3 PGP
+    4 IPKIX
+    5 ISPKI
+    6 IPGP
+    7 ACPKIX
+    8 IACPKIX
+  253 URI
+  254 OID
+""")  # RFC 4398 2.1
 
 
 def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Field:
@@ -684,8 +701,7 @@ def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Fiel
     most = 256**size - 1
     return Field(
         lambda reader: reader.take(size),
-        lambda words, _: parse(_next(words, "a number"), most).to_bytes(size),
-        lambda octets: str(int.from_bytes(octets)))
+        lambda words, _: parse(_next(words, "a number"), most).to_bytes(size))
 
 
 _Family = type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
@@ -695,8 +711,7 @@ def _address(family: _Family, size: int) -> Field:
     """Return the field of an IPv4 or IPv6 address, which has `size` octets."""
     return Field(
         lambda reader: reader.take(size),
-        lambda words, _: _parse_address(family, _next(words, "an address")),
-        lambda octets: str(family(octets)))
+        lambda words, _: _parse_address(family, _next(words, "an address")))
 
 
 def _parse_address(family: _Family, text: str) -> bytes:
@@ -714,16 +729,6 @@ def unquote(word: str) -> bytes:
     if len(word) > 1 and word[0] == word[-1] == '"':
         word = word[1:-1]
     return bytes(octet for octet, _ in _octets(word))
-
-
-def quote(octets: bytes) -> str:
-    """Return octets as a quoted string of zone text, in printable ASCII only."""
-    text = ""
-    for octet in octets:
-        if octet in b'"\\':
-            text += "\\"
-        text += chr(octet) if 32 <= octet < 127 else f"\\{octet:03d}"
-    return f'"{text}"'
 
 
 def _split_strings(octets: bytes) -> list[bytes]:
@@ -779,36 +784,22 @@ def _take_tag(reader: Reader) -> bytes:
     return tag
 
 
-def _parse_hex(words: list[str], origin: bytes) -> bytes:
-    """Read all words that are left as hexadecimal digits, in any grouping."""
-    return binascii.unhexlify(_joined(words))
-
-
-def _parse_base64(words: list[str], origin: bytes) -> bytes:
-    """Read all words that are left as base64, in any grouping (RFC 4648 4)."""
-    return binascii.a2b_base64(_joined(words), strict_mode=True)
-
-
-def _show_base64(octets: bytes) -> str:
-    """Show octets as one word of base64."""
-    return binascii.b2a_base64(octets, newline=False).decode()
+def _parse_base64(text: str) -> bytes:
+    """Return octets from base64 (RFC 4648 4)."""
+    return binascii.a2b_base64(text, strict_mode=True)
 
 
 class Param(NamedTuple):
-    """One service parameter of SVCB and HTTPS: what its value looks like, and the value as text."""
-    name: str
+    """The value of a service parameter of SVCB and HTTPS."""
     shape: bytes                     # a regular expression all of the value matches
     parse: Callable[[str], bytes]    # from text without its quotes, escapes still in it
-    show: Callable[[bytes], str]
 
 
-def _hint(name: str, family: _Family, size: int) -> Param:
+def _hint(family: _Family, size: int) -> Param:
     """Return a parameter that holds addresses of `size` octets."""
-    piece = struct.Struct(f"{size}s")
     return Param(
-        name, b"(?:.{%d})+" % size,
-        lambda text: b"".join(_parse_address(family, each) for each in text.split(",")),
-        lambda octets: ",".join(str(family(each)) for (each,) in piece.iter_unpack(octets)))
+        b"(?:.{%d})+" % size,
+        lambda text: b"".join(_parse_address(family, each) for each in text.split(",")))
 
 
 # RFC 9460 A.1: a list inside a string has escapes of its own, so a comma in an item is \\, there.
@@ -824,59 +815,33 @@ def _parse_alpn(text: str) -> bytes:
     return b"".join(_counted(re.sub(rb"\\(.)", rb"\1", item)) for item in items)
 
 
-def _show_alpn(octets: bytes) -> str:
-    """Show protocol names between commas, as one quoted string."""
-    items = [re.sub(rb"[\\,]", rb"\\\g<0>", item) for item in _split_strings(octets)]
-    return quote(b",".join(items))
-
-
 def _parse_keys(text: str) -> bytes:
     """Read the names of parameters between commas, and sort them by number (RFC 9460 8)."""
     numbers = sorted(_svc_number(key) for key in text.split(","))
     return b"".join(_U16.pack(number) for number in numbers)
 
 
-def _show_keys(octets: bytes) -> str:
-    """Show the names of parameters between commas."""
-    return ",".join(_param(number).name for number in _split_keys(octets))
-
-
-def _split_keys(octets: bytes) -> list[int]:
-    """Return the numbers of parameters from the value of "mandatory"."""
-    return [number for (number,) in _U16.iter_unpack(octets)]
-
-
 # In the order of their numbers (RFC 9460 14.3.2). Lists hold an item at least: RFC 9460 7 and 8.
 # Numbers, keys and addresses have no escapes in them (7.2, 7.3 and 8), so none are resolved.
-_PARAMS = (
-    Param("mandatory", b"(?:..)+", _parse_keys, _show_keys),
-    Param("alpn", b".+", _parse_alpn, _show_alpn),
-    Param("no-default-alpn", b"", unquote, quote),
-    Param("port", b"..",
-          lambda text: _U16.pack(_parse_number(text, 0xFFFF)),
-          lambda octets: str(int.from_bytes(octets))),
-    _hint("ipv4hint", ipaddress.IPv4Address, 4),
-    Param("ech", b".+", lambda text: _parse_base64([text], b""), _show_base64),
-    _hint("ipv6hint", ipaddress.IPv6Address, 16),
+_PARAMS = {
+    "mandatory": Param(b"(?:..)+", _parse_keys),
+    "alpn": Param(b".+", _parse_alpn),
+    "no-default-alpn": Param(b"", unquote),
+    "port": Param(b"..", lambda text: _U16.pack(_parse_number(text, 0xFFFF))),
+    "ipv4hint": _hint(ipaddress.IPv4Address, 4),
+    "ech": Param(b".+", _parse_base64),
+    "ipv6hint": _hint(ipaddress.IPv6Address, 16),
     # RFC 9461 5: a path, as a template with a variable "dns". RFC 9540 4: a flag.
-    Param("dohpath", rb"/.*\{[^{}]*dns.*", unquote, quote),
-    Param("ohttp", b"", unquote, quote))
-_PARAM_NUMBERS = {param.name: number for number, param in enumerate(_PARAMS)}
-
-
-def _param(number: int) -> Param:
-    """Return a parameter by its number; one not known here may hold anything."""
-    if number < len(_PARAMS):
-        return _PARAMS[number]
-    return Param(f"key{number}", b".*", unquote, quote)
+    "dohpath": Param(rb"/.*\{[^{}]*dns.*", unquote),
+    "ohttp": Param(b"", unquote)}
 
 
 def _svc_number(key: str) -> int:
     """Return a service parameter's number; keyN works for all but the one reserved as invalid."""
-    if key in _PARAM_NUMBERS:
-        return _PARAM_NUMBERS[key]
+    if key in _PARAMS:
+        return list(_PARAMS).index(key)
     if not re.fullmatch("key(?:0|[1-9][0-9]*)", key):
-        raise BadText(f"{key!r} is no service parameter; known: {', '.join(_PARAM_NUMBERS)}, keyN")
+        raise BadText(f"{key!r} is no service parameter; known: {', '.join(_PARAMS)}, keyN")
     return _parse_number(key[3:], 65534)
 
 
@@ -890,9 +855,8 @@ def _parse_svc(words: list[str], origin: bytes) -> bytes:
         key, equals, value = words.pop(0).partition("=")
         if equals and not value and words and words[0].startswith('"'):  # key= and "value"
             value = words.pop(0)[1:-1]
-        number = _svc_number(key)
-        parse = _param(number).parse if key in _PARAM_NUMBERS else unquote
-        found.append((number, parse(value)))
+        parse = _PARAMS[key].parse if key in _PARAMS else unquote
+        found.append((_svc_number(key), parse(value)))
     return _pack_pairs(sorted(found))
 
 
@@ -907,27 +871,18 @@ def _take_svc(reader: Reader) -> bytes:
     # The last number is reserved for mistakes: RFC 9460 14.3.2.
     if pairs != sorted(found.items()) or 65535 in found:
         raise Malformed("service parameters out of order, or one twice", start)
-    for number, value in pairs:
-        if not re.fullmatch(_param(number).shape, value, re.S):
-            raise Malformed(f"a wrong value of {_param(number).name}", start)
+    for number, (name, param) in enumerate(_PARAMS.items()):
+        if number in found and not re.fullmatch(param.shape, found[number], re.S):
+            raise Malformed(f"a wrong value of {name}", start)
     if not all(_split_strings(found.get(1, b""))):
         raise Malformed("an alpn item of no octets", start)
     if 2 in found and 1 not in found:  # RFC 9460 7.1.1
         raise Malformed("no-default-alpn without alpn", start)
     # RFC 9460 8: in order, each once, itself not among them, and all of them present.
-    needed = _split_keys(found.get(0, b""))
+    needed = [number for (number,) in _U16.iter_unpack(found.get(0, b""))]
     if needed != sorted(set(needed) & found.keys() - {0}):
         raise Malformed("mandatory names something twice, itself, or what is not there", start)
     return octets
-
-
-def _show_svc(octets: bytes) -> str:
-    """Show service parameters as key=value words, and as key alone where the value is empty."""
-    words = []
-    for number, value in Reader(octets).pairs():
-        param = _param(number)
-        words.append(f"{param.name}={param.show(value)}" if value else param.name)
-    return " ".join(words)
 
 
 # The letters of _TYPE_TABLE: numbers of 1, 2 and 4 octets, t a time, a and q addresses (q as in
@@ -941,20 +896,17 @@ _FIELDS = {
     "t": _number(4, parse_ttl),
     "a": _address(ipaddress.IPv4Address, 4),
     "q": _address(ipaddress.IPv6Address, 16),
-    "n": Field(Reader.name,
-               lambda words, origin: parse_name(_next(words, "a name"), origin),
-               show_name),
+    "n": Field(Reader.name, lambda words, origin: parse_name(_next(words, "a name"), origin)),
     "l": _number(1, functools.partial(_parse_number, names=_ALGORITHMS)),
     "k": _number(2, functools.partial(_parse_number, names=_CERTIFICATES)),
-    "c": Field(_take_string, _parse_string, lambda octets: quote(octets[1:])),
-    "s": Field(_take_strings, _parse_strings,
-               lambda octets: " ".join(map(quote, _split_strings(octets)))),
-    "g": Field(_take_tag, _parse_string, lambda octets: octets[1:].decode()),
-    "v": Field(Reader.rest, lambda words, _: unquote(_next(words, "a value")), quote),
-    "u": Field(_take_some, lambda words, _: unquote(_next(words, "a URI")), quote),
-    "x": Field(_take_some, _parse_hex, bytes.hex),
-    "b": Field(_take_some, _parse_base64, _show_base64),
-    "p": Field(_take_svc, _parse_svc, _show_svc)}
+    "c": Field(_take_string, _parse_string),
+    "s": Field(_take_strings, _parse_strings),
+    "g": Field(_take_tag, _parse_string),
+    "v": Field(Reader.rest, lambda words, _: unquote(_next(words, "a value"))),
+    "u": Field(_take_some, lambda words, _: unquote(_next(words, "a URI"))),
+    "x": Field(_take_some, lambda words, _: binascii.unhexlify(_joined(words))),
+    "b": Field(_take_some, lambda words, _: _parse_base64(_joined(words))),
+    "p": Field(_take_svc, _parse_svc)}
 
 _FORMATS = {int(number): [_FIELDS[letter] for letter in letters]
             for number, _, letters in _TYPE_ROWS if letters != "-"}
@@ -992,6 +944,11 @@ def address_rdata(address: str) -> tuple[int, bytes]:
     return CNAME, parse_name(address)
 
 
+def show_address(rtype: int, rdata: bytes) -> str:
+    """Return the text of what `address_rdata` returns, in canonical form; names end with a dot."""
+    return show_name(rdata) if rtype == CNAME else str(ipaddress.ip_address(rdata))
+
+
 def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> bytes:
     r"""Return rdata in wire form from the words of zone text, or raise BadText (RFC 1035 5.1).
 
@@ -1001,7 +958,8 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     try:
         if left[:1] == [r"\#"]:
             del left[0]
-            size, rdata = _parse_number(_next(left, "a length"), TCP_MAX), _parse_hex(left, origin)
+            size = _parse_number(_next(left, "a length"), TCP_MAX)
+            rdata = binascii.unhexlify(_joined(left))
             if size != len(rdata):
                 raise BadText(f"length {size} but {len(rdata)} octets")
         elif rtype in _FORMATS:
@@ -1019,21 +977,6 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
     if taken != rdata:  # only \# can do that, and there is no message to point into
         raise BadText("a compression pointer in zone text")
     return rdata
-
-
-def show_rdata(rtype: int, rdata: bytes) -> str:
-    r"""Return rdata as zone text.
-
-    It is `\# length hex` where the type has no text form or the octets make no sense.
-    """
-    try:
-        if rtype in _FORMATS and read_rdata(Reader(rdata), rtype, len(rdata)) == rdata:
-            reader = Reader(rdata)
-            words = [field.show(field.take(reader)) for field in _FORMATS[rtype]]
-            return " ".join(words).rstrip()
-    except Malformed:
-        pass  # what it means nobody knows, but all of it can be shown
-    return rf"\# {len(rdata)} {rdata.hex()}".rstrip()
 
 
 # ---- 8. Zones as text (RFC 1035 5) ---------------------------------------------------------------

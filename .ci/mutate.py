@@ -1,4 +1,4 @@
-"""100,000 damaged queries through `answer`: each gets silence or a reply that can be read, and the
+"""100,000 damaged queries through `decide`: each gets silence or a reply that can be read, and the
 same octets from the fast path, which has seen the good ones.
 
 usage: mutate.py [COUNT [SEED]]       from the project's root
@@ -55,7 +55,7 @@ def desk(seed):
 
 
 def fast_path(state, now, dice):
-    """What answers as `answer` does; and how often that was asked."""
+    """What answers as `decide` does; and how often that was asked."""
     asked = []
 
     def miss(packet, client, tcp):
@@ -77,7 +77,8 @@ def main(count=100_000, seed=8906):
         packet, tcp = damage(rng.choice(good), rng), rng.random() < 0.5
         if at < 0:
             packet, tcp = good[at // 2], at % 2 > 0
-        reply = lbdns.answer(packet, "192.0.2.1", tcp, *plain)
+        answered = lbdns.decide(packet, "192.0.2.1", tcp, *plain)
+        reply = answered.octets if answered else None
         if fast(packet, "192.0.2.1", tcp) != reply:
             sys.exit(f"the fast path says otherwise: {packet.hex()}")
         if (reply is None) != (len(packet) < 12 or packet[2] >= 0x80):

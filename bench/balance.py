@@ -102,7 +102,7 @@ class Ours:
 
     def pick(self, now, family=0):
         """The place of the backend that a query for A is answered with, or one for AAAA."""
-        policy, _ = self.pool.current[self.types[family]]
+        policy = self.pool.current[self.types[family]]
         chosen = policy.draw(self.dice)
         self.pool.credit([chosen])
         return self.index[chosen.addresses]
