@@ -6,8 +6,10 @@
 
 Processes: a supervisor binds the sockets, drops privileges, forks, and then only waits. Workers
 answer. A monitor reads the sources, checks the backends' health, and publishes what it learns in
-memory that workers read. Root, if started so, are the supervisor until the sockets are bound, and
-the loader that reads the first config and runs no code of a user; never the others.
+memory that workers read. A loader, once for each start, reload and `check`, reads the config, and
+has each policy file of a user tried in a process of its own. As root, if started so, run: the
+supervisor until it has bound the sockets; the first loader; and what tries a policy file, until
+just before it loads that. (With user = "root", all of them.)
 
 Contents: five parts, each of which says what it may touch.
 
@@ -18,39 +20,54 @@ Contents: five parts, each of which says what it may touch.
     III  The monitor         files, other programs, the network; never a query
            10 sources, 11 other people's commands, 12 health checks, 14 what changed
     IV   The supervisor      root, fork, signals; parses nothing, serves nobody
-           16 children, 17 sockets, privileges, policies on trial, 18 the supervisor
+           16 children, 17 sockets and privileges, policies of users, 18 the supervisor
     V    The operator        terminal and config files
            19 the log, 20 config, 21 commands
 
-How to read it in an hour: what a stranger's packet can reach is wire.py and parts I and II, and the
-end of part IV's section on policies of users where a pool has one. A query travels like this:
-Datagrams.serve or Worker.on_client (octets in) -> Cache.replies, and what that does not know ->
-decide -> wire.decode_query -> look_up -> Pool.pick -> wire.Writer.finish (octets out). Read
-`decide` and what it calls, then Worker.run, then Supervisor.run; the rest is looked up when it is
-needed. A new policy goes into section 4 and POLICIES, a new word of the config into the tables of
-section 20.
+(13 and 15 are free. The log of part V is handed to all parts as an argument.)
+
+How to read it in an hour. What a stranger's packet can reach is wire.py, parts I and II, and, where
+a pool has a policy of a user, the end of the section on those. So:
+    1. The limits below, and those at the head of wire.py.
+    2. A query's way, octets to octets: Batch.turn (Datagrams.serve where there is no recvmmsg) or
+       Worker.on_client -> Cache.replies, and what that does not know -> Worker.ask -> decide ->
+       wire.decode_query -> respond -> look_up -> find_records -> Pool.pick -> Policy.pick ->
+       wire.Writer.finish. Leave the sections 5 and 6 for the end.
+    3. The loop that all of this runs in: Worker.run.
+    4. How news reaches a worker: Poll.poll_once -> Feed.apply -> Watch.log_changes ->
+       Monitor.publish -> State.apply_snapshot -> Pool.apply_rows.
+    5. Who starts and ends processes: Supervisor.run, and `reload`.
+A new policy goes into section 4, whose head says what it has to provide, and into POLICIES; a new
+word of the config into the tables of section 20.
 
 Glossary:
-    pool        a name whose A and AAAA records are chosen anew for each query
-    backend     one server of a pool, with one address, or one of each family
-    row         what config or source say of a backend: addresses, weight, limit, state, load
+    pool        a name whose A and AAAA records are chosen anew for each query; or its CNAME, where
+                its backends have host names
+    anti-cache  a name that ends with a pool's, such as 42api.example.com, which no resolver has yet
+    backend     one server of a pool: one address, or one of each family, or a host name
+    row         what config or source say of a backend: addresses, weight, limit, state, report
     report      the part of a row that changes all the time: its established connections
+    state       of a row: up, drain (no new clients, but asked rather than none), or down
+    limit       max_connections of a row; a backend at its limit is full
     source      where rows come from: a table of SQLite, or what a command prints
-    poll        one reading of a source
+    poll        one reading of a source, for all pools that have it
+    entry       what a source says about one backend, before rules have made a row of it
+    feed        the last good rows of a pool
     check       what a config says of how a backend's health is found out
     probe       one such attempt, at one address
-    target      an address and how it is probed, for all pools that want that
-    snapshot    all rows with health, as the monitor publishes them
-    plan        who may be picked until the next snapshot, and by which policy
-    policy      how a pool picks one of those
-    brings      connections that follow one answer of ours, before it is seen in a report
-    limit       max_connections of a row; a backend at its limit is full
-    state       up, drain (no new clients, but it may be asked), down
+    target      an address and how it is probed; pools that want the same share it
+    healthy     up or draining, and not failing its check
+    snapshot    all rows with health, as the monitor publishes them, and what the next monitor needs
+    policy      how a pool picks a backend
+    plan        by which policy, from which backends, for each record type; made anew when a
+                snapshot changes that, or backends are full
+    last resort what a pool answers when none of its backends is up: `all_down`
+    brings      connections to expect, through all name servers, for one answer of this worker
     generation  the processes of one config; a reload starts another
-    order       how a generation is told to end: RETIRE, STOP, ORPHANED
+    order       how a generation is to end: RETIRE, STOP, ORPHANED
     slot        a child's place in the memory that it shares with the supervisor
-    heartbeat   the time that a child writes there again and again
-    anti-cache  a name that ends with a pool's, such as 42api.example.com, which no resolver has yet
+    heartbeat   the time that a child writes there, again and again
+    trial       of a policy file, in a process of its own
 """
 import sys
 
@@ -133,7 +150,7 @@ VERSION = "0.5.0"
 # ---- What strangers can cost (limits on one message are in wire.py) ------------------------------
 BATCH = 32                # datagrams a system call takes; more would not stay in the cache
 UDP_BATCH = 4 * BATCH     # datagrams answered per wake-up, so that TCP and timers get their turn
-UDP_QUERY_MAX = 4096      # octets of a query over UDP; what is longer is dropped unread
+UDP_QUERY_MAX = 4096      # octets of a query over UDP; what is longer is dropped undecoded
 TCP_CONNECTIONS = 2000    # open connections a worker holds; beyond, the longest idle makes room
 TCP_IDLE = 10.0           # seconds without a query before a connection is closed: RFC 7766 6.2.3
 TCP_MESSAGE = 5.0         # seconds from a query's first octet to its last
@@ -167,7 +184,7 @@ STATES = ("up", "drain", "down")  # of a backend, from best to worst
 class Row(NamedTuple):
     """A backend as config or a source describes it."""
     addresses: tuple[str, ...]         # IPv4 and/or IPv6, canonical; or one host name
-    weight: float = 1.0                # relative capacity; 0 = picked only when nothing else can be
+    weight: float = 1.0                # relative capacity; 0 = picked after all that have one
     max_connections: int | None = None  # None = no limit
     state: str = "up"                  # up | drain | down
     connections: int | None = None     # established now; None = unknown, which is not 0
@@ -273,7 +290,7 @@ class State:
         self.lines: set[str] = set()    # of the snapshot last read
 
     def apply_snapshot(self, snapshot: "Snapshot", now: float) -> Iterator[None]:
-        """Take over the pools that changed in a snapshot , in slices of a millisecond
+        """Take over the pools that changed in a snapshot, in slices of a millisecond
         or so, between which queries can be answered: a pool's new plan holds as a whole when its
         last slice is done."""
         lines = set(snapshot.pools)
@@ -437,8 +454,8 @@ def look_up(name: bytes, state: State, reply: Reply) -> bytes | None:
 def refer(zone: ServedZone, cut: bytes, state: State, reply: Reply) -> None:
     """Add a referral to the servers of a delegation, whose addresses a pool may choose.
 
-    Such a reply is not to be kept, since several pools may have a say in it, so it holds by a plan
-    that no pool has. What one of them lacks is no error of this reply.
+    The fast path must not keep such a reply, since several pools may have a say in it; so its plan
+    is one that no pool ever has. What one of them lacks is no error of this reply.
     """
     def choose(owner: bytes, rtype: int) -> wire.RRset | None:
         """Return the records of a pool at a name server's name."""
@@ -485,7 +502,7 @@ def find(zone: ServedZone, names: Sequence[bytes],
 
 # ---- 3. Pools: who may be picked now -------------------------------------------------------------
 SLICE = 256               # backends taken over before queries have their turn: about a millisecond
-TTL_RESORT = 5            # seconds of TTL while a pool answers from its last resort
+TTL_RESORT = 5            # seconds of TTL while an answer is unusual, such as the last resort
 DOWN = 4                  # the smallest Backend.rank of those that are down
 
 
@@ -545,7 +562,7 @@ class Pool:
         self.kind = kind or POLICIES[config.policy]
         self.backends: list[Backend] = []
         self.stale = False              # whether reports are too old to be believed
-        self.loaded = math.inf          # when the last snapshot was taken over; inf = never yet
+        self.loaded = math.inf          # when a snapshot was taken over; inf = none was
         self.load = Load(scale, 4 * config.source.every if config.source else 0.0)
         self.counting = True            # whether own answers matter to anything
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
@@ -614,7 +631,8 @@ class Pool:
 
     def find_group(self, rtype: int, have: list[Backend]) -> Group:
         """Return the best group that is not empty: up and below the limit; up but full; the others
-        by their rank; the last resort. Only in that are backends that fail their check."""
+        by their rank; the last resort. Only in that are backends that fail their check, unless
+        checks are ignored: see `healthy`."""
         if not have:
             return Group(self.kind, have, "")
         kind = Random if self.stale and self.kind.uses_load else self.kind
@@ -723,6 +741,12 @@ class Policy:
     picked, whenever they change; after that, `draw` and `spread` pick from them.
 
     There is one object for each pool and record type, so that A and AAAA never disturb each other.
+
+    A new policy is a subclass that has `draw`; `spread`, unless the front of the list will do for
+    answers of several addresses; `prepare` (which calls this one) and `leave_out` if it keeps
+    something for each backend, the latter without a look at all of them; and what differs of the
+    following. It stands in POLICIES and in the config's EXAMPLE. `draw` is not called when none is
+    left below the limit, for then the pool plans anew; and the pool counts the answers.
     """
     reads_query = False   # whether the choice depends on the query: never on the fast path then
     uses_load = False     # whether it depends on connections: each snapshot is planned anew, and
@@ -738,7 +762,7 @@ class Policy:
         # None = all can, limits do not matter.
         self.below_limit: dict[Backend, None] | None = None
         self.unusual = ""                # what is unusual about the answers; "" = nothing
-        self.deal: Dealer | None = None  # of `dealer`, made once for a plan
+        self.deal: Dealer | None = None  # of `dealer`; kept until `prepare`, or another TTL
 
     def prepare(self, backends: list[Backend], limited: bool) -> None:
         """Prepare for picking from these. If there are none, nothing is picked but by a user's
@@ -834,7 +858,7 @@ class Random(Policy):
         if count and self.left < self.total / 2:
             deal = self.deal
             self.prepare(list(self.available()), True)
-            self.deal = deal  # which asks `draw` and `spread`, so it holds
+            self.deal = deal  # which calls `draw` or `spread`, since answers count: so it holds
         return count
 
     def draw(self, dice: Dice) -> Backend:
@@ -845,7 +869,7 @@ class Random(Policy):
                 return backend
 
     def dealer(self, before: bytes, dice: Dice) -> Dealer | None:
-        """Return the same without the backends, where nobody counts their answers."""
+        """Return the same; where answers do not count, choose ready-made records, not a backend."""
         if self.pool.counting or self.pool.config.answers > 1:
             return super().dealer(before, dice)
         edges, total = self.edges, self.total
@@ -937,7 +961,8 @@ class RoundRobin(Policy):
 class LeastConnections(RoundRobin):
     """The smallest load, as section 5 estimates it, which each answer raises at once by what it is
     expected to bring. Differences smaller than that are noise, so all keys have that much chance in
-    them; it also keeps clients that ask twice from always getting every other backend."""
+    them; without it, a client that asks for each connection twice would always get one half of
+    them."""
     chance = 1.0
     uses_load = True
 
@@ -1022,7 +1047,7 @@ POLICIES: dict[str, type[Policy]] = {
 # Every report is seconds old, and other servers decide on the same one. To send all clients to the
 # backend that looks emptiest would fill it far beyond the others before a report says so.
 #
-#     load = (level(report) + brings * own recent answers) / capacity
+#     load = level(report / capacity) + brings * own recent answers / capacity
 #
 # `brings` are the connections that follow one answer of ours: other servers answer too, and
 # resolvers share answers.
@@ -1039,8 +1064,9 @@ LOAD_PRIOR = 32.0         # answers to see before `brings` follows what was seen
 LOAD_GROWTH = 4.0         # weight of connections seen to come: short lives would hide them
 LOAD_BURST = 4            # growth that is believed, for each own answer and one more
 LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
-FROZEN_AFTER = 60.0       # seconds without a change, or four polls, after which a report is not
-FROZEN_ANSWERS = 8        # believed, if so many answers went there meanwhile
+# A report that has not changed for FROZEN_AFTER seconds, or four polls if they take longer, though
+# FROZEN_ANSWERS answers went there meanwhile, is not believed.
+FROZEN_AFTER, FROZEN_ANSWERS = 60.0, 8
 #
 # `level` keeps a backend that is much emptier than the median, such as a newcomer, from getting
 # all clients at once: it may fail whoever connects, and report nothing. As a multiple of its fair
@@ -1058,7 +1084,7 @@ RAMP_LIMIT = 15.0         # how fast one near its limit is spared: from 13 % fre
 
 class Mark(NamedTuple):
     """A moment, and how far this worker's answers with a backend had come by then."""
-    when: float               # seconds, by the clock of snapshots
+    when: float               # monotonic seconds, when a snapshot was taken over
     answers: int
 
 
@@ -1066,10 +1092,10 @@ class History:
     """What a backend's reports said, and what this worker answered with it meanwhile."""
     def __init__(self) -> None:
         self.connections: int | None = None  # in the last report
-        self.answers_at_report = 0           # answers up to the last report
+        self.answers_at_report = 0           # answers up to the last snapshot
         self.answers_recent = 0.0            # those of them that have not faded: see LOAD_MEMORY
         self.report_changed = Mark(0.0, 0)   # when a report was last other than that before
-        self.limit_since = Mark(0.0, 0)      # from when answers are missing in the report
+        self.limit_since = Mark(0.0, 0)      # answers after this are not in the report yet
         self.frozen = False                  # whether it stands still though it should not
         self.snapshots_up = 0                # in a row, the last included
 
@@ -1176,9 +1202,9 @@ def median(values: list[float]) -> float:
 # ---- 6. The fast path: a cache of `decide` -------------------------------------------------------
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
 Peers = Callable[[], Sequence[Peer]]
-# What transports call: queries, a function that gives the peer of each, and "came over TCP"; it
-# returns the replies from their third octet on, for the first two are the query's: its id.
-# b"" = no reply.
+# What transports call, as respond(queries, peers, tcp): `peers` is called only where it matters who
+# asks, `tcp` says whether the queries came over TCP. It returns a reply for each, without the id,
+# which is the query's first two octets; b"" = there is no reply.
 Respond = Callable[[Sequence[bytes], Peers, bool], list[bytes]]
 
 
@@ -1233,7 +1259,7 @@ class Alike:
         zone = wire.find_zone(names[1:], wire.A, zones) or ServedZone(b"")
         # Where the whole name stands in a query.
         self.name = slice(wire.HEADER, wire.HEADER + len(names[0]))
-        # The names that exist, among others those below this parent.
+        # The names that exist in the parent's zone; where the parent is in none, the apexes.
         self.exist: Container[bytes] = zone.nodes or zones
         # The ends of a first label that make an anti-cache name.
         self.pools: Container[bytes] = zone.endings.get(parent, ())
@@ -1259,8 +1285,10 @@ UNLIKE = Alike((b"\0", b""), {})  # those of which no reply is kept
 class Cache:
     """Answers what it knows, asks `miss` for the rest, and learns from the replies to that.
 
-    Equal to `decide` octet for octet, since a reply is kept by all octets of the query that it
-    depends on, in lower case, and by its transport. Names that do not exist are not kept, only
+    What it answers is equal to `decide` octet for octet; where a policy picks, it is the policy of
+    the same plan that picks anew. For a reply is kept by all octets of the query that it depends
+    on, in lower case, and by its transport; only for as long as its pool has the same plan; and
+    only if it depends on nothing else (`is_regular`). Names that do not exist are not kept, only
     what answers all of them, so no stranger can fill the memory with names.
     """
     def __init__(self, state: State, dice: Dice,
@@ -1362,7 +1390,7 @@ class Cache:
         key = octets[2:13] + octets[13 + octets[12]:]
         alike = self.alike[tcp].get(key) or Alike(names, zones)
         name = alike.stands_for(octets)
-        if name != names[0]:  # below what does not exist, a wildcard or a delegation: on its own
+        if name != names[0]:  # are all its siblings answered alike, too?
             zone = wire.find_zone(names, wire.A, zones)
             if (zone is None or names[1] not in zone.nodes or b"\x01*" + names[1] in zone.nodes
                     or zone.find_cut(names[1:], wire.A) is not None):
@@ -1675,7 +1703,7 @@ class Connection:
         now += 2 * WAKE
         idle = now - self.active
         slow = self.partial and now - self.partial > TCP_MESSAGE
-        done = leaving and idle > TCP_IDLE / 2
+        done = leaving and idle > TCP_IDLE / 2  # a client whose worker is to end waits less
         if (slow or done) and not self.outbox:
             return True
         return idle > TCP_IDLE or now - self.born > TCP_LIFE
@@ -1758,8 +1786,8 @@ class Worker:
         return self.child.beat()
 
     def on_failure(self, door: Any, bad: OSError) -> None:
-        """Let what fails again and again rest for WAKE instead of spinning; a few errors mean
-        nothing."""
+        """Let what fails again and again rest until the next look (WAKE), instead of spinning; a
+        few errors mean nothing."""
         self.failed[door] = self.failed.get(door, 0) + 1
         if self.failed[door] > FAILURES_MAX:
             self.selector.unregister(door)
@@ -1793,7 +1821,8 @@ class Worker:
         for door, serve in self.doors.items():
             with contextlib.suppress(KeyError):  # it rests
                 self.selector.unregister(door)
-            # The next generation has the same sockets, but those that `Supervisor.unbind` marks.
+            # The next generation has the same sockets; those that it has not, `Supervisor.unbind`
+            # has marked: what waits there, nobody else will answer.
             is_last = order != RETIRE or door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
             with contextlib.suppress(OSError):
                 while is_last and serve(READ, now) and self.child.beat() < limit:
@@ -1808,7 +1837,7 @@ class Worker:
     def ask(self, packet: bytes, peer: Peer, tcp: bool) -> Answered | bytes | None:
         """Call `decide`, and log the query if all are: then nothing is learned, so that each one
         comes here. Should it fail by a mistake of ours, say SERVFAIL and go on. A datagram that is
-        too long is dropped unread."""
+        too long is dropped undecoded."""
         if not tcp and len(packet) > UDP_QUERY_MAX:
             return None
         if isinstance(peer, str):
@@ -1886,8 +1915,9 @@ class Worker:
 
 # ==== III  The monitor: files, other programs, the network; never a query =========================
 # One asyncio program: each poll, each probe that is due, and what publishes are tasks of one loop.
-# SQLite, which blocks, has a few threads; nothing else has. Whatever goes wrong here is logged and
-# costs no answer: workers go on with the last snapshot.
+# SQLite, which blocks, has POLL_THREADS threads at most; nothing else has. Whatever goes wrong here
+# is logged and costs no answer: workers go on with the last snapshot, also while there is no
+# monitor. (That reports are old, only a monitor finds out.)
 
 
 # ---- 10. Sources: what backends there are, and their load ----------------------------------------
@@ -1940,6 +1970,7 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
             make_table(path)
         refuse_wal(path)
         uri = pathlib.Path(path).as_uri() + "?mode=ro"
+        # It waits for a writer's lock for a quarter of the time, so that there is some to read in.
         with contextlib.closing(sqlite3.connect(uri, source.timeout / 4, uri=True)) as database:
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
             database.text_factory = lambda octets: octets.decode("utf-8", "replace")
@@ -2021,7 +2052,8 @@ def refuse_wal(path: str) -> None:
 
 def locks_out(path: str) -> bool:
     """Return whether files that SQLite makes here beside a table could not be written by its
-    writers: they get its mode, but our user and group. Raises OSError."""
+    writers. SQLite gives them the table's mode, but they belong to this process's user and group.
+    Raises OSError."""
     folder, status, user = os.stat(os.path.dirname(path)), os.stat(path), os.geteuid()
     if user == 0 or status.st_mode & stat.S_IWOTH:  # SQLite gives what root makes to the owner
         return False
@@ -2250,7 +2282,7 @@ class Feed:
             self.trouble = str(bad)
 
     def apply_entries(self, found: Found, now: float) -> None:
-        """Do that; raises Problem where nothing can be taken over."""
+        """Make rows of what was found; raises Problem where nothing can be taken over."""
         if len(found.entries) + len(found.wrong) > ROWS_MAX:
             raise Problem(f"more than {ROWS_MAX} rows")
         rows, wrong, doubled = Rows(), list(found.wrong), ""
@@ -2457,8 +2489,8 @@ class Poll:
 
 # ---- 11. Other people's commands, and what would block ------------------------------------------
 # Sources and checks may be any program. It may hang, print without end, ignore signals, or leave
-# processes behind; none of that may last longer than its time, or than this process. Functions that
-# block, as those of SQLite do, have a few threads, so that the loop goes on.
+# processes behind; nothing that stays in its process group lasts longer than its time, or than this
+# process. Functions that block, as those of SQLite do, have threads, so that the loop goes on.
 COMMANDS_MAX = 192        # commands that run at the same time; the unit allows 512 tasks
 OUTPUT_MAX = 1 << 20      # octets that a command may print, to each of stdout and stderr
 POLL_THREADS = 64         # tables that are read at the same time
@@ -2679,8 +2711,8 @@ class Exchange:
 
     data       octets that came and were not looked at yet
     left       octets that may still come
-    before     the end of the body so far, with which a text may begin
-    pieces     what was received and what was read from it, counted together
+    before     the last octets of the body so far: the text that is looked for may begin there
+    pieces     times that something was received, decrypted or sent: a bound on the work
     """
     def __init__(self, probe: Probe, sock: socket.socket) -> None:
         self.probe, self.sock = probe, sock
@@ -2793,8 +2825,8 @@ class Exchange:
         return bool(piece)
 
     async def exchange(self, action: Callable[[Any], Any], word: Any) -> Any:
-        """Call `read` or `write`, and again after each piece that it lacks; returns what it
-        returns. Raises OSError."""
+        """Call `read` or `write`, and again after each piece that had to be received first; returns
+        what that returns. Raises OSError."""
         loop = asyncio.get_running_loop()
         while True:
             self.pieces += 1
@@ -2891,7 +2923,7 @@ class Prober:
             async with self.slots:
                 result = await self.probe(target)
             self.changes += target.record(result)
-            if due + CHECK_TICK < target.anchor:  # the first
+            if due + CHECK_TICK < target.anchor:  # this was the target's first probe
                 due = target.anchor
             else:  # one that takes all of the interval is followed by the next at once
                 due += max(interval, (time.monotonic() - due) // interval * interval)
@@ -3194,7 +3226,7 @@ class Monitor:
     """The program of the monitor: polls, probes, and what is published of them.
 
     `before` is the config of the processes that answered so far. What an earlier monitor knew is in
-    the snapshot that is there: neither a reload nor a crash forgets load or health.
+    the snapshot that is there: neither a reload nor a crash forgets reports or health.
     """
     def __init__(self, config: Config, before: Config, child: "Child", log: "Log") -> None:
         self.config, self.before, self.child, self.log = config, before, child, log
@@ -3228,9 +3260,9 @@ class Monitor:
         return watches
 
     def make_polls(self) -> list[Poll]:
-        """Return one poll for each distinct source. A query that asks for its pool has as many
-        sources as pools. A table that an earlier monitor has polled is not made if it is missing:
-        somebody has taken it away, and will put another in its place."""
+        """Return one poll for each distinct source. A query that names `:pool` finds other rows for
+        each pool, so each has a poll of its own. A table that an earlier monitor has polled is not
+        made if it is missing: somebody has taken it away, and will put another in its place."""
         sources: dict[tuple[Source, str], list[Feed]] = {}
         for watch in self.watches:
             source = watch.pool.source
@@ -3290,7 +3322,8 @@ class Monitor:
 
 
 def import_for_monitor() -> None:
-    """Import what only the monitor uses, since no other process is to pay 4 MiB for it."""
+    """Import what only the monitor uses: 4 MiB that no other process is to pay for, unless root is
+    given up, after which `user` may have no right to read Python's files."""
     global asyncio, concurrent, ssl
     import asyncio
     import concurrent.futures.thread
@@ -3345,7 +3378,7 @@ NEWEST, SERVING, ORDER = -3, -2, -1
 # Orders. RETIRE: take no more, but go on with TCP clients until they are idle. STOP: answer what
 # has come, and end. ORPHANED: end at once, nobody is left who would start a child anew.
 RETIRE, STOP, ORPHANED = 1, 2, 3
-TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds that each leaves; 0 = no order
+TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; without one, no limit
 
 
 class Generation:
@@ -3513,8 +3546,8 @@ def endpoints(config: Config) -> Iterator[Endpoint]:
 
 
 def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> Pair:
-    """Return a UDP and a listening TCP socket on one address, beside those of our own, also some
-    that are parting; raises OSError.
+    """Return a UDP and a listening TCP socket on one address, beside those of our own; `parting`
+    says that processes of another generation may have others still. Raises OSError.
 
     The kernel lets addresses overlap that all say so and belong to one user. They say so only here:
     a second server is not to get in unnoticed.
@@ -3736,9 +3769,10 @@ def try_policy(pool: PoolConfig, user: str, child: Child, family: Sequence[Child
 
 
 def run_policy(pool: PoolConfig, user: str, pipe: int, family: Sequence[Child]) -> NoReturn:
-    """Be that process: give up root, descriptors, shared memory and the terminal, then load the
-    policy and write GOOD or what is wrong. Whatever the policy replaces, nobody trusts this process
-    with more than text; but it runs as the user that serves, and may harm that user's."""
+    """Be the process that loads a policy file: give up root, descriptors, shared memory and the
+    terminal, then load the policy and write GOOD or what is wrong. Whatever the policy replaces,
+    nobody trusts this process with more than text; but it runs as the user that serves, and may do
+    to that user's files and processes whatever the user may."""
     try:
         os.setsid()  # no terminal
         set_name("lbdns-policy")
@@ -3811,7 +3845,8 @@ def question(request: Request) -> types.SimpleNamespace:
 
 @functools.lru_cache(1000)
 def own_address(text: str) -> Backend:
-    """Return an address that is no backend's as a backend; raise TypeError for any other text."""
+    """Return an address that is no backend's as a backend; raise TypeError for any other text,
+    Problem for an address that no client can reach."""
     if not is_address(text):
         raise TypeError(f"it returned {text[:40]!r}, which is neither a backend nor an address")
     return Backend(server_address(text))
@@ -3823,7 +3858,9 @@ def unloadable(query: Any, backends: Any) -> Any:
 
 
 class Custom(Random):
-    """A user's function; whatever it does wrong, the query is answered, at random."""
+    """A user's function. What it raises or returns wrongly is logged, and the query answered at
+    random, or SERVFAIL where there are no backends; when it never returns, the worker is replaced
+    (HEARTBEAT)."""
     reads_query = True
     needs_backends = False
     function = staticmethod(unloadable)  # each loaded one has a class of its own: `load_policies`
@@ -3911,7 +3948,7 @@ def show_error(bad: BaseException) -> str:
 class Supervisor:
     """Binds, drops privileges, forks, waits.
 
-    It parses nothing but what its own loader sends and serves nobody: configs come checked, so
+    It parses nothing but what its own children publish, and serves nobody: configs come checked, so
     there is nothing here for bad input to break.
     """
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
@@ -3928,7 +3965,8 @@ class Supervisor:
         self.tended = math.inf                   # when children were last looked at
         self.woken = 0.0                         # when this process was last awake after a pause
         self.fed = math.inf                      # when systemd's watchdog was; inf = is not yet
-        usec = os.environ.get("WATCHDOG_USEC", "")  # the seconds from one time to the next:
+        # systemd gives microseconds; the watchdog is fed four times as often.
+        usec = os.environ.get("WATCHDOG_USEC", "")
         self.watchdog = int(usec) / 4e6 if usec.isdecimal() else math.inf
         self.wake, signalled = os.pipe()         # readable with every signal: select() returns
         os.set_blocking(signalled, False)
@@ -4011,13 +4049,13 @@ class Supervisor:
                              f"net.core.rmem_max to {UDP_BUFFER}")
         return pair
 
-    def unbind(self, kept: Iterable[Endpoint], parting: bool) -> None:
-        """Let go of all endpoints but these, in this process; where they are `parting`, they also
-        take no more in others, and are in nobody's way: a UDP socket that is connected to itself
-        keeps what waits, for the processes that end, and hears nobody else."""
+    def unbind(self, kept: Iterable[Endpoint], everywhere: bool) -> None:
+        """Let go of all endpoints but these, in this process; if `everywhere`, they take no more in
+        others, either, and are in nobody's way: a UDP socket that is connected to itself keeps what
+        waits, for the processes that end, and hears nobody else."""
         for endpoint in self.sockets.keys() - set(kept):
             udp, tcp = pair = self.sockets.pop(endpoint)
-            if parting:
+            if everywhere:
                 share(pair, True)
                 with contextlib.suppress(OSError):  # an address that this host has not
                     udp.connect(udp.getsockname())
@@ -4128,7 +4166,7 @@ class Supervisor:
         self.log.configure(config)
         if child.slot == MONITOR:
             self.unbind([], False)  # a listener that only a monitor holds would answer nobody
-            monitor(config, self.config, child, self.log)  # the second is still the one before
+            monitor(config, self.config, child, self.log)  # the second: at a reload, the one before
             return
         self.unbind(kept, False)
         state = State(config, self.secret, self.log, random.random, load_policies(config))
