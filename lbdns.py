@@ -1931,6 +1931,7 @@ class Worker:
 VALUE_MAX = 1 << 16       # octets that a value of a table may have
 TABLE_MAX = 16 << 20      # octets that all which a poll finds in a table may have
 ROWS_MAX = 10_000         # rows that a source may have, of a table for each pool
+TOO_MANY = f"more than {ROWS_MAX} rows"
 SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL COLLATE NOCASE,
   address TEXT NOT NULL,                       -- several addresses of one server: comma-separated
@@ -1956,6 +1957,11 @@ class Found(NamedTuple):
     entries: list[Entry]
     wrong: Sequence[str] = ()   # why lines that a command has printed are no entries
     pools: Sequence[str] = ()   # that have rows, if one which was asked for has none
+    failed: Mapping[str, str] = {}  # pool -> why its rows, unlike those of others, cannot be read
+
+
+class Excess(Problem):
+    """A source has more rows, or larger ones, than are taken over."""
 
 
 def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
@@ -1986,12 +1992,34 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
 
 
 def read_table(database: Any, pools: Sequence[str]) -> Found:
-    """Return the entries of some pools, the oldest first, of a table like SCHEMA's. Raises
-    sqlite3.Error, Problem.
+    """Return the entries of some pools, of a table like SCHEMA's. Raises sqlite3.Error, Problem.
+
+    Where all of them together are too many or too large, each pool is read alone: what one of them
+    has must not cost the others theirs. Where a pool has no rows, the names of others are looked
+    up, so that a misspelled one can be pointed out.
+    """
+    entries, failed = list[Entry](), dict[str, str]()
+    try:
+        entries = read_pools(database, pools)
+    except (Excess, database.DataError):  # the latter: a value is too large
+        if len(pools) == 1:
+            raise
+        for pool in pools:
+            try:
+                entries += read_pools(database, [pool])
+            except (Excess, database.DataError) as bad:
+                failed[pool] = explain(bad, "")
+    if {plain_pool(each["pool"]) for each in entries}.issuperset(set(pools) - failed.keys()):
+        return Found(entries, failed=failed)
+    others = [str(name) for name, in database.execute(POOLS_QUERY)]
+    return Found(entries, pools=others, failed=failed)
+
+
+def read_pools(database: Any, pools: Sequence[str]) -> list[Entry]:
+    """Return the entries of some pools, the oldest first; raises as `read_table` does.
 
     All names go into one query as one parameter, a JSON array, since the number of parameters is
-    limited: 999 in old SQLite. A table may have the names with the final dot, too. Where a pool has
-    no rows, the names of others are looked up, so that a misspelled one can be pointed out.
+    limited: 999 in old SQLite. A table may have the names with the final dot, too.
     """
     names = json.dumps([*pools, *(pool + "." for pool in pools)])
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(VALUE_MAX, len(names)))
@@ -2001,24 +2029,22 @@ def read_table(database: Any, pools: Sequence[str]) -> Found:
         if "rowid" not in str(bad):
             raise
         cursor = database.execute(TABLE_QUERY, [names])
-    entries = fetch(cursor, ROWS_MAX * len(pools))
-    if {plain_pool(each["pool"]) for each in entries}.issuperset(pools):
-        return Found(entries)
-    return Found(entries, pools=[str(name) for name, in database.execute(POOLS_QUERY)])
+    return fetch(cursor, ROWS_MAX * len(pools))
 
 
 def fetch(cursor: Any, limit: int) -> list[Entry]:
-    """Return what a query finds, and one row more than `limit` to show that there are too many;
-    raises sqlite3.Error, Problem."""
+    """Return what a query finds, at most `limit` rows; raises sqlite3.Error, Problem."""
     columns = [each[0].lower() for each in cursor.description or ()]  # SQL's have no case
     if "address" not in columns:
         raise Problem(f"no column 'address' among {', '.join(columns) or 'none'}: write the query "
                       "as SELECT ip AS address, ...")
     entries, size = list[Entry](), 0
-    for row in itertools.islice(cursor, limit + 1):
+    for row in cursor:
         size += len(str(row))
         if size > TABLE_MAX:
-            raise Problem(f"its rows have more than {TABLE_MAX} octets")
+            raise Excess(f"its rows have more than {TABLE_MAX} octets")
+        if len(entries) == limit:
+            raise Excess(TOO_MANY)
         entries.append(dict(zip(columns, row, strict=True)))
     return entries
 
@@ -2133,7 +2159,7 @@ def read_printed(octets: bytes) -> Found:
             raise Problem(f"no JSON array: {bad}") from None
     for number, line in enumerate(map(bytes.strip, lines), 1):
         if len(entries) + len(wrong) > ROWS_MAX:
-            break  # of hundreds of thousands of lines no more is needed to refuse them
+            raise Problem(TOO_MANY)
         try:
             if line and line[:1] != b"#":
                 entries.append(parse_line(line.decode()))
@@ -2283,8 +2309,10 @@ class Feed:
 
     def apply_entries(self, found: Found, now: float) -> None:
         """Make rows of what was found; raises Problem where nothing can be taken over."""
-        if len(found.entries) + len(found.wrong) > ROWS_MAX:
-            raise Problem(f"more than {ROWS_MAX} rows")
+        if self.pool.name in found.failed:
+            raise Problem(found.failed[self.pool.name])
+        if len(found.entries) > ROWS_MAX:
+            raise Problem(TOO_MANY)
         rows, wrong, doubled = Rows(), list(found.wrong), ""
         blamed: set[tuple[str, ...] | None] = {None} if wrong else set()
         for entry in found.entries:
@@ -2418,14 +2446,16 @@ class Poll:
 
     count      polls that have ended, well or not
     makes      whether a missing table is made: not when it has been there before
-    last       what it has found, None = the next one is to be looked at in any case
+    last       what it has found, of a command the octets; None = the next one is looked at in any
+               case
+    has_failed whether the last one has failed for all pools
     """
     def __init__(self, source: Source, feeds: Sequence[Feed], makes: bool,
                  runner: "Runner") -> None:
         self.source, self.makes, self.runner = source, makes, runner
         self.feeds = {feed.pool.name: feed for feed in feeds}
-        self.count = 0
-        self.last: Found | None = None
+        self.count, self.has_failed = 0, False
+        self.last: Found | bytes | None = None
 
     async def run(self) -> NoReturn:
         """Poll every `every` seconds, counted from start to start."""
@@ -2439,6 +2469,7 @@ class Poll:
                 trouble = str(bad)
             except Exception as bug:  # a poll must never end the polling
                 trouble = f"internal error, please report: {bug!r}"
+            self.has_failed = bool(trouble)
             if trouble:
                 self.last = None  # a good poll ends the trouble, also if it finds the same
                 for feed in self.feeds.values():
@@ -2448,28 +2479,29 @@ class Poll:
 
     async def poll_once(self, now: float) -> None:
         """Read the source, and deal its rows out to the pools; raises Problem."""
+        raw: Found | bytes
         if self.source.command:
-            code, octets, errors = await self.runner.run(self.source.command,
-                                                         self.source.timeout)
+            code, raw, errors = await self.runner.run(self.source.command, self.source.timeout)
             if code:
                 raise Problem(show_end(code, errors))
-            found = read_printed(octets)
         else:
-            found = await self.runner.call(read_sqlite, self.source, list(self.feeds), self.makes)
+            # What failed the last time may hang: no more than half of the threads are for such.
+            async with self.runner.doubtful if self.has_failed else contextlib.nullcontext():
+                raw = await self.runner.call(read_sqlite, self.source, [*self.feeds], self.makes)
             self.makes = False
-        if found == self.last:
+        if raw == self.last:
             for feed in self.feeds.values():
                 if not feed.trouble:
                     feed.good = now
             return
-        self.last = found
+        self.last = raw
+        found = read_printed(raw) if isinstance(raw, bytes) else raw
         dealt, others = self.deal(found)
-        for at, (name, feed) in enumerate(self.feeds.items()):
-            feed.apply(Found(dealt[name], found.wrong, others), now)
+        for name, feed in self.feeds.items():
+            feed.apply(Found(dealt[name], found.wrong, others, found.failed), now)
             if feed.is_restless():
                 self.last = None
-            if at % SLICE == SLICE - 1:  # other tasks have their turn
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # other tasks have their turn, such as the one that beats
 
     def deal(self, found: Found) -> tuple[dict[str, list[Entry]], list[str]]:
         """Return the entries of each pool, and the names of other pools that were found. An entry
@@ -2491,7 +2523,7 @@ class Poll:
 # Sources and checks may be any program. It may hang, print without end, ignore signals, or leave
 # processes behind; nothing that stays in its process group lasts longer than its time, or than this
 # process. Functions that block, as those of SQLite do, have threads, so that the loop goes on.
-COMMANDS_MAX = 192        # commands that run at the same time; the unit allows 512 tasks
+COMMANDS_MAX = 4096       # commands that run at the same time, of sources and checks
 OUTPUT_MAX = 1 << 20      # octets that a command may print, to each of stdout and stderr
 POLL_THREADS = 64         # tables that are read at the same time
 MORE_TASKS = "raise TasksMax of the unit, or ulimit -u, if that is why"
@@ -2507,6 +2539,7 @@ class Runner:
     def __init__(self, groups: "memoryview[int]") -> None:
         self.groups = groups
         self.slots = asyncio.Semaphore(len(groups))
+        self.doubtful = asyncio.Semaphore(POLL_THREADS // 2)  # for polls that may hang
         self.changed: set[asyncio.Event] = set()  # of each program: something is to be looked at
         self.threads = concurrent.futures.ThreadPoolExecutor(POLL_THREADS)
 
@@ -2555,10 +2588,10 @@ class Runner:
         self.changed.add(changed)
         loop.add_signal_handler(signal.SIGCHLD, self.on_end)
         printed = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe}
-        for pipe in printed:
-            os.set_blocking(pipe.fileno(), False)
-            loop.add_reader(pipe, changed.set)
         try:
+            for pipe in printed:
+                os.set_blocking(pipe.fileno(), False)
+                loop.add_reader(pipe, changed.set)
             async with asyncio.timeout(seconds):
                 while True:
                     ended = process.poll() is not None  # after that nothing more of it can come
@@ -2632,6 +2665,7 @@ CHECK_INTERIM = 16        # replies 1xx after which no other is waited for
 CHECK_PIECES = 32         # pieces of a reply that are read as soon as they come
 CHECK_PAUSE = 0.05        # seconds before each further piece: a reply that drips must cost little
 CHECK_RESERVE = 64        # file descriptors of the monitor for everything but probes
+CHECK_COMMANDS = 192      # probes by command at the same time; the unit allows 512 tasks
 CHECK_TEXT = 120          # characters shown of a command's output, or of what is no HTTP reply
 # Errors that say something of this host and nothing of the backend.
 LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.ENETUNREACH,
@@ -2664,9 +2698,9 @@ class Target:
         self.wanted = True
 
     def record(self, result: str | None) -> bool:
-        """Count a result: "" = good, None = unknown, else what is wrong; returns whether the health
-        is not as it was. The first result decides at once."""
-        before = self.health
+        """Count a result: "" = good, None = unknown, else what is wrong; returns whether health or
+        count are not as they were. The first result decides at once."""
+        before, count = self.health, self.count
         if result is None:
             self.health = before or "unknown"
         else:
@@ -2674,7 +2708,7 @@ class Target:
             self.count = 0 if health == before else self.count + 1
             if self.count >= enough or before in ("", "unknown"):
                 self.count, self.reason, self.health = 0, result or "good", health
-        return self.health != before
+        return (self.health, self.count) != (before, count)
 
 
 # Where parts of an HTTP reply end. The first octet tells most other protocols from HTTP: such a
@@ -2871,6 +2905,7 @@ class Prober:
         self.changes = 0
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.slots = asyncio.Semaphore(max(1, soft - CHECK_RESERVE))
+        self.commands = asyncio.Semaphore(CHECK_COMMANDS)
 
     def set_targets(self, keys: Iterable[tuple[str, Probe]], now: float) -> None:
         """Probe these from now on, and no others. First starts are CHECK_SPREAD apart; the second
@@ -2957,7 +2992,8 @@ class Prober:
         """Probe by a command; returns what is wrong. Raises Problem where it cannot be run."""
         words = [word.replace("{address}", target.address) for word in target.probe.command]
         try:
-            code, out, err = await self.runner.run(words, target.probe.timeout)
+            async with self.commands:
+                code, out, err = await self.runner.run(words, target.probe.timeout)
         except Problem as bad:
             if isinstance(bad.__cause__, OSError):  # it says nothing of the backend
                 raise
@@ -3307,7 +3343,10 @@ class Monitor:
     def publish_changes(self, now: float) -> None:
         """Look at all pools, and publish a snapshot where it is not the last one. To compare what
         the watches saw is much cheaper than to pack what there is to remember."""
-        looks = [watch.refresh(now) for watch in self.watches]
+        looks: list[tuple[Any, ...]] = [(self.prober.changes,)]
+        for watch in self.watches:
+            looks.append(watch.refresh(now))
+            self.child.beat()  # thousands of rows take a while
         self.log.trouble("health checks", self.prober.trouble())
         if looks == self.looks:
             return

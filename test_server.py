@@ -3784,6 +3784,60 @@ class PureTables(unittest.TestCase):
         self.assertEqual(found, ["one two", "slow", "all all2", "own", "own2", "run run2", "named",
                                  "named2"])
 
+    def poll_shared(self, feeds):
+        """Have pools with one source polled by one poll, twice; returns why that fails for each."""
+        async def poll():
+            poll = lbdns.Poll(feeds[0].pool.source, feeds, False, commands())
+            for _ in range(2):
+                await poll.poll_once(time.monotonic())
+        asyncio.run(poll())
+        return [feed.trouble for feed in feeds]
+
+    def test_a_pool_that_has_too_much_costs_no_other_pool_its_rows(self):
+        insert = ("WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT {}) INSERT "
+                  "INTO backends (pool, address) SELECT 'a.example.com', {} FROM n")
+        address = "'10.' || (i / 65536) || '.' || (i / 256 % 256) || '.' || (i % 256)"
+        for rows, value, says in (
+                (15_000, address, "more than 10000 rows"),
+                (35_000, address, "more than 10000 rows"),
+                (1, "printf('%70000s', 'x')", "a value in it, or the query, has more than 65536"),
+                (300, "printf('%60000s', i)", "its rows have more than 16777216 octets")):
+            with self.subTest(says, rows=rows):
+                self.run_sql("DROP TABLE IF EXISTS backends", lbdns.SCHEMA,
+                             insert.format(rows, value), "INSERT INTO backends (pool, address) "
+                             "VALUES ('b.example.com', '10.0.0.1')")
+                feeds = [self.feed(name=f"{name}.example.com") for name in "abc"]
+                troubles = self.poll_shared(feeds)
+                self.assertRegex(troubles[0], f"^{says}")
+                self.assertEqual((troubles[1], list(feeds[1].rows)), ("", [("10.0.0.1",)]))
+                self.assertRegex(troubles[2], "^no rows for c.example.com; the table has rows for")
+
+    def test_a_query_that_finds_too_many_rows_for_all_its_pools_is_refused(self):
+        self.run_sql("CREATE TABLE t (pool, address)", "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL "
+                     "SELECT i + 1 FROM n LIMIT 12000) INSERT INTO t SELECT CASE i % 2 WHEN 0 THEN "
+                     "'a' ELSE 'b' END || '.example.com', '10.0.' || (i / 256) || '.' || (i % 256) "
+                     "FROM n")
+        feeds = [self.feed("SELECT * FROM t", name=f"{name}.example.com") for name in "ab"]
+        with self.assertRaisesRegex(lbdns.Problem, "^more than 10000 rows$"):
+            self.poll_shared(feeds)
+
+    def test_polls_that_failed_leave_threads_for_others(self):
+        self.run_sql(lbdns.SCHEMA)
+        self.insert()
+
+        async def poll():
+            runner = commands()
+            for _ in range(lbdns.POLL_THREADS // 2):  # as many as may hang
+                await runner.doubtful.acquire()
+            good, failed = (lbdns.Poll(feed.pool.source, [feed], False, runner)
+                            for feed in (self.feed(), self.feed()))
+            await good.poll_once(1.0)
+            failed.has_failed = True
+            with self.assertRaises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await failed.poll_once(1.0)
+        asyncio.run(poll())
+
     def test_one_poll_deals_out_the_rows_of_many_pools(self):
         number = 3000
         self.run_sql(lbdns.SCHEMA, "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n "
@@ -4035,6 +4089,18 @@ class PurePrinted(unittest.TestCase):
                 self.assertEqual(self.poll(self.feed(), "# a comment", "", line),
                                  {address: tuple(row)})
 
+    def test_what_compares_as_equal_need_not_be_the_same(self):
+        feed = self.feed()
+
+        async def poll():
+            poll = lbdns.Poll(feed.pool.source, [feed], False, commands())
+            for value, skipped in (("1", ""), ("1", ""), ("true", "1 ignored"), ("1.0", "")):
+                self.out.write_text(f'{{"address": "10.0.0.1", "connections": {value}}}')
+                await poll.poll_once(time.monotonic())
+                self.assertRegex(feed.skipped, f"^{skipped}")
+                self.assertEqual(bool(feed.skipped), bool(skipped))
+        asyncio.run(poll())
+
     def test_one_json_array_may_have_rows_of_other_pools(self):
         feed = self.feed()
         rows = [{"address": "10.0.0.1", "connections": 3}, {"address": "10.0.0.2"},
@@ -4284,6 +4350,44 @@ class PureCheckRules(unittest.TestCase):
         target = lbdns.Target("192.0.2.1", probe("tcp://:1"))
         self.assertTrue(target.record("refused"))
         self.assertFalse(target.record("refused"))
+
+    def test_results_that_change_nothing_yet_are_published_for_the_next_monitor(self):
+        config = lbdns.ConfigReader("t").config(tomllib.loads(
+            pool(backends='["192.0.2.1"]', more='check = { url = "tcp://:1", fall = 3 }')))
+
+        async def publish():
+            published = []
+            memory = SimpleNamespace(read=lambda: lbdns.Snapshot().pack(),
+                                     commands=commands().groups, publish=published.append)
+            child = SimpleNamespace(generation=memory, beat=time.monotonic)
+            monitor = lbdns.Monitor(config, config, child, lbdns.Log())
+            monitor.prober.set_targets(monitor.watches[0].list_targets(), 0.0)
+            (target,) = monitor.prober.targets.values()
+            for result in ("", "refused", "refused"):
+                monitor.prober.changes += target.record(result)
+                monitor.publish_changes(1.0)
+            return [json.loads(lbdns.Snapshot.unpack(each).memory)["targets"][target.key][:2]
+                    for each in published]
+        self.assertEqual(asyncio.run(publish()), [["up", 0], ["up", 1], ["up", 2]])
+
+    def test_commands_that_probe_leave_room_for_those_of_sources(self):
+        check = probe({"command": ["sh", "-c", f"exec sleep {MARK}", "{address}"], "timeout": 5})
+
+        async def run():
+            with unittest.mock.patch.object(lbdns, "CHECK_COMMANDS", 2):
+                prober = lbdns.Prober({}, commands(3))
+            probes = [asyncio.ensure_future(prober.probe(lbdns.Target(f"10.0.0.{at}", check)))
+                      for at in range(6)]
+            found = await prober.runner.run(["echo", "here"], PATIENCE)
+            while sum(map(bool, prober.runner.groups)) < 2:
+                await asyncio.sleep(0.01)
+            self.assertEqual(len(alive(MARK)), 2)
+            for each in probes:
+                each.cancel()
+            await asyncio.wait(probes)
+            return found
+        self.assertEqual(asyncio.run(run()), (0, b"here\n", b""))
+        self.assertEqual(alive(MARK), [])
 
     def test_starts_are_spread_and_each_target_is_one(self):
         """The first checks come soon, 2 ms apart; the later ones evenly over the interval."""
