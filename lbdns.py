@@ -8,8 +8,8 @@ Processes: a supervisor binds the sockets, drops privileges, forks, and then onl
 answer. A monitor reads the sources, checks the backends' health, and publishes what it learns in
 memory that workers read. A loader, once for each start, reload and `check`, reads the config, and
 has each policy file of a user tried in a process of its own. As root, if started so, run: the
-supervisor until it has bound the sockets; the first loader; and what tries a policy file, until
-just before it loads that. (With user = "root", all of them.)
+supervisor until it has bound the sockets (that of `check` to its end); the first loader; and what
+tries a policy file, until just before it loads that. (With user = "root", all of them.)
 
 Contents: five parts, each of which says what it may touch.
 
@@ -19,26 +19,26 @@ Contents: five parts, each of which says what it may touch.
            7 UDP, 8 TCP, 9 the loop
     III  The monitor         files, other programs, the network; never a query
            10 sources, 11 other people's commands, 12 health checks, 14 what changed
-    IV   The supervisor      root, fork, signals; parses nothing, serves nobody
+    IV   The supervisor      root, fork, signals; parses nothing of others, serves nobody
            16 children, 17 sockets and privileges, policies of users, 18 the supervisor
     V    The operator        terminal and config files
            19 the log, 20 config, 21 commands
 
 (13 and 15 are free. The log of part V is handed to all parts as an argument.)
 
-How to read it in an hour. What a stranger's packet can reach is wire.py, parts I and II, and, where
-a pool has a policy of a user, the end of the section on those. So:
+How to read it in an hour. What a stranger's packet can reach is wire.py, parts I and II, and the
+log; where a pool has a policy of a user, also class Custom and what stands around it. So:
     1. The limits below, and those at the head of wire.py.
     2. A query's way, octets to octets: Batch.turn (Datagrams.serve where there is no recvmmsg) or
-       Worker.on_client -> Cache.replies, and what that does not know -> Worker.ask -> decide ->
-       wire.decode_query -> respond -> look_up -> find_records -> Pool.pick -> Policy.pick ->
-       wire.Writer.finish. Leave the sections 5 and 6 for the end.
+       Worker.on_client -> Cache.replies, and what that does not know -> Cache.ask -> Worker.ask ->
+       decide -> wire.decode_query -> respond -> look_up -> find_records -> Pool.pick -> Policy.pick
+       -> wire.Writer.finish. Leave the sections 5 and 6 for the end.
     3. The loop that all of this runs in: Worker.run.
-    4. How news reaches a worker: Poll.poll_once -> Feed.apply -> Watch.log_changes ->
-       Monitor.publish -> State.apply_snapshot -> Pool.apply_rows.
+    4. How news reaches a worker: Poll.poll_once -> Feed.apply; Monitor.publish -> Watch.refresh ->
+       Watch.log_changes; Worker.apply_snapshots -> State.apply_snapshot -> Pool.apply_rows.
     5. Who starts and ends processes: Supervisor.run, and `reload`.
-A new policy goes into section 4, whose head says what it has to provide, and into POLICIES; a new
-word of the config into the tables of section 20.
+A new policy goes into section 4, where class Policy says what it has to provide, and into POLICIES;
+a new word of the config into the tables of section 20.
 
 Glossary:
     pool        a name whose A and AAAA records are chosen anew for each query; or its CNAME, where
@@ -56,12 +56,12 @@ Glossary:
     check       what a config says of how a backend's health is found out
     probe       one such attempt, at one address
     target      an address and how it is probed; pools that want the same share it
-    healthy     up or draining, and not failing its check
+    healthy     not failing its check, whatever the state of its row
     snapshot    all rows with health, as the monitor publishes them, and what the next monitor needs
     policy      how a pool picks a backend
     plan        by which policy, from which backends, for each record type; made anew when a
                 snapshot changes that, or backends are full
-    last resort what a pool answers when none of its backends is up: `all_down`
+    last resort what a pool answers when no backend is up or draining: `all_down`
     brings      connections to expect, through all name servers, for one answer of this worker
     generation  the processes of one config; a reload starts another
     order       how a generation is to end: RETIRE, STOP, ORPHANED
@@ -188,7 +188,7 @@ class Row(NamedTuple):
     max_connections: int | None = None  # None = no limit
     state: str = "up"                  # up | drain | down
     connections: int | None = None     # established now; None = unknown, which is not 0
-    down: Sequence[str] = ()           # those of the addresses that fail their checks
+    down: Sequence[str] = ()           # addresses that fail their check, or were not probed yet
 
 
 class PoolConfig(NamedTuple):
@@ -203,7 +203,7 @@ class PoolConfig(NamedTuple):
     stale: float                # seconds
     all_down: str               # all | servfail | empty | an address
     check: "Probe | None"
-    min_up: int                 # with fewer healthy ones, health is ignored
+    min_up: int                 # with fewer up and healthy, health is ignored
     code: str                   # of "file.py:function", as it was when it was checked
 
 
@@ -213,7 +213,7 @@ class Source(NamedTuple):
     query: str | None           # of SQL; None = the table of SCHEMA
     command: tuple[str, ...]    # program and its arguments; () = a file
     every: float                # seconds from one poll's start to the next one's
-    timeout: float              # seconds a poll may take before it has failed
+    timeout: float              # seconds a poll may take
 
 
 class Probe(NamedTuple):
@@ -411,7 +411,7 @@ def server_cookie(cookie: bytes, client: str, secret: bytes, now: float) -> byte
     return cookie + hashlib.blake2s(text, key=secret, digest_size=8).digest()
 
 
-# Types that ask for no records: no transfers, and two that were obsolete in 1987 (RFC 1035 3.2.3).
+# Types that ask for no records: no transfers, and none of two of mail (RFC 1035 3.2.3).
 NO_DATA_TYPES = {wire.IXFR: wire.REFUSED, wire.AXFR: wire.REFUSED,
                  wire.MAILA: wire.NOTIMP, wire.MAILB: wire.NOTIMP}
 
@@ -742,11 +742,12 @@ class Policy:
 
     There is one object for each pool and record type, so that A and AAAA never disturb each other.
 
-    A new policy is a subclass that has `draw`; `spread`, unless the front of the list will do for
-    answers of several addresses; `prepare` (which calls this one) and `leave_out` if it keeps
-    something for each backend, the latter without a look at all of them; and what differs of the
-    following. It stands in POLICIES and in the config's EXAMPLE. `draw` is not called when none is
-    left below the limit, for then the pool plans anew; and the pool counts the answers.
+    A new policy is a subclass that has `draw`, or, if it looks at the query, `pick` and
+    reads_query; `spread`, unless the front of the list will do for answers of several addresses;
+    `prepare` (which calls this one) and `leave_out` if it keeps something for each backend, the
+    latter without a look at all of them; and what differs of the following. It stands in POLICIES
+    and in the config's EXAMPLE. `draw` is not called when none is left below the limit, for then
+    the pool plans anew; and the pool counts the answers.
     """
     reads_query = False   # whether the choice depends on the query: never on the fast path then
     uses_load = False     # whether it depends on connections: each snapshot is planned anew, and
@@ -780,8 +781,8 @@ class Policy:
 
     def leave_out(self, backend: Backend) -> float:
         """Leave out a backend that has reached its limit. Return how many are left; inf = limits do
-        not matter. All policies do this without a look at the other backends, since thousands may
-        reach their limits within a second."""
+        not matter. All policies do this without a look at all other backends each time,
+        since thousands may reach their limits within a second."""
         if self.below_limit is None:
             return math.inf
         self.below_limit.pop(backend, None)
@@ -1054,10 +1055,10 @@ POLICIES: dict[str, type[Policy]] = {
 #
 #     brings = (LOAD_PRIOR + arrivals) / (LOAD_PRIOR + answers), both fading over LOAD_LIFE
 #
-# Nobody reports arrivals: they are at least total / LOAD_LIFE a second, whoever answered, and at
-# least LOAD_GROWTH times what the reports grew by. Too high an estimate makes the choice a weighted
-# rotation, too low a one sends everybody to one backend; so it falls no faster than it fades, and
-# never below `scale`, the number of workers that decide on the same reports.
+# Nobody reports arrivals: they are taken for total / LOAD_LIFE a second, whoever answered, or for
+# LOAD_GROWTH times what the reports grew by, if that is more. Too high an estimate makes the choice
+# a weighted rotation, too low a one sends everybody to one backend; so it falls no faster than it
+# fades, and never below `scale`, the number of workers that decide on the same reports.
 LOAD_LIFE = 600.0         # seconds that a connection is taken to live: serves 60 s to 2 hours
 LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
 LOAD_PRIOR = 32.0         # answers to see before `brings` follows what was seen
@@ -1227,7 +1228,7 @@ class Known:
         self.opt = octets[len(octets) - size:]
         # The client that the reply is for, since it holds a cookie; None = it is for everybody.
         self.client = peer if wire.COOKIE in query.options else None
-        # The pool that had a say; None = none had, and the reply holds for ever.
+        # The pool that had a say; None = none had, and the reply holds until the next `tick`.
         self.pool = reply.pool
         # The pool's plan: the reply holds as long as it is the current one.
         self.plan = reply.plan
@@ -1299,7 +1300,7 @@ class Cache:
         # Of UDP and of TCP: by octets 2 to 12 (header, length of the first label) and all that
         # follows the first label.
         self.alike: list[dict[bytes, Alike]] = [{}, {}]
-        self.size = 0            # replies that are kept
+        self.size = 0            # replies that were kept since all began anew
         self.step = 0.0          # of the clock, in which cookies stay the same
 
     def tick(self, now: float) -> None:
@@ -1599,7 +1600,7 @@ def try_batch() -> None:
             map(bytes.__add__, packets, cast("Sequence[bytes]", peers()))))
         for sock, size in ((one, 12), (two, 700), (one, 40)):
             sock.sendto(bytes(size), server.getsockname())
-        server.recv(1, socket.MSG_PEEK)  # waits until they are there
+        server.recv(1, socket.MSG_PEEK)  # waits for them
         batch.serve()
         if [len(sock.recv(UDP_QUERY_MAX)) for sock in (one, two, one)] != [18, 706, 46]:
             raise OSError("recvmmsg does not work as it should")
@@ -1716,9 +1717,9 @@ FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 class Worker:
     """A process that answers: one loop over UDP sockets, TCP listeners and TCP clients.
 
-    No threads, no file access but the log's, no blocking call once `run` has begun. The selector
-    keeps beside every descriptor what to call when it is ready, with the events and the time (of
-    the pass, in monotonic seconds; `now` is that everywhere here).
+    No threads, no files but the log and the snapshots, no blocking call once `run` has begun. The
+    selector keeps beside every descriptor what to call when it is ready, with the events and the
+    time (of the pass, in monotonic seconds; `now` is that everywhere here).
     """
     def __init__(self, state: State, sockets: "Sockets", child: "Child", log: "Log") -> None:
         self.state, self.child, self.log = state, child, log
@@ -1831,6 +1832,7 @@ class Worker:
         self.doors.clear()
         if order == STOP:
             for client in list(self.clients.values()):
+                self.on_client(client, READ, now)  # a query may have come just now
                 client.closing = True
                 self.on_client(client, 0, now)
 
@@ -1929,7 +1931,7 @@ class Worker:
 # A poll that fails, is late or finds nothing leaves the last good rows in force. They grow old, and
 # after `stale` seconds their connections are not believed any more.
 VALUE_MAX = 1 << 16       # octets that a value of a table may have
-TABLE_MAX = 16 << 20      # octets that all which a poll finds in a table may have
+TABLE_MAX = 16 << 20      # characters that all rows which a poll finds in a table may have
 ROWS_MAX = 10_000         # rows that a source may have, of a table for each pool
 TOO_MANY = f"more than {ROWS_MAX} rows"
 SCHEMA = """CREATE TABLE backends (
@@ -2266,7 +2268,7 @@ class Feed:
     as long as no entry speaks of them, they have no report.
 
     rows       by all addresses of the backend
-    version    a number that is another one when the rows or the trouble may have changed
+    version    a number that is another one when the rows, or what is wrong with them, may be
     good       when the last good poll began, or this process; what the config says does not age
     late       when the poll that began last should long have ended; inf = none began
     trouble    why the last poll has failed; "" = it has not
@@ -2404,7 +2406,8 @@ class Feed:
                    default=self.good)
 
     def is_stale(self, now: float) -> bool:
-        """Return whether no row has connections that are young enough to be believed."""
+        """Return whether no connections are young enough to be believed; where none are known,
+        whether the last good poll is too old."""
         return self.reported() < now - self.pool.stale
 
     def believed(self, now: float) -> list[Row]:
@@ -3318,7 +3321,8 @@ class Monitor:
             task.result()
 
     async def publish(self) -> None:
-        """Publish a snapshot when the first round of polls and probes is complete, then every
+        """Publish a snapshot when the first round of polls and probes is complete, at the latest
+        after FIRST_LIMIT, then every
         change, until this process is to end."""
         limit, before = self.child.beat() + FIRST_LIMIT, tuple[float, ...]()
         while not self.child.order():
@@ -3383,7 +3387,7 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
     asyncio.run(Monitor(config, before, child, log).run())
 
 
-# ==== IV  The supervisor: root, fork, signals; parses nothing, serves nobody ======================
+# ==== IV  The supervisor: root, fork, signals; parses nothing of others, serves nobody ============
 
 
 # A start: a loader, which is still root, reads the config and hands it over as octets. The
@@ -3493,9 +3497,9 @@ class Generation:
 class Child:
     """A process of a generation: what the supervisor knows of it, and what it shares with that.
 
-    A child beats all the time, or it is killed; it asks for orders at least once in WAKE, and ends
-    when there is one; it looks for news when it has use for them. Signals are for the supervisor: a
-    child has its handlers, which only note them.
+    A monitor or worker beats all the time, or it is killed; it asks for orders at least once in
+    WAKE, and ends when there is one; it looks for news when it has use for them. Signals are for
+    the supervisor: a child has its handlers, which only note them.
     """
     def __init__(self, slot: int, generation: Generation) -> None:
         self.slot, self.generation = slot, generation
@@ -3539,7 +3543,7 @@ def show_traceback(bug: BaseException) -> str:
     return "; ".join(steps[-4:])
 
 
-# ---- 17. Sockets, privileges, systemd; policies on trial -----------------------------------------
+# ---- 17. Sockets, privileges, systemd ------------------------------------------------------------
 UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
 UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
 TCP_BACKLOG = 1024        # connections that wait for accept()
@@ -3772,7 +3776,7 @@ def load_function(config: PoolConfig) -> Pick:
 
 
 def try_policies(config: Config, child: Child, family: Sequence[Child]) -> None:
-    """Load each policy file once, each in a process of its own; raises ConfigError.
+    """Load each "file.py:function" once, each in a process of its own; raises ConfigError.
 
     What these processes start becomes a child of this one when they end, and is killed, too.
     """
@@ -3796,7 +3800,7 @@ def try_policy(pool: PoolConfig, user: str, child: Child, family: Sequence[Child
     pid = os.fork() or run_policy(pool, user, writing, family)
     os.close(writing)
     os.set_blocking(reading, False)
-    said, limit = None, time.monotonic() + START_LIMIT  # as long as a worker has
+    said, limit = None, time.monotonic() + START_LIMIT
     with open(reading, "rb", buffering=0) as pipe:
         while said is None and time.monotonic() < limit and not child.wait(WAKE / 10):
             said = pipe.read(LOG_LINE)

@@ -4553,6 +4553,20 @@ class PureConnections(unittest.TestCase):
         self.assertFalse(client.expired(lbdns.TCP_LIFE - 1, False))
         self.assertTrue(client.expired(lbdns.TCP_LIFE, False))
 
+    def test_a_query_that_comes_together_with_the_order_to_stop_is_answered(self):
+        desk = Desk()
+        child = SimpleNamespace(slot=lbdns.FIRST_WORKER + 1, beat=time.monotonic)
+        worker = lbdns.Worker(desk.state, {}, child, desk.log)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.setblocking(False)
+            worker.clients[theirs.fileno()] = client = lbdns.Connection(theirs, "192.0.2.1", 0.0)
+            worker.selector.register(theirs, lbdns.READ, client)
+            ours.sendall(frame(query("www.example.com")))
+            worker.obey(lbdns.STOP, 0.0)
+            self.assertEqual(Answer(read_frame(ours)).rdatas, ["192.0.2.80"])
+            self.assertEqual((ours.recv(1), worker.clients), (b"", {}))
+
     def test_whole_queries_that_wait_are_not_one_that_comes_slowly(self):
         """They came in time, and wait for their turn: no clock runs against their client."""
         client = lbdns.Connection(None, "192.0.2.1", 0.0)

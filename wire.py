@@ -15,9 +15,10 @@ Read top to bottom:
     8 zone text  ZoneText: records, and the problems in the text, each with its line
     9 zones      Zone and find_zone: delegations, referrals, wildcards, empty non-terminals
 
-A stranger's packet reaches 3, 4, 5 and 9, and of 6 what shows its name and type in a log. The rest
-of 6, 7 and 8 read what the operator has written, at start and at reload. wire.py knows pools only
-as a set of owners: `Zone.owners`, whose addresses somebody else chooses for each query.
+A stranger's packet reaches 3, 4, 5 and 9, of 6 what shows its name and type in a log, and of 7 the
+fields in which the rdata of replies holds names. The rest of 6, 7 and 8 read what operators write:
+configs, zones, addresses of backends. wire.py knows pools only as a set of owners: `Zone.owners`,
+whose addresses somebody else chooses for each query.
 
 A name is held as `bytes` in wire form without compression, root byte included, in the case it
 was written in; its key for comparing is `name.lower()`, which is safe because length bytes are
@@ -150,8 +151,9 @@ class BadText(ValueError):
 class Reader:
     """A cursor over a stranger's bytes; reading past the end raises Malformed.
 
-    Slices that run off the end are silent in Python, so nothing else here slices a packet. A reader
-    of rdata ends where the rdata does, while the names in it may point to all that is before.
+    Slices that run off the end are silent in Python, so nothing else reads a packet by slices. A
+    reader of rdata ends where the rdata does, while the names in it may point to all that is
+    before.
     """
     def __init__(self, wire: bytes, at: int = 0, end: int | None = None) -> None:
         self.wire, self.at = wire, at
@@ -240,9 +242,9 @@ class Query:
 
     id         the client's number for it
     flags      the header's second 16 bits
-    qname      the name as asked, 0x20 case kept; b"" = none was read, and so for the next three
+    qname      the name as asked, 0x20 case kept; b"" = no question was read
     key        qname in lower case
-    qtype      the type asked for
+    qtype      the type asked for; 0 = no question was read
     question   the question section as received; the reply repeats it
     rcode      NOERROR = nothing is wrong; else `why` says what
     has_opt    whether an OPT was read, so that the reply has to hold one
@@ -400,7 +402,8 @@ class Writer:
     9: half an RRset is worse than none, for a cache would take it for the whole). Room for OPT is
     set aside first, so that a truncated reply keeps it (RFC 6891 7).
 
-    All that is added comes from the configuration and was checked when it was read.
+    All that is added comes from the operator (config, sources, policies) and was checked when it
+    was read.
     """
     def __init__(self, query: Query, limit: int, options: Iterable[tuple[int, bytes]] = ()) -> None:
         self.query, self.out = query, bytearray(HEADER) + query.question
