@@ -1979,7 +1979,8 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
         refuse_wal(path)
         uri = pathlib.Path(path).as_uri() + "?mode=ro"
         # It waits for a writer's lock for a quarter of the time, so that there is some to read in.
-        with contextlib.closing(sqlite3.connect(uri, source.timeout / 4, uri=True)) as database:
+        database = sqlite3.connect(uri, timeout=source.timeout / 4, uri=True)
+        with contextlib.closing(database):
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_MAX)
             database.text_factory = lambda octets: octets.decode("utf-8", "replace")
             limit = time.monotonic() + source.timeout
@@ -3372,6 +3373,7 @@ def import_for_monitor() -> None:
     import concurrent.futures.thread
     import encodings.idna  # noqa: F401  (what ssl loads when it is given a host's name)
     import ssl
+    import urllib.parse  # noqa: F401  (what pathlib loads for a URI)
 
 
 def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
