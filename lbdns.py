@@ -120,6 +120,7 @@ try:
     import tomllib
     import traceback
     import types
+    import urllib.parse
     from collections.abc import (
         AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence)
     from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
@@ -1977,7 +1978,7 @@ def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
         if makes and source.query is None:
             make_table(path)
         refuse_wal(path)
-        uri = pathlib.Path(path).as_uri() + "?mode=ro"
+        uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro"
         # It waits for a writer's lock for a quarter of the time, so that there is some to read in.
         database = sqlite3.connect(uri, timeout=source.timeout / 4, uri=True)
         with contextlib.closing(database):
@@ -3373,7 +3374,6 @@ def import_for_monitor() -> None:
     import concurrent.futures.thread
     import encodings.idna  # noqa: F401  (what ssl loads when it is given a host's name)
     import ssl
-    import urllib.parse  # noqa: F401  (what pathlib loads for a URI)
 
 
 def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
