@@ -123,6 +123,7 @@ try:
     import urllib.parse
     from collections.abc import (
         AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence)
+    from contextlib import suppress
     from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
 except ImportError as missing:
     print(f"lbdns needs Python's whole standard library, and here is {missing}: "
@@ -1431,7 +1432,7 @@ class Datagrams:
             [reply] = self.respond([packet], [peer[0]].copy, False)
             if reply:
                 # No route, no buffer, a filter: this reply is lost, others are not.
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     self.sock.sendmsg([packet[:2], reply], reply_from(control), 0, peer)
         return True
 
@@ -1783,7 +1784,7 @@ class Worker:
         seconds."""
         for door, serve in self.doors.items():
             if door.type == socket.SOCK_DGRAM:
-                with contextlib.suppress(OSError):  # it comes again in the loop
+                with suppress(OSError):  # it comes again in the loop
                     serve()
         return self.child.beat()
 
@@ -1821,12 +1822,12 @@ class Worker:
         self.order, self.until = order, now + TIME_LEFT[order]
         limit = min(self.until, now + STOP_LIMIT)
         for door, serve in self.doors.items():
-            with contextlib.suppress(KeyError):  # it rests
+            with suppress(KeyError):  # it rests
                 self.selector.unregister(door)
             # The next generation has the same sockets; those that it has not, `Supervisor.unbind`
             # has marked: what waits there, nobody else will answer.
             is_last = order != RETIRE or door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 while is_last and serve(READ, now) and self.child.beat() < limit:
                     pass  # answers what has arrived
             door.close()
@@ -2064,7 +2065,7 @@ def make_table(path: str) -> None:
     mode."""
     if os.path.exists(path) and os.path.getsize(path):
         return
-    with contextlib.suppress(FileExistsError), open(path, "xb") as file:
+    with suppress(FileExistsError), open(path, "xb") as file:
         os.fchmod(file.fileno(), 0o664)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute(SCHEMA)
@@ -2356,7 +2357,7 @@ class Feed:
     def backend_of(self, address: Any) -> tuple[str, ...] | None:
         """Return the addresses of the backend that a bad entry is about; None = it does not
         say."""
-        with contextlib.suppress(Problem):
+        with suppress(Problem):
             addresses = backend_address(address)
             if addresses[0] in self.inline:
                 return self.inline[addresses[0]].addresses
@@ -2625,7 +2626,7 @@ class Runner:
 def read_pipe(pipe: IO[bytes], octets: bytearray) -> bool:
     """Add to `octets` what is in a pipe that does not block; returns whether nobody can print to
     the pipe any more. Raises Problem."""
-    with contextlib.suppress(BlockingIOError):
+    with suppress(BlockingIOError):
         while len(octets) <= OUTPUT_MAX:
             piece = os.read(pipe.fileno(), 1 << 16)
             if not piece:
@@ -2652,7 +2653,7 @@ def kill_groups(groups: "memoryview[int]") -> None:
 
 def kill_group(group: int) -> None:
     """End all processes of a group, whatever they do about it."""
-    with contextlib.suppress(OSError):  # there are none, or they became another user's
+    with suppress(OSError):  # there are none, or they became another user's
         os.killpg(group, signal.SIGKILL)
 
 
@@ -2869,7 +2870,7 @@ class Exchange:
         loop = asyncio.get_running_loop()
         while True:
             self.pieces += 1
-            with contextlib.suppress(ssl.SSLWantReadError):
+            with suppress(ssl.SSLWantReadError):
                 result = action(word)
                 if result or self.received.eof:
                     return result
@@ -3378,7 +3379,7 @@ def import_for_monitor() -> None:
 
 def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
     """Be the monitor of a config until the supervisor ends it."""
-    with contextlib.suppress(OSError):  # a sandbox forbids it
+    with suppress(OSError):  # a sandbox forbids it
         os.nice(5)  # where processors are short, answers come first
     import_for_monitor()
     try:
@@ -3585,7 +3586,7 @@ def endpoints(config: Config) -> Iterator[Endpoint]:
     ipv4 = {port for host, port in config.listen if ":" not in host}
     for host, port in config.listen:
         interface = 0
-        with contextlib.suppress(OSError):  # none is named, or it has gone
+        with suppress(OSError):  # none is named, or it has gone
             interface = socket.if_nametoindex(host.partition("%")[2])
         yield Endpoint(host, port, host == "::" and port not in ipv4, interface)
 
@@ -3643,7 +3644,7 @@ def make_socket(kind: socket.SocketKind, host: str, both: bool) -> socket.socket
 def set_udp_options(sock: socket.socket, host: str) -> None:
     """Make room for bursts, learn the addresses that are asked, and ignore forged ICMP."""
     for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE):
-        with contextlib.suppress(OSError):  # Linux has the second, for root, beyond rmem_max
+        with suppress(OSError):  # Linux has the second, for root, beyond rmem_max
             sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER)
     if host == "::":  # a reply must leave from the address that was asked
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -3673,7 +3674,7 @@ def holders(port: int) -> str:
     601)"."""
     found = find_listeners(port)
     for link in glob.iglob("/proc/[0-9]*/fd/*"):  # which passes over processes that have ended
-        with contextlib.suppress(OSError):  # ended meanwhile, or not ours to look at
+        with suppress(OSError):  # ended meanwhile, or not ours to look at
             inode, process = os.readlink(link), pathlib.Path(link).parent.parent
             if inode in found and "(" not in found[inode]:
                 name = (process / "comm").read_text(errors="replace").strip()
@@ -3686,7 +3687,7 @@ def find_listeners(port: int) -> dict[str, str]:
     """Return the sockets that are bound to a port, "socket:[inode]" -> "address:port"; those that
     can be learned of: there may be no IPv6, or no /proc at all."""
     tables = ""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for name in ("udp", "tcp", "udp6", "tcp6"):
             tables += pathlib.Path("/proc/net", name).read_text()
     found = {}
@@ -3705,7 +3706,7 @@ def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
     try:
         _, _, uid, gid, *_ = pwd.getpwnam(user)
         for sock in sockets:
-            with contextlib.suppress(OSError):  # a sandbox forbids it
+            with suppress(OSError):  # a sandbox forbids it
                 os.fchown(sock.fileno(), uid, -1)
         os.initgroups(user, gid)
         os.setresgid(gid, gid, gid)  # real, effective and saved: none leads back
@@ -3733,7 +3734,7 @@ def return_memory() -> None:
 
 def call_libc(function: str, *words: int | bytes) -> None:
     """Call a function that the C library may have, where it can be called."""
-    with contextlib.suppress(AttributeError, OSError):
+    with suppress(AttributeError, OSError):
         getattr(ctypes.CDLL(None), function)(*words)
 
 
@@ -3742,7 +3743,7 @@ def notify(lines: str) -> None:
     restarting gets the next ones."""
     address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, suppress(OSError):
             sock.sendto(lines.encode(), socket.MSG_DONTWAIT, address)
 
 
@@ -3760,7 +3761,7 @@ def load_policies(config: Config) -> dict[bytes, type[Policy]]:
     for owner, pool in config.pools.items():
         if pool.policy not in POLICIES:
             found[owner] = Custom
-            with contextlib.suppress(BaseException):
+            with suppress(BaseException):
                 function = staticmethod(load_function(pool))
                 found[owner] = type("Custom", (Custom,), {"function": function})
     return found
@@ -3847,7 +3848,7 @@ def kill_family(pid: int) -> int:
     children that end become its own, where prctl works. Returns the child's exit code; -N = it
     was ended by signal N."""
     code = 0
-    with contextlib.suppress(ChildProcessError):
+    with suppress(ChildProcessError):
         while True:
             kill_group(pid)
             kill_children()
@@ -3859,7 +3860,7 @@ def kill_family(pid: int) -> int:
 
 def kill_children() -> None:
     """End the children of this process, as far as /proc names them."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for child in pathlib.Path("/proc/thread-self/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
 
@@ -4055,7 +4056,7 @@ class Supervisor:
     def prepare(self) -> None:
         """Do what needs root, if started as root, and give that up. Raises ConfigError."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
+        with suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.bind(self.config)
         if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
@@ -4102,7 +4103,7 @@ class Supervisor:
             udp, tcp = pair = self.sockets.pop(endpoint)
             if everywhere:
                 share(pair, True)
-                with contextlib.suppress(OSError):  # an address that this host has not
+                with suppress(OSError):  # an address that this host has not
                     udp.connect(udp.getsockname())
             udp.close()
             tcp.close()
@@ -4122,7 +4123,7 @@ class Supervisor:
         if select.select([self.wake], [], [], seconds)[0]:
             os.read(self.wake, 512)
         ended: dict[int, int] = {}  # pid -> status, also of what is no child of a generation
-        with contextlib.suppress(ChildProcessError):  # there is none
+        with suppress(ChildProcessError):  # there is none
             ended.update(iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)))
         now = time.monotonic()
         if now - self.tended > HEARTBEAT / 2:  # all were stopped, perhaps: they need time, too
@@ -4510,7 +4511,7 @@ def open_stderr() -> Callable[[bytes], int]:
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY
         return functools.partial(os.write, os.open("/dev/fd/2", flags))
     except OSError:  # such as another user's pipe, which cannot be opened once more
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.set_blocking(2, False)
         return plain
 
@@ -4520,7 +4521,7 @@ def priority(level: str) -> str:
     """Return what stands before a line of this level where standard error is systemd's journal
     (sd-daemon(3)); "" elsewhere. JOURNAL_STREAM names device and inode of the journal's socket
     (systemd.exec(5)), and is inherited by programs whose standard error is something else."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         found = os.fstat(2)
         if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
             return {"error": "<3>", "warning": "<4>"}.get(level, "<6>")
@@ -4688,7 +4689,7 @@ def contact(value: Any) -> bytes:
 
 def is_address(value: Any) -> bool:
     """Return whether a value is the text of an IPv4 or IPv6 address, without an interface."""
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         return isinstance(value, str) and "%" not in value and bool(ipaddress.ip_address(value))
     return False
 

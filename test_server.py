@@ -6057,8 +6057,10 @@ class LiveCommandSources(unittest.TestCase):
         path = self.server.folder / "source"
         self.trouble("cannot be run: No such file", path.unlink)
         self.trouble("cannot be run: Permission denied", lambda: self.say(self.GOOD, 0o644))
-        self.trouble("cannot be run: Exec format error",
-                     lambda: (path.write_text("\0\1"), path.chmod(0o755)))
+        other = path.with_name("other")  # what is open for writing would be "Text file busy"
+        other.write_text("\0\1")
+        other.chmod(0o755)
+        self.trouble("cannot be run: Exec format error", lambda: other.rename(path))
 
     def test_slow_polls_follow_one_another(self):
         self.say("echo begin >> turns; sleep 0.25; echo 10.0.0.1 0; echo end >> turns")
