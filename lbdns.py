@@ -2163,13 +2163,13 @@ def read_printed(octets: bytes) -> Found:
         except (ValueError, RecursionError) as bad:
             raise Problem(f"no JSON array: {bad}") from None
     for number, line in enumerate(map(bytes.strip, lines), 1):
-        if len(entries) + len(wrong) > ROWS_MAX:
-            raise Problem(TOO_MANY)
         try:
             if line and line[:1] != b"#":
                 entries.append(parse_line(line.decode()))
         except (ValueError, RecursionError) as bad:  # Problem, too; not UTF-8, no JSON
             wrong.append(f"line {number}: {bad}: {line[:40]!r}")
+        if len(entries) + len(wrong) > ROWS_MAX:
+            raise Problem(TOO_MANY)
     return Found(entries, wrong)
 
 

@@ -4089,6 +4089,15 @@ class PurePrinted(unittest.TestCase):
                 self.assertEqual(self.poll(self.feed(), "# a comment", "", line),
                                  {address: tuple(row)})
 
+    def test_each_row_counts_for_the_limit_the_last_and_the_wrong_ones_too(self):
+        array = json.dumps(["10.0.0.1"] * 12_000).encode()
+        for octets in (array, b"10.0.0.1\n" * 10_000 + b"10.0.0.1",
+                       b"10.0.0.1 1 1 1 up 9\n" + b"10.0.0.1\n" * 10_000,
+                       json.dumps([{"address": "10.0.0.1"}] * 9_000 + [1] * 3_000).encode()):
+            with self.assertRaisesRegex(lbdns.Problem, "^more than 10000 rows$"):
+                lbdns.read_printed(octets)
+        self.assertEqual(len(lbdns.read_printed(b"10.0.0.1\n" * 10_000).entries), 10_000)
+
     def test_what_compares_as_equal_need_not_be_the_same(self):
         feed = self.feed()
 
