@@ -95,6 +95,7 @@ try:
     import glob
     import hashlib
     import heapq
+    import hmac
     import io
     import ipaddress
     import itertools
@@ -3020,6 +3021,44 @@ class Prober:
             except OSError as bad:
                 raise ConnectionError(os.strerror(bad.errno or 0).lower()) from None
             return await Exchange(probe, sock).run() if probe.path else ""
+
+
+# ---- 13. Reports of agents: signed datagrams, which nobody answers ------------------------------
+# A report is a datagram: hex(HMAC-SHA-256(key, REPORT_CONTEXT + body)) SP body, the body being one
+# JSON object with the columns of an entry, `pool`, and `updated_at` by the sender's clock.
+REPORT_MAX = 1200         # octets of a datagram: it fits into one packet on every road
+REPORT_CONTEXT = b"lbdns report 1\0"  # what is signed with a key is a report, and nothing else
+SEAL = 64                 # hexadecimal digits of the signature
+KEY_OCTETS = 16           # of a key, at least: 128 bits
+
+
+def sign_report(key: bytes, body: bytes) -> bytes:
+    """Return the signature of a report's body."""
+    return hmac.digest(key, REPORT_CONTEXT + body, "sha256").hex().encode()
+
+
+def seal_report(key: bytes, entry: "Entry") -> bytes:
+    """Return the datagram that reports an entry; raise Problem where it would be too long."""
+    body = json.dumps(entry, separators=(",", ":")).encode()
+    octets = sign_report(key, body) + b" " + body
+    if len(octets) > REPORT_MAX:
+        raise Problem(f"a report of {len(octets)} octets, of which {REPORT_MAX} may be sent")
+    return octets
+
+
+def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
+    """Return the keys of reports that a file has, one a line: the first signs, all are believed.
+    Raise Problem where a stranger may read the file, or it has no good keys."""
+    text = read_text(path)
+    if path.stat().st_mode & stat.S_IROTH:
+        raise Problem(f"everybody on this host may read it: chmod 640 {path}")
+    lines = [line.strip() for line in text.splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    form = f"([0-9a-fA-F]{{2}}){{{KEY_OCTETS},}}"
+    if not keys or not all(re.fullmatch(form, key) for key in keys):
+        raise Problem(f"must have a key on each line, of at least {2 * KEY_OCTETS} hexadecimal "
+                      f"digits; make one by: openssl rand -hex 32 > {path}")
+    return tuple(map(bytes.fromhex, keys))
 
 
 # ---- 14. What changed: the snapshot for workers, log lines for people ----------------------------
