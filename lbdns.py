@@ -18,13 +18,14 @@ Contents: five parts, each of which says what it may touch.
     II   The worker          its sockets; no files, no threads, nothing that waits
            7 UDP, 8 TCP, 9 the loop
     III  The monitor         files, other programs, the network; never a query
-           10 sources, 11 other people's commands, 12 health checks, 14 what changed
+           10 sources, 11 other people's commands, 12 health checks, 13 reports of agents,
+           14 what changed
     IV   The supervisor      root, fork, signals; parses nothing of others, serves nobody
            16 children, 17 sockets and privileges, policies of users, 18 the supervisor
     V    The operator        terminal and config files
            19 the log, 20 config, 21 commands
 
-(13 and 15 are free. The log of part V is handed to all parts as an argument.)
+(15 is free. The log of part V is handed to all parts as an argument.)
 
 How to read it in an hour. What a stranger's packet can reach is wire.py, parts I and II, and the
 log; where a pool has a policy of a user, also class Custom and what stands around it. So:
@@ -47,9 +48,10 @@ Glossary:
     backend     one server of a pool: one address, or one of each family, or a host name
     row         what config or source say of a backend: addresses, weight, limit, state, report
     report      the part of a row that changes all the time: its established connections
+    agent       a program on each backend (`lbdns.py agent`) that counts them, and sends reports
     state       of a row: up, drain (no new clients, but asked rather than none), or down
     limit       max_connections of a row; a backend at its limit is full
-    source      where rows come from: a table of SQLite, or what a command prints
+    source      where rows come from: a table of SQLite, what a command prints, or agents
     poll        one reading of a source, for all pools that have it
     entry       what a source says about one backend, before rules have made a row of it
     feed        the last good rows of a pool
@@ -86,6 +88,7 @@ try:
     import argparse
     import array
     import bisect
+    import collections
     import contextlib
     import difflib
     import errno
@@ -211,10 +214,11 @@ class PoolConfig(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a pool's rows come from: an SQLite file or what a command prints."""
+    """Where a pool's rows come from: an SQLite file, what a command prints, or agents."""
     name: str                   # path of the file, or the command as people are shown it
     query: str | None           # of SQL; None = the table of SCHEMA
-    command: tuple[str, ...]    # program and its arguments; () = a file
+    command: tuple[str, ...]    # program and its arguments; () = there is none
+    reports: bool               # whether agents on the backends report
     every: float                # seconds from one poll's start to the next one's
     timeout: float              # seconds a poll may take
 
@@ -263,6 +267,8 @@ class ServedZone(wire.Zone):
 class Config(NamedTuple):
     """A checked config: everything a generation of processes needs, and nothing it must check."""
     listen: tuple[tuple[str, int], ...]
+    reports: tuple[tuple[str, int], ...]
+    reports_key: tuple[bytes, ...]  # of which the agents' reports have one; () = there are none
     workers: int
     user: str
     log: str
@@ -1960,6 +1966,7 @@ Entry = dict[str, Any]  # column -> value, of what a source says about one backe
 class Found(NamedTuple):
     """What a poll has found."""
     entries: list[Entry]
+    keep: float = 0.0           # seconds for which rows stay that have no entry now
     wrong: Sequence[str] = ()   # why lines that a command has printed are no entries
     pools: Sequence[str] = ()   # that have rows, if one which was asked for has none
     failed: Mapping[str, str] = {}  # pool -> why its rows, unlike those of others, cannot be read
@@ -2171,7 +2178,7 @@ def read_printed(octets: bytes) -> Found:
             wrong.append(f"line {number}: {bad}: {line[:40]!r}")
         if len(entries) + len(wrong) > ROWS_MAX:
             raise Problem(TOO_MANY)
-    return Found(entries, wrong)
+    return Found(entries, wrong=wrong)
 
 
 def parse_line(line: str) -> Entry:
@@ -2271,7 +2278,12 @@ class Feed:
     Rows of the config, which may be joined by a source that knows their load, are true since -inf:
     as long as no entry speaks of them, they have no report.
 
+    Agents are heard, too, where there is nothing to count: a backend whose agent is silent is down,
+    unless a check says how it is.
+
     rows       by all addresses of the backend
+    heartbeat  whether a backend that has no report is down
+    silent     addresses of those that are
     version    a number that is another one when the rows, or what is wrong with them, may be
     good       when the last good poll began, or this process; what the config says does not age
     late       when the poll that began last should long have ended; inf = none began
@@ -2284,11 +2296,15 @@ class Feed:
     def __init__(self, pool: PoolConfig, origin: str) -> None:
         self.pool = pool
         self.origin = f"{pool.source.name if pool.source else origin:.80}"  # for people
-        self.base = {row.addresses: Dated(row, -math.inf) for row in pool.backends}
-        self.inline = {address: row for row in pool.backends for address in row.addresses}
-        self.rows: Rows = self.base
+        self.heartbeat = bool(pool.source and pool.source.reports and not pool.check)
+        self.silent = set[str]()
         self.version = 0
         self.good = time.monotonic() if pool.source else math.inf
+        # An agent has time for its first report.
+        first = self.good if self.heartbeat else -math.inf
+        self.base = {row.addresses: Dated(row, first) for row in pool.backends}
+        self.inline = {address: row for row in pool.backends for address in row.addresses}
+        self.rows: Rows = self.base
         self.late = math.inf
         self.times = 0
         self.trouble = self.skipped = self.doubled = self.unknown = ""
@@ -2301,7 +2317,8 @@ class Feed:
             if own:
                 row = row._replace(state=worse_state(own.row.state, row.state))
             if own or not self.base:
-                self.rows[row.addresses] = Dated(row, before.at)
+                silent = self.pool.stale if self.heartbeat and row.down else 0.0
+                self.rows[row.addresses] = Dated(row, before.at - silent)
 
     def apply(self, found: Found, now: float) -> None:
         """Take over what a poll that began at `now` has found for this pool. A bad entry is passed
@@ -2342,7 +2359,7 @@ class Feed:
         # Where a bad entry does not say which backend it is about, all rows that are young enough
         # stay: a backend that was removed must not stay for ever. No address stays beside a row
         # that has it now.
-        oldest = now - self.pool.stale if None in blamed else math.inf
+        oldest = now - max(found.keep, self.pool.stale if None in blamed else -math.inf)
         kept = {dated.row.addresses: dated for dated in self.dated()
                 if (dated.at > oldest or dated.row.addresses in blamed)
                 and taken.keys().isdisjoint(dated.row.addresses)}
@@ -2353,7 +2370,7 @@ class Feed:
         names = [each[:wire.NAME_MAX] for each in dict.fromkeys(others[:100])]
         near = difflib.get_close_matches(self.pool.name, names, 3, 0)
         return f"no rows for {self.pool.name}" + (
-            f"; the table has rows for {', '.join(near):.200}" if near else "")
+            f"; there are rows for {', '.join(near):.200}" if near else "")
 
     def backend_of(self, address: Any) -> tuple[str, ...] | None:
         """Return the addresses of the backend that a bad entry is about; None = it does not
@@ -2378,7 +2395,7 @@ class Feed:
         addresses = given.pop("address")
         row = self.row_before(addresses)
         at = time.monotonic() - time.time() + given.pop("updated_at", math.inf)
-        if "connections" not in given:  # only these grow old
+        if "connections" not in given and not self.heartbeat:  # only these grow old
             at = math.inf
         given["state"] = worse_state(row.state, given.get("state", "up"))
         return Dated(row._replace(**given), at)
@@ -2413,6 +2430,12 @@ class Feed:
         """Return whether no connections are young enough to be believed; where none are known,
         whether the last good poll is too old."""
         return self.reported() < now - self.pool.stale
+
+    def note_silence(self, now: float) -> None:
+        """Take note of whose agents are silent."""
+        oldest = now - self.pool.stale
+        self.silent = {address for row, at in self.dated() for address in row.addresses
+                       if at < oldest and self.heartbeat}
 
     def believed(self, now: float) -> list[Row]:
         """Return the rows, without connections that are too old to be true."""
@@ -2482,7 +2505,11 @@ class Poll:
                 for feed in self.feeds.values():
                     feed.trouble = trouble
             self.count += 1
-            await asyncio.sleep(max(0.05, begun + self.source.every - time.monotonic()))
+            await self.rest(begun + self.source.every - time.monotonic())
+
+    async def rest(self, seconds: float) -> None:
+        """Wait until the next poll is due."""
+        await asyncio.sleep(max(0.05, seconds))
 
     async def poll_once(self, now: float) -> None:
         """Read the source, and deal its rows out to the pools; raises Problem."""
@@ -2505,7 +2532,7 @@ class Poll:
         found = read_printed(raw) if isinstance(raw, bytes) else raw
         dealt, others = self.deal(found)
         for name, feed in self.feeds.items():
-            feed.apply(Found(dealt[name], found.wrong, others, found.failed), now)
+            feed.apply(found._replace(entries=dealt[name], pools=others), now)
             if feed.is_restless():
                 self.last = None
             await asyncio.sleep(0)  # other tasks have their turn, such as the one that beats
@@ -3025,25 +3052,53 @@ class Prober:
 
 # ---- 13. Reports of agents: signed datagrams, which nobody answers ------------------------------
 # A report is a datagram: hex(HMAC-SHA-256(key, REPORT_CONTEXT + body)) SP body, the body being one
-# JSON object with the columns of an entry, `pool`, and `updated_at` by the sender's clock.
+# JSON object with the columns of an entry, `pool`, `host` (the sender's own name, for people), and
+# `updated_at` by the sender's clock. An entry without address is about the address that the
+# datagram came from.
+#
+# Reports are the third reader of a source, beside tables and commands: what arrives is gathered,
+# and once a second, or at once where a state changes, it becomes entries of a poll. A report that
+# is refused changes nothing; each kind of refusal is counted, and logged once in LOG_REPEAT.
 REPORT_MAX = 1200         # octets of a datagram: it fits into one packet on every road
 REPORT_CONTEXT = b"lbdns report 1\0"  # what is signed with a key is a report, and nothing else
-SEAL = 64                 # hexadecimal digits of the signature
+SEAL = 65                 # octets before the body: a signature in hexadecimal digits, and a space
 KEY_OCTETS = 16           # of a key, at least: 128 bits
+CLOCK_MAX = 300.0         # seconds by which the clock of an agent may differ from ours
+FIRST_ROUND = 1.5         # seconds in which each agent that runs has reported once
+FORGET = 3600.0           # seconds of silence after which a backend is forgotten
+EARS_PAUSE = 0.01         # seconds for which datagrams are left to gather: each wake costs 30 us
+EARS_TURN = 1000          # datagrams read before other tasks have their turn
 
 
 def sign_report(key: bytes, body: bytes) -> bytes:
-    """Return the signature of a report's body."""
-    return hmac.digest(key, REPORT_CONTEXT + body, "sha256").hex().encode()
+    """Return what stands before the body of a report that is signed with a key."""
+    return hmac.digest(key, REPORT_CONTEXT + body, "sha256").hex().encode() + b" "
 
 
 def seal_report(key: bytes, entry: "Entry") -> bytes:
     """Return the datagram that reports an entry; raise Problem where it would be too long."""
     body = json.dumps(entry, separators=(",", ":")).encode()
-    octets = sign_report(key, body) + b" " + body
+    octets = sign_report(key, body) + body
     if len(octets) > REPORT_MAX:
         raise Problem(f"a report of {len(octets)} octets, of which {REPORT_MAX} may be sent")
     return octets
+
+
+def open_report(keys: Iterable[bytes], octets: bytes) -> "Entry":
+    """Return the entry of a report that is signed with one of the keys; raise Problem. Nothing else
+    of this program looks into a datagram before its signature was found good."""
+    if len(octets) > REPORT_MAX:
+        raise Problem("is too long")
+    seal, body = octets[:SEAL], octets[SEAL:]
+    if not any(hmac.compare_digest(seal, sign_report(key, body)) for key in keys):
+        raise Problem("is signed with none of our keys")
+    try:
+        entry = json.loads(body)
+    except (ValueError, RecursionError) as bad:
+        raise Problem(f"is no JSON: {bad}") from None
+    if not isinstance(entry, dict):
+        raise Problem("is no JSON object")
+    return entry
 
 
 def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
@@ -3061,6 +3116,154 @@ def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
     return tuple(map(bytes.fromhex, keys))
 
 
+class Heard(NamedTuple):
+    """What is known of the last report about a backend."""
+    updated_at: float           # unix time by its sender's clock; a later one must be greater
+    at: float                   # monotonic seconds: when it arrived
+    state: str
+    host: str                   # that sent it
+    other: str                  # that sent reports about this backend before; "" = no other did
+    since: float                # monotonic seconds: when that became another
+
+
+class Refusal:
+    """How often reports were refused for one reason."""
+    def __init__(self) -> None:
+        self.count = self.printed = 0   # all, and those of them that were logged
+        self.at = -math.inf             # monotonic seconds: when they were
+        self.example = ""
+
+
+class Reports(Poll):
+    """Hears agents, for all pools whose source they are.
+
+    heard      by pool, then by all addresses of the backend
+    fresh      entries that have come since the last poll, in the same way
+    refusals   by reason
+    urgent     whether what has come should not wait for the next poll
+    """
+    def __init__(self, poll: Poll, keys: Sequence[bytes], ears: Sequence[socket.socket],
+                 log: "Log") -> None:
+        super().__init__(poll.source, [*poll.feeds.values()], False, poll.runner)
+        self.keys, self.ears, self.log = keys, ears, log
+        self.heard: dict[str, dict[tuple[str, ...], Heard]] = {name: {} for name in self.feeds}
+        self.fresh: dict[str, dict[tuple[str, ...], Entry]] = {name: {} for name in self.feeds}
+        self.refusals = collections.defaultdict[str, Refusal](Refusal)
+        self.others: dict[str, None] = {}  # names of pools that reports are about, but no feed
+        self.urgent = asyncio.Event()
+
+    def remember(self) -> dict[str, dict[str, float]]:
+        """Return what the next monitor has to know, so that nobody can replay reports to it."""
+        return {name: {",".join(addresses): each.updated_at for addresses, each in heard.items()}
+                for name, heard in self.heard.items()}
+
+    def resume(self, before: Mapping[str, Mapping[str, float]]) -> None:
+        """Begin with what another monitor has heard."""
+        now = time.monotonic()
+        for name in before.keys() & self.heard.keys():
+            self.heard[name] = {tuple(addresses.split(",")): Heard(at, now, "", "", "", now)
+                                for addresses, at in before[name].items()}
+
+    async def run(self) -> NoReturn:
+        """Hear what comes, and make rows of it."""
+        for sock in self.ears:
+            asyncio.get_running_loop().add_reader(sock, self.on_readable, sock)
+        await super().run()
+
+    def on_readable(self, sock: socket.socket) -> None:
+        """Take what has come in at a socket. After a pause, the loop looks at it again."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(sock)
+        loop.call_later(EARS_PAUSE, loop.add_reader, sock, self.on_readable, sock)
+        now = time.monotonic()
+        with suppress(OSError):  # BlockingIOError: that was all
+            for _ in range(EARS_TURN):
+                octets, (sender, *_) = sock.recvfrom(REPORT_MAX + 1)
+                try:
+                    self.take(octets, plain_address(sender), now)
+                except (ValueError, RecursionError) as bad:  # Problem, or what has no end
+                    self.refuse(str(bad), plain_address(sender))
+
+    def refuse(self, why: str, sender: str) -> None:
+        """Count a report that is refused; what follows a colon in the reason, and numbers, are not
+        part of it."""
+        kind = re.sub("[0-9]+", "", why.partition(":")[0])
+        refusal = self.refusals[kind]
+        refusal.count += 1
+        refusal.example = f"{sender}: {why}"
+
+    def log_refusals(self, now: float) -> None:
+        """Log what was refused, for each reason once in LOG_REPEAT."""
+        for each in self.refusals.values():
+            if each.count > each.printed and now >= each.at + LOG_REPEAT:
+                self.log.warning(f"reports: {each.count - each.printed} refused, such as from "
+                                 f"{each.example}")
+                each.printed, each.at = each.count, now
+
+    def take(self, octets: bytes, sender: str, now: float) -> None:
+        """Take note of a report; raise Problem where it is to be refused. Who sends to several
+        addresses of this server is heard more than once: the later ones are passed over."""
+        entry = {"address": sender, **tidy(open_report(self.keys, octets))}
+        name = plain_pool(entry.get("pool"))
+        if name not in self.feeds:
+            if len(self.others) < LOG_BURST:
+                self.others[name] = None
+            raise Problem(f"is about no pool that listens to agents: {name:.80}")
+        host: str = str(entry.pop("host", ""))[:wire.NAME_MAX]
+        at = entry["updated_at"] if type(entry.get("updated_at")) in (int, float) else math.nan
+        off = at - time.time()
+        if not abs(off) <= CLOCK_MAX:  # NaN is none of ours, either
+            raise Problem(f"has a clock that is {off:+.0f} s off: set that host's clock by NTP")
+        addresses = server_address(entry["address"])
+        heard = self.heard[name]
+        last = heard.get(addresses, Heard(0.0, now, "", host, "", 0.0))
+        if at <= last.updated_at:
+            if at == last.updated_at:
+                return
+            raise Problem("is older than another about the same backend: replayed, or two hosts "
+                          f"report {addresses[0]}")
+        if addresses not in heard and len(heard) >= ROWS_MAX:
+            raise Problem(f"is about one backend of {name} too many: {TOO_MANY}")
+        state = entry.get("state", "up")
+        if state != last.state:
+            self.urgent.set()
+        self.fresh[name][addresses] = {**entry, "updated_at": time.time()}  # by our clock
+        if host == last.host:
+            heard[addresses] = last._replace(updated_at=at, at=now, state=state)
+            return
+        heard[addresses] = Heard(at, now, state, host, last.host, now)
+        if host == last.other and now - last.since < CLOCK_MAX:
+            raise Problem(f"makes two hosts that report {addresses[0]}, {host:.80} and "
+                          f"{last.host:.80}: give each its own --address")
+
+    async def poll_once(self, now: float) -> None:
+        """Make rows of what was heard since the last poll; the first one waits for a round."""
+        while not self.count and time.monotonic() < now + FIRST_ROUND and not self.is_complete():
+            await asyncio.sleep(PUBLISH)
+        self.log_refusals(now)
+        for name, feed in self.feeds.items():
+            entries, self.fresh[name] = self.fresh[name], {}
+            if entries or not self.count and not self.heard[name]:
+                feed.apply(Found([*entries.values()], FORGET, pools=[*self.others]),
+                           time.monotonic())
+            oldest = now - FORGET
+            self.heard[name] = {addresses: each for addresses, each in self.heard[name].items()
+                                if each.at > oldest}
+            await asyncio.sleep(0)  # other tasks have their turn, such as the one that beats
+
+    def is_complete(self) -> bool:
+        """Return whether all backends are heard that are known already."""
+        return all(self.heard[name].keys() | feed.base.keys() <= self.heard[name].keys()
+                   and feed.rows for name, feed in self.feeds.items())
+
+    async def rest(self, seconds: float) -> None:
+        """Wait until the next poll is due, or is urgent."""
+        await asyncio.sleep(PUBLISH)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.urgent.wait(), max(0.0, seconds - PUBLISH))
+        self.urgent.clear()
+
+
 # ---- 14. What changed: the snapshot for workers, log lines for people ----------------------------
 # A Watch joins the rows of a pool with the health of its targets. Ten times a second the Monitor
 # asks whether there may be anything new; then each Watch looks at its pool, and where lines have
@@ -3074,8 +3277,8 @@ class Snapshot(NamedTuple):
     """What the monitor publishes, as text that is cut at the ends of lines."""
     status: str = ""            # for people: systemctl status shows it
     # What the next monitor has to know, as JSON: health of targets, states of addresses by pool,
-    # and names of sources.
-    memory: str = '{"targets": {}, "pools": {}, "polled": []}'
+    # names of sources, and times of reports by pool.
+    memory: str = '{"targets": {}, "pools": {}, "polled": [], "heard": {}}'
     pools: Sequence[str] = ()   # a line for each pool: see `pack_pool`
 
     def pack(self) -> bytes:
@@ -3168,6 +3371,8 @@ class Watch:
 
     def health(self, address: str) -> str:
         """Return what is known of an address: up, down, or unknown; "" = nothing yet."""
+        if address in self.feed.silent:
+            return "down"
         if not self.pool.check:
             return "unknown"
         return self.prober.targets[address, self.pool.check].health
@@ -3201,6 +3406,7 @@ class Watch:
     def log_changes(self, now: float) -> None:
         """Pack the rows, make the status, and log each thing that is not as it was."""
         troubles = list(self.feed.troubles(now))
+        self.feed.note_silence(now)
         rows = [row._replace(down=[address for address in row.addresses
                                    if self.health(address) in ("", "down")])
                 for row in self.feed.believed(now)]
@@ -3295,6 +3501,8 @@ class Watch:
         if self.pool.check and new.checked:
             target = self.prober.targets[address, self.pool.check]
             why = f"check {show_probe(target.probe, address)}: {target.reason}"
+        elif new.checked:
+            why = f"its agent has been silent for over {self.pool.stale:g} s"
         line = f"{address}: {old.state} -> {new.state}, {why}"
         if old.state != "absent":
             line += f"; was {old.state} for {now - old.since:.0f} s"
@@ -3309,8 +3517,10 @@ class Monitor:
     `before` is the config of the processes that answered so far. What an earlier monitor knew is in
     the snapshot that is there: neither a reload nor a crash forgets reports or health.
     """
-    def __init__(self, config: Config, before: Config, child: "Child", log: "Log") -> None:
+    def __init__(self, config: Config, before: Config, child: "Child", log: "Log",
+                 ears: Sequence[socket.socket] = ()) -> None:
         self.config, self.before, self.child, self.log = config, before, child, log
+        self.ears = ears         # sockets where agents report
         snapshot = Snapshot.unpack(child.generation.read())
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
@@ -3319,6 +3529,7 @@ class Monitor:
         self.looks: list[tuple[Any, ...]] | None = None  # what each watch saw at the last look
         self.published = Snapshot()
         self.watches = self.make_watches()
+        self.reports: Reports | None = None
         self.polls = self.make_polls()
 
     def make_watches(self) -> list[Watch]:
@@ -3341,17 +3552,24 @@ class Monitor:
         return watches
 
     def make_polls(self) -> list[Poll]:
-        """Return one poll for each distinct source. A query that names `:pool` finds other rows for
-        each pool, so each has a poll of its own. A table that an earlier monitor has polled is not
-        made if it is missing: somebody has taken it away, and will put another in its place."""
+        """Return one poll for each distinct source; all agents are one. A query that names `:pool`
+        finds other rows for each pool, so each has a poll of its own. A table that an earlier
+        monitor has polled is not made if it is missing: somebody has taken it away, and will put
+        another in its place."""
         sources: dict[tuple[Source, str], list[Feed]] = {}
         for watch in self.watches:
             source = watch.pool.source
             if source is not None:
                 own = watch.pool.name if ":pool" in (source.query or "") else ""
                 sources.setdefault((source, own), []).append(watch.feed)
-        return [Poll(source, feeds, source.name not in self.memory["polled"], self.runner)
-                for (source, _), feeds in sources.items()]
+        polls = []
+        for (source, _), feeds in sources.items():
+            poll = Poll(source, feeds, source.name not in self.memory["polled"], self.runner)
+            if source.reports:
+                poll = self.reports = Reports(poll, self.config.reports_key, self.ears, self.log)
+                poll.resume(self.memory["heard"])
+            polls.append(poll)
+        return polls
 
     async def run(self) -> None:
         """Do all of it at the same time until it is to end; raises what one of the tasks raises, so
@@ -3397,6 +3615,7 @@ class Monitor:
         if looks == self.looks:
             return
         memory = {"targets": self.prober.remember(),
+                  "heard": self.reports.remember() if self.reports else {},
                   "pools": {watch.pool.name: watch.known for watch in self.watches},
                   "polled": [poll.source.name for poll in self.polls]}
         snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),
@@ -3416,7 +3635,8 @@ def import_for_monitor() -> None:
     import ssl
 
 
-def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
+def monitor(config: Config, before: Config, child: "Child", log: "Log",
+            ears: Sequence[socket.socket]) -> None:
     """Be the monitor of a config until the supervisor ends it."""
     with suppress(OSError):  # a sandbox forbids it
         os.nice(5)  # where processors are short, answers come first
@@ -3426,7 +3646,7 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log") -> None:
     except OSError as bad:
         log.error(f"commands cannot run in the config's folder: {bad.strerror}")
 
-    asyncio.run(Monitor(config, before, child, log).run())
+    asyncio.run(Monitor(config, before, child, log, ears).run())
 
 
 # ==== IV  The supervisor: root, fork, signals; parses nothing of others, serves nobody ============
@@ -3602,16 +3822,22 @@ class ConfigError(Exception):
     """A config cannot be used, or not on this host; each line of the text is a problem."""
 
 
+# What comes in at an endpoint, as the kinds of its sockets: queries, over UDP and TCP, for workers;
+# or reports, over UDP, for the monitor.
+QUERIES = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+REPORTS = (socket.SOCK_DGRAM,)
+
+
 class Endpoint(NamedTuple):
-    """An address that is listened on, over UDP and TCP. Two that are equal need no new sockets."""
+    """An address that is listened on. Two that are equal need no new sockets."""
     host: str       # an IPv4 or IPv6 address, with %interface if it needs one
     port: int       # 0 = the kernel picks one
     both: bool      # whether "::" takes IPv4, too
     interface: int  # number of the one that the host names; 0 = none
+    kinds: tuple[socket.SocketKind, ...] = QUERIES
 
 
-Pair = tuple[socket.socket, socket.socket]  # UDP and listening TCP socket of an endpoint
-Sockets = dict[Endpoint, Pair]
+Sockets = dict[Endpoint, tuple[socket.socket, ...]]  # one of each of the endpoint's kinds
 
 
 def show_endpoint(host: str, port: int | str) -> str:
@@ -3620,42 +3846,49 @@ def show_endpoint(host: str, port: int | str) -> str:
 
 
 def endpoints(config: Config) -> Iterator[Endpoint]:
-    """Yield what `listen` asks for. "::" leaves IPv4 to the IPv4 addresses that stand beside it
-    with the same port; without any, it takes IPv4, too."""
-    ipv4 = {port for host, port in config.listen if ":" not in host}
-    for host, port in config.listen:
-        interface = 0
-        with suppress(OSError):  # none is named, or it has gone
-            interface = socket.if_nametoindex(host.partition("%")[2])
-        yield Endpoint(host, port, host == "::" and port not in ipv4, interface)
+    """Yield what `listen` and `reports` ask for. "::" leaves IPv4 to the IPv4 addresses that stand
+    beside it with the same port; without any, it takes IPv4, too."""
+    for listen, kinds in ((config.listen, QUERIES), (config.reports, REPORTS)):
+        ipv4 = {port for host, port in listen if ":" not in host}
+        for host, port in listen:
+            interface = 0
+            with suppress(OSError):  # none is named, or it has gone
+                interface = socket.if_nametoindex(host.partition("%")[2])
+            yield Endpoint(host, port, host == "::" and port not in ipv4, interface, kinds)
 
 
-def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> Pair:
-    """Return a UDP and a listening TCP socket on one address, beside those of our own; `parting`
+def show_endpoints(sockets: Sockets, kinds: Collection[int]) -> list[str]:
+    """Return the addresses, with the ports that the kernel has picked, of sockets of some kinds."""
+    return [show_endpoint(*socket.getnameinfo(socks[0].getsockname(), NUMERIC))
+            for endpoint, socks in sockets.items() if endpoint.kinds == kinds]
+
+
+def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> tuple[socket.socket, ...]:
+    """Return the sockets of an endpoint, those of TCP listening, beside those of our own; `parting`
     says that processes of another generation may have others still. Raises OSError.
 
     The kernel lets addresses overlap that all say so and belong to one user. They say so only here:
     a second server is not to get in unnoticed.
     """
-    host, port, both, _ = endpoint
-    sharing = [sock for (other, *_), pair in own.items() for sock in pair
+    host, port, both, _, kinds = endpoint
+    sharing = [sock for (other, *_), socks in own.items() for sock in socks
                if {host, other} & {"::", "0.0.0.0"} and sock.getsockname()[1] == port]
     with contextlib.ExitStack() as undo:
-        udp, tcp = (undo.enter_context(make_socket(kind, host, both))
-                    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
+        found = tuple(undo.enter_context(make_socket(kind, host, both)) for kind in kinds)
         if sharing or parting:
-            sharing += udp, tcp
+            sharing += found
         try:
             share(sharing, True)
-            for sock in (udp, tcp):
+            for sock in found:
                 # It knows fe80::1%eth0, too; for text, it would import encodings.idna.
                 sock.bind(socket.getaddrinfo(host.encode(), port)[0][4])
                 port = sock.getsockname()[1]  # where it was 0, TCP gets the one that UDP got
-            tcp.listen(TCP_BACKLOG)
+                if sock.type == socket.SOCK_STREAM:
+                    sock.listen(TCP_BACKLOG)
         finally:
             share(sharing, False)
         undo.pop_all()
-    return udp, tcp
+    return found
 
 
 def share(socks: Sequence[socket.socket], on: bool) -> None:
@@ -4065,10 +4298,10 @@ class Supervisor:
         self.config = self.read_config()
         self.log.configure(self.config)
         self.prepare()
-        names = [show_endpoint(*socket.getnameinfo(udp.getsockname(), NUMERIC))
-                 for udp, _ in self.sockets.values()]
+        names, others = (show_endpoints(self.sockets, kinds) for kinds in (QUERIES, REPORTS))
+        hears = f"; hears reports on {', '.join(others)}" if others else ""
         self.log.change(f"lbdns {VERSION}, {self.config.workers} workers, on {', '.join(names)}"
-                        + banner.format(port=names[0].rpartition(":")[2]))
+                        + hears + banner.format(port=names[0].rpartition(":")[2]))
         self.start()
         while not self.signals & STOPS:
             self.tend(TICK / 2)
@@ -4097,55 +4330,57 @@ class Supervisor:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.bind(self.config)
+        self.bind(self.config, QUERIES, REPORTS)
         if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
             import_for_monitor()
         drop_privileges(self.config.user, itertools.chain(*self.sockets.values()))
 
-    def bind(self, config: Config) -> None:
-        """Listen also on those addresses of a config that are not taken yet. Raises ConfigError."""
+    def bind(self, config: Config, *what: tuple[socket.SocketKind, ...]) -> None:
+        """Listen also on those addresses of a config that are not taken yet, for QUERIES, REPORTS
+        or both. Raises ConfigError."""
         for endpoint in endpoints(config):
-            if endpoint not in self.sockets:
-                pair = self.bind_pair(endpoint)
-                if pair:
-                    self.sockets[endpoint] = pair
+            if endpoint.kinds in what and endpoint not in self.sockets:
+                socks = self.bind_endpoint(endpoint)
+                if socks:
+                    self.sockets[endpoint] = socks
 
-    def bind_pair(self, endpoint: Endpoint) -> Pair | None:
+    def bind_endpoint(self, endpoint: Endpoint) -> tuple[socket.socket, ...] | None:
         """Return the sockets of an endpoint; None = a system without IPv6 can do without them.
         Raises ConfigError.
 
         All workers share them: whoever is free takes the next datagram, so that a worker that
         stalls or dies loses nobody's query (measured beside SO_REUSEPORT: README).
         """
-        host, port, both, _ = endpoint
+        host, port, both, _, kinds = endpoint
         generations = {child.generation for child in self.children}
         try:
-            pair = bind_beside(endpoint, self.sockets, len(generations) > 1)
+            socks = bind_beside(endpoint, self.sockets, len(generations) > 1)
         except OSError as bad:
             if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 self.log.warning("no IPv6 on this host: listening on IPv4 only")
-                return self.bind_pair(Endpoint("0.0.0.0", port, False, 0)) if both else None
+                either = Endpoint("0.0.0.0", port, False, 0, kinds)
+                return self.bind_endpoint(either) if both else None
             if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
-                return self.bind_pair(endpoint)
+                return self.bind_endpoint(endpoint)
             raise ConfigError(explain_bind(host, port, bad)) from None
-        size = pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        size = socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         if size < UDP_BUFFER_LOW:
             self.log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
                              f"net.core.rmem_max to {UDP_BUFFER}")
-        return pair
+        return socks
 
     def unbind(self, kept: Iterable[Endpoint], everywhere: bool) -> None:
         """Let go of all endpoints but these, in this process; if `everywhere`, they take no more in
         others, either, and are in nobody's way: a UDP socket that is connected to itself keeps what
         waits, for the processes that end, and hears nobody else."""
         for endpoint in self.sockets.keys() - set(kept):
-            udp, tcp = pair = self.sockets.pop(endpoint)
+            socks = self.sockets.pop(endpoint)
             if everywhere:
-                share(pair, True)
+                share(socks, True)
                 with suppress(OSError):  # an address that this host has not
-                    udp.connect(udp.getsockname())
-            udp.close()
-            tcp.close()
+                    socks[0].connect(socks[0].getsockname())
+            for sock in socks:
+                sock.close()
 
     def announce(self, what: str) -> None:
         """Tell people and systemd that the current config is served."""
@@ -4250,10 +4485,13 @@ class Supervisor:
         """Do what the monitor or a worker does, until an order to end has come."""
         self.log.configure(config)
         if child.slot == MONITOR:
-            self.unbind([], False)  # a listener that only a monitor holds would answer nobody
-            monitor(config, self.config, child, self.log)  # the second: at a reload, the one before
+            # A listener that only a monitor holds would answer nobody.
+            self.unbind({each for each in kept if each.kinds == REPORTS}, False)
+            ears = [sock for socks in self.sockets.values() for sock in socks]
+            # The second is, at a reload, the config before.
+            monitor(config, self.config, child, self.log, ears)
             return
-        self.unbind(kept, False)
+        self.unbind({each for each in kept if each.kinds == QUERIES}, False)
         state = State(config, self.secret, self.log, random.random, load_policies(config))
         worker = Worker(state, self.sockets, child, self.log)
         while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
@@ -4306,16 +4544,18 @@ class Supervisor:
         """Start the processes of another config; returns them when they serve. Raises ConfigError,
         also when they do not in START_LIMIT.
 
-        The monitor comes first. When it has published a snapshot, new addresses are bound, for
-        nobody answers there before, and the workers start, which answer once all are ready.
+        The monitor comes first, with where it hears reports. When it has published a snapshot, new
+        addresses for queries are bound, for nobody answers there before, and the workers start,
+        which answer once all are ready.
         """
         limit = time.monotonic() + START_LIMIT
         new = self.make_generation(config, self.current.read())
         children = [Child(slot, new) for slot in new.slots]
-        self.children += children[:-config.workers]
         try:
+            self.bind(config, REPORTS)
+            self.children += children[:-config.workers]
             if self.tend_until(new.informed, limit):
-                self.bind(config)
+                self.bind(config, QUERIES)
                 self.children += children[-config.workers:]
             if not self.tend_until(new.ready, limit):
                 raise ConfigError("the new processes did not get ready")
@@ -4587,6 +4827,8 @@ def printable(line: str) -> str:
 EXAMPLE = '''\
 # A config of lbdns: each word with its default or an example.
 listen = ["[::]:9000"]  # UDP and TCP
+# reports = ["[::]:9053"]  # UDP: what agents on the backends say
+# reports_key = "reports.key"  # one key a line; agents sign with the first, all are believed
 workers = 0  # processes that answer; 0 = one per CPU
 user = "nobody"  # become this user after binding, if root
 log = "changes"  # errors | changes | queries
@@ -4620,7 +4862,7 @@ anticache = true  # also answer <anything>api.example.com
 backends = ["192.0.2.1", { address = "192.0.2.2", weight = 2, max_connections = 1000, \
 state = "up" }]
 # source = { sqlite = "backends.db", every = 1 }  # or { command = ["psql", "-XAtc", \
-"SELECT ..."], every = 5, timeout = 4 }
+"SELECT ..."], every = 5, timeout = 4 }, or { reports = true }
 # stale = 15  # seconds a report of load is believed
 all_down = "all"  # when nothing is up: all | servfail | empty | "192.0.2.9"
 # check = { url = "https://:443/health", interval = 5, timeout = 2, rise = 2, fall = 3, \
@@ -4854,6 +5096,8 @@ class Key(NamedTuple):
 # The tables: word -> Key. Ranges keep out what is surely a mistake, such as a TTL in milliseconds.
 TOP = {  # the file itself
     "listen": Key(list_of(endpoint), (("::", 9000),)),  # "::" is IPv4, too
+    "reports": Key(list_of(endpoint), ()),
+    "reports_key": Key(TEXT, ""),
     "workers": Key(whole(0, 256), 0),           # 0 = one per CPU
     "user": Key(TEXT, "nobody"),
     "log": Key(one_of(*Log.LEVELS), "changes"),
@@ -4916,6 +5160,7 @@ SOURCE = {  # a pool's `source`
     "sqlite": Key(TEXT, ""),
     "query": Key(TEXT, None),                   # all of the pool's rows in a table `backends`
     "command": Key(list_of(TEXT), ()),
+    "reports": Key(require(lambda value: value is True, "must be true, or be left out"), False),
     "every": Key(number(0.1, 3600), 1.0),
     "timeout": Key(number(0.1, 60), 2.0)}
 
@@ -4985,6 +5230,7 @@ class ConfigReader:
             self.problem("zones", ': there is none; add [zones."example.com"]')
         self.review()
         self.review_hidden()
+        self.read_reports(keys)
         self.fit_to_host(keys)
         if self.problems:
             raise ConfigError("\n".join(self.problems))
@@ -5043,6 +5289,31 @@ class ConfigReader:
         except Problem as bad:
             self.problem(path, f" = {file!r}: {bad}")
             return ""
+
+    def read_reports(self, keys: Keys) -> None:
+        """Read the keys of reports, and check that all words about reports go together."""
+        pools = [pool.name for pool in self.pools.values() if pool.source and pool.source.reports]
+        taken = {port for _, port in keys.listen} & {port for _, port in keys.reports} - {0}
+        if pools and not keys.reports:
+            self.problem(f'pools."{pools[0]}".source', ': agents cannot be heard without '
+                         'reports = ["[::]:9053"] at the top of the file')
+        elif keys.reports and not pools:
+            self.warn("reports", ": no pool listens to agents; add source = { reports = true } to "
+                      "one that should")
+        if taken:
+            self.problem("reports", f": port {taken.pop()} is one of listen; take 9053")
+        if bool(keys.reports) != bool(keys.reports_key):
+            self.problem("reports", ": goes with reports_key, and that with reports; make a key "
+                         "by: openssl rand -hex 32 > reports.key")
+        path = self.folder / keys.reports_key
+        keys.reports = tuple(dict.fromkeys(keys.reports))
+        try:
+            keys.reports_key = read_report_keys(path) if keys.reports_key else ()
+            if keys.reports_key and not is_readable(path, keys.user):
+                self.warn("reports_key", f": user {keys.user} cannot read it, so each reload would "
+                          f"be refused: chown {keys.user} {path}")
+        except (Problem, OSError) as bad:
+            self.problem("reports_key", f" = {keys.reports_key!r:.80}: {bad}")
 
     def fit_to_host(self, keys: Keys) -> None:
         """Check the user and the addresses against this host, and count its CPUs. An address that
@@ -5220,15 +5491,22 @@ class ConfigReader:
         """Return where the rows of the pool of this name come from. Paths are relative to the
         config's folder; commands are run there by the monitor."""
         keys = self.read_keys(where, value, SOURCE)
-        if ("sqlite" in value) == ("command" in value):
-            self.problem(where, ': needs either sqlite = "FILE" or command = ["PROGRAM", ...]')
-        elif keys.query and "command" in value:
+        kinds = [word for word in ("sqlite", "command", "reports") if word in value]
+        if len(kinds) != 1:
+            self.problem(where, ': needs one of sqlite = "FILE", command = ["PROGRAM", ...] and '
+                         "reports = true")
+        elif keys.query and kinds != ["sqlite"]:
             self.problem(where, ".query: goes with sqlite; a command has its own")
         elif keys.query:
             self.check_query(where, keys.query)
+        elif keys.reports and value.keys() & {"every", "timeout"}:
+            self.problem(where, ": every and timeout are about polls; agents report when they "
+                         "will, by their option --every")
+        if keys.reports:
+            return Source("agents", None, (), True, keys.every, keys.timeout)
         command = tuple(word.replace("{pool}", pool) for word in keys.command)
         name = subprocess.list2cmdline(command) or os.path.abspath(self.folder / keys.sqlite)
-        return Source(name, keys.query, command, keys.every, keys.timeout)
+        return Source(name, keys.query, command, False, keys.every, keys.timeout)
 
     def check_query(self, where: str, query: str) -> None:
         """Note why a query of SQL cannot work, as far as that shows without its tables: SQLite
@@ -5252,8 +5530,8 @@ class ConfigReader:
             if backends and min_up >= max(2, backends):
                 self.warn(where, f".min_up = {min_up}: checks never count, since there are "
                           f"{backends} backends; say less than that, or leave it out")
-        elif min_up:
-            self.problem(where, ".min_up: needs a check, which it is about")
+        elif min_up and not (keys.source and keys.source.reports):
+            self.problem(where, ".min_up: needs a check, or agents, whose silence it is about")
 
     def probe(self, where: str, value: Any, pool: str) -> Probe:
         """Return how to probe the backends of the pool of this name. The value is a table, or a URL
@@ -5378,8 +5656,8 @@ def join_names(table: Table) -> Iterator[tuple[str, Any]]:
 
 
 def is_missing(host: str) -> bool:
-    """Return whether this host lacks an address for which `bind_pair` can wait, as it can on Linux.
-    Only binding a socket there tells."""
+    """Return whether this host lacks an address for which `bind_endpoint` can wait, as it can on
+    Linux. Only binding a socket there tells."""
     octets = host.encode()  # text would need the module encodings.idna, which may be unreadable
     try:
         family, *_, address = socket.getaddrinfo(octets, 0, flags=socket.AI_NUMERICHOST)[0]
@@ -5388,6 +5666,21 @@ def is_missing(host: str) -> bool:
     except OSError as bad:
         return bad.errno == errno.EADDRNOTAVAIL and sys.platform == "linux"
     return False
+
+
+def is_readable(path: pathlib.Path, user: str) -> bool:
+    """Return whether a file can be read by what root becomes, as far as its mode tells; raise
+    OSError."""
+    if os.geteuid() != 0 or user == "root":
+        return True
+    status = path.stat()
+    try:
+        _, _, uid, gid, *_ = pwd.getpwnam(user)
+    except (KeyError, ValueError):  # which `fit_to_host` says
+        return True
+    groups = os.getgrouplist(user, gid)
+    return bool(status.st_uid == uid and status.st_mode & stat.S_IRUSR
+                or status.st_gid in groups and status.st_mode & stat.S_IRGRP)
 
 
 def show_value(value: Any) -> str:

@@ -2674,8 +2674,8 @@ class PureCustomPolicies(unittest.TestCase):
     def test_one_that_cannot_be_loaded_any_more_is_answered_at_random(self):
         desk = self.desk("return backends[0]")
         made = desk.state.names["api.example.com"]
-        changed = lbdns.Config._make([None] * 8 + [{b"": made.config._replace(code="1 / 0")},
-                                                   (), ""])
+        changed = lbdns.Config._make([None] * 10 + [{b"": made.config._replace(code="1 / 0")},
+                                                    (), ""])
         self.assertEqual(lbdns.load_policies(changed), {b"": lbdns.Custom})
         desk.state.pools[wire.parse_name("api.example.com")] = lbdns.Pool(
             made.config, 1, desk.log, desk.dice, lbdns.Custom)
@@ -3072,8 +3072,8 @@ ZED = 'zones."example.com"'
 # and IN_POOL in its zone and pool, BACKENDS is the value of `backends`.
 TOP = (
     ('lisen = ["[::]:53"]', "lisen: unknown key; did you mean listen?"),
-    ('status = "127.0.0.1:9053"', "status: unknown key; known: listen, workers, user, log, "
-                                  "log_format, nsid, servers, zones, pools"),
+    ('status = "127.0.0.1:9053"', "status: unknown key; known: listen, reports, reports_key, "
+                                  "workers, user, log, log_format, nsid, servers, zones, pools"),
     *((f"listen = ['{value}']", f"listen = ['{value}']: {says}") for value, says in (
         ("[::1%lo]:53", "addresses of fe80::/10, and no others, need an interface, such as"),
         ("[fe80::1]:53", 'addresses of fe80::/10~need an interface, such as "[fe80::1%eth0]:53"'),
@@ -3169,7 +3169,8 @@ IN_POOL = (
     ('all_down = "non"', f"all_down = 'non': {DOWN_RULE}"),
     ('all_down = "1.2.3"', f"all_down = '1.2.3': {DOWN_RULE}"),
     ("source = 7", "source = 7: must be a table"),
-    ("source = {}", 'source: needs either sqlite = "FILE" or command = ["PROGRAM", ...]'),
+    ("source = {}", 'source: needs one of sqlite = "FILE", command = ["PROGRAM", ...] and '
+     'reports = true'),
     ("source = { command = ['x'], query = 'SELECT' }", "source.query: goes with sqlite"),
     *(("source = { sqlite = 'x', query = \"" + query + '" }', f"source.query = {query!r}: {says}")
       for query, says in (
@@ -3192,7 +3193,8 @@ IN_POOL = (
     ('source = { sqlite = "x", every = "1s" }',
      "source.every = '1s': must be ~number ~0.1 to 3600"),
     ('source = { sqlite = "x", command = ["y"] }',
-     'source: needs either sqlite = "FILE" or command = ["PROGRAM", ...]'))
+     'source: needs one of sqlite = "FILE", command = ["PROGRAM", ...] and '
+     'reports = true'))
 BACKENDS = (
     ('["1.2.3.4", "www.example.net"]',
      ": addresses and host names do not mix, and these are names: www.example.net"),
@@ -3630,7 +3632,7 @@ class PureTables(unittest.TestCase):
                              f"VALUES ('{name}', '10.0.0.{number}', {number})")
             self.assertEqual(self.poll(), {"10.0.0.0": 0, "10.0.0.1": 1})
             self.run_sql("DELETE FROM backends WHERE pool LIKE 'api.example.com%'")
-            self.assertRegex(self.trouble(), "^no rows for api.example.com; the table has rows for "
+            self.assertRegex(self.trouble(), "^no rows for api.example.com; there are rows for "
                                              "xapi.example.com, ")
 
     def test_long_text_costs_its_row_and_no_time(self):
@@ -3810,7 +3812,7 @@ class PureTables(unittest.TestCase):
                 troubles = self.poll_shared(feeds)
                 self.assertRegex(troubles[0], f"^{says}")
                 self.assertEqual((troubles[1], list(feeds[1].rows)), ("", [("10.0.0.1",)]))
-                self.assertRegex(troubles[2], "^no rows for c.example.com; the table has rows for")
+                self.assertRegex(troubles[2], "^no rows for c.example.com; there are rows for")
 
     def test_a_query_that_finds_too_many_rows_for_all_its_pools_is_refused(self):
         self.run_sql("CREATE TABLE t (pool, address)", "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL "
@@ -3856,7 +3858,7 @@ class PureTables(unittest.TestCase):
         asyncio.run(poll())
         self.assertEqual([list(feed.rows) for feed in feeds[:-1]],
                          [[(f"10.0.{at // 256}.{at % 256}",)] for at in range(number)])
-        self.assertRegex(feeds[-1].trouble, f"no rows for p{number}.example.com; the table has row")
+        self.assertRegex(feeds[-1].trouble, f"no rows for p{number}.example.com; there are row")
 
     def test_the_table_that_is_made_can_be_written_by_its_group(self):
         old = os.umask(0o077)
@@ -4257,7 +4259,7 @@ class PurePrinted(unittest.TestCase):
         for lines, says in (((), "^no rows for api.example.com$"),
                             (("# nothing", ""), "^no rows for api.example.com$"),
                             (('{"pool": "x", "address": "10.0.0.1"}',),
-                             "^no rows for api.example.com; the table has rows for x$"),
+                             "^no rows for api.example.com; there are rows for x$"),
                             (('{"pool": ["x"], "address": "10.0.0.1"}',), "^no rows for api"),
                             (["10.0.0.1"] * 10_001, "^more than 10000 rows")):
             with self.assertRaisesRegex(lbdns.Problem, says):
@@ -4810,6 +4812,7 @@ class LiveCommands(unittest.TestCase):
             self.assertTrue(word in example or word == "query", f"{word} is not in the example")
         plain = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", example)
         plain = re.sub(r"(?m)^file = .*", "", plain)
+        self.file("00" * 16, "reports.key").chmod(0o600)
         self.assertIn("good;", self.call("check", self.file(plain), code=0)[0])
 
     def test_output_that_nobody_takes_is_no_traceback(self):
@@ -5859,7 +5862,7 @@ class LiveSources(unittest.TestCase):
     def test_the_table_is_created_in_an_empty_file(self):
         path = self.server.folder / "empty.db"
         path.touch()
-        source = lbdns.Source(str(path), None, (), 1.0, 2.0)
+        source = lbdns.Source(str(path), None, (), False, 1.0, 2.0)
         self.assertEqual(lbdns.read_sqlite(source, ["api.example.com"], True).entries, [])
         Database(path).fill("10.0.0.1")
         [entry] = lbdns.read_sqlite(source, ["api.example.com"], False).entries
@@ -7417,8 +7420,8 @@ class FaultEndings(unittest.TestCase):
         process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         ours = sum(1 << number - 1 for number in lbdns.SIGNALS)
         def begun():
-            # At times the C library blocks all signals for a moment (glibc 2.41: in getrandom), also
-            # before the first line of code.
+            # The C library blocks all signals for a moment (glibc 2.41: in getrandom), also before
+            # the first line of code.
             blocked, caught = (int(status_of(process.pid, key) or "0", 16)
                                for key in ("SigBlk", "SigCgt"))
             return blocked == ours or caught & 1 << signal.SIGTERM - 1
