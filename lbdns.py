@@ -3201,39 +3201,40 @@ class Reports(Poll):
                 each.printed, each.at = each.count, now
 
     def take(self, octets: bytes, sender: str, now: float) -> None:
-        """Take note of a report; raise Problem where it is to be refused. Who sends to several
-        addresses of this server is heard more than once: the later ones are passed over."""
+        """Take note of a report, whose age counts from now; raise Problem where it is refused."""
         entry = {"address": sender, **tidy(open_report(self.keys, octets))}
         name = plain_pool(entry.get("pool"))
         if name not in self.feeds:
             if len(self.others) < LOG_BURST:
                 self.others[name] = None
             raise Problem(f"is about no pool that listens to agents: {name:.80}")
-        host: str = str(entry.pop("host", ""))[:wire.NAME_MAX]
+        host = str(entry.pop("host", ""))[:wire.NAME_MAX]
         at = entry["updated_at"] if type(entry.get("updated_at")) in (int, float) else math.nan
         off = at - time.time()
-        if not abs(off) <= CLOCK_MAX:  # NaN is none of ours, either
+        if not abs(off) <= CLOCK_MAX:  # NaN is refused, too
             raise Problem(f"has a clock that is {off:+.0f} s off: set that host's clock by NTP")
-        addresses = server_address(entry["address"])
-        heard = self.heard[name]
-        last = heard.get(addresses, Heard(0.0, now, "", host, "", 0.0))
-        if at <= last.updated_at:
-            if at == last.updated_at:
-                return
-            raise Problem("is older than another about the same backend: replayed, or two hosts "
-                          f"report {addresses[0]}")
+        addresses, heard = server_address(entry["address"]), self.heard[name]
         if addresses not in heard and len(heard) >= ROWS_MAX:
             raise Problem(f"is about one backend of {name} too many: {TOO_MANY}")
-        state = entry.get("state", "up")
-        if state != last.state:
+        last = heard.get(addresses, Heard(0.0, now, "", host, "", 0.0))
+        new = Heard(at, now, entry.get("state", "up"), host, last.other, last.since)
+        if at == last.updated_at:
+            return  # an agent sends to all addresses of this server
+        if at < last.updated_at:
+            raise Problem("is older than another about the same backend: replayed, or two hosts "
+                          f"report {addresses[0]}")
+        if new.state != last.state:
             self.urgent.set()
-        self.fresh[name][addresses] = {**entry, "updated_at": time.time()}  # by our clock
-        if host == last.host:
-            heard[addresses] = last._replace(updated_at=at, at=now, state=state)
-            return
-        heard[addresses] = Heard(at, now, state, host, last.host, now)
-        if host == last.other and now - last.since < CLOCK_MAX:
-            raise Problem(f"makes two hosts that report {addresses[0]}, {host:.80} and "
+        if host != last.host:
+            new = new._replace(other=last.host, since=now)
+        heard[addresses] = new
+        self.fresh[name][addresses] = {**entry, "updated_at": time.time()}
+        self.compare_hosts(addresses[0], last, new)
+
+    def compare_hosts(self, address: str, last: Heard, new: Heard) -> None:
+        """Raise Problem where two hosts report one backend by turns; the newest report counts."""
+        if new.host == last.other != last.host and new.since - last.since < CLOCK_MAX:
+            raise Problem(f"is of one of two hosts that report {address}, {new.host:.80} and "
                           f"{last.host:.80}: give each its own --address")
 
     async def poll_once(self, now: float) -> None:
