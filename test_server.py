@@ -25,6 +25,7 @@ Helpers come first, the classes after them, in this order. To test this, use tha
     ... with shorter limits           Server(config, constants=QUICK)
     ... where something fails         Server(config, fault="monitor-crashes"): see FAULTS
     that no query is lost             with Inquirer(server) as asker: ...; asker.lost
+    reports of agents                 sealed(address, connections=7), as a datagram
     a table of backends               Database(path).fill(address, {column: value}, ...)
     a backend that is checked         with Target(says(b"HTTP/1.1 200 OK\\r\\n\\r\\n")) as target
     one check, without a server       check_once("tcp://:80"), "" if it is good
@@ -52,6 +53,8 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hashlib
+import hmac
 import importlib.util
 import io
 import ipaddress
@@ -843,6 +846,8 @@ class Server:
                      f"log = {log!r}\n")
         for name, text in dict(files).items():
             (self.folder / name).write_text(text)
+            if name.endswith(".key"):
+                make_private(self.folder / name)
         if config is not None:
             self.write(config)
             words = [str(self.config)]
@@ -1170,6 +1175,47 @@ def running(*words, ready):
 
 
 # ---- Beside a server: tables, backends, resolvers ------------------------------------------------
+
+def make_private(path):
+    """Let nobody read a file but the user that a server becomes."""
+    path.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(path, pwd.getpwnam("nobody").pw_uid, -1)
+
+
+def caught(function):
+    """What a function raises, or returns."""
+    try:
+        return function()
+    except Exception as bad:
+        return bad
+
+
+class Named:
+    """A socket whose datagrams come from an address."""
+
+    def __init__(self, sock, sender):
+        self.sock, self.sender = sock, sender
+
+    def fileno(self):
+        return self.sock.fileno()
+
+    def recvfrom(self, size):
+        return self.sock.recv(size), (self.sender, 4711)
+
+
+KEYS = "00112233445566778899aabbccddeeff", "ff" * 32  # of reports: good ones
+
+
+def sealed(entry, key=KEYS[0], pool="api.example.com", **columns):
+    """A report, as agents send them: octets, or an entry, by columns; `late` is by how many seconds
+    its sender's clock is behind."""
+    if not isinstance(entry, bytes):
+        columns = {"pool": pool, "updated_at": time.time() - columns.pop("late", 0), **columns}
+        entry = json.dumps({"address": entry, **columns} if entry else columns).encode()
+    code = hmac.new(bytes.fromhex(key), b"lbdns report 1\0" + entry, hashlib.sha256)
+    return code.hexdigest().encode() + b" " + entry
+
 
 class Database:
     """An SQLite file that is written to as an operator would, also while lbdns reads it."""
@@ -4030,6 +4076,275 @@ class PureTables(unittest.TestCase):
                          f"since {user} enter a folder above {self.path}: chmod or chgrp it")
 
 
+class PureReports(unittest.TestCase):
+    """Datagrams of agents become rows, or are refused and counted; nothing else can be done with
+    them."""
+
+    def setUp(self):
+        self.log = lbdns.Log()
+        self.reports = self.make()
+
+    def make(self, pool="", keys=KEYS, names=("api.example.com",)):
+        """What hears agents for some pools, with more words in their tables. Its first poll is
+        over, so that none waits for a round."""
+        words = "".join(f"[pools.'{name}']\nsource = {{ reports = true }}\n{pool}\n"
+                        for name in names)
+        with folder_of(reports_key="\n".join(keys)) as folder:
+            make_private(folder / "reports.key")
+            config = lbdns.ConfigReader(str(folder / "t.toml")).config(tomllib.loads(
+                f"reports = ['127.0.0.1:9053']\nreports_key = 'reports.key'\n{ZONE}{words}"))
+        pools = [*config.pools.values()]
+        poll = lbdns.Poll(pools[0].source, [feed_of(each) for each in pools], False, None)
+        reports = lbdns.Reports(poll, config.reports_key, [], self.log)
+        reports.count = 1
+        return reports
+
+    def hear(self, *datagrams, sender="192.0.2.7", now=None, reports=None):
+        """Let datagrams come in, as they do through a socket; then poll. Returns the rows, by their
+        first addresses."""
+        reports = reports or self.reports
+        ear, mouth = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        now = time.monotonic() if now is None else now
+
+        async def poll():
+            for octets in datagrams:
+                mouth.send(octets)
+            with unittest.mock.patch.object(lbdns.time, "monotonic", lambda: now):
+                reports.on_readable(Named(ear, sender))
+                await reports.poll_once(now)
+        with ear, mouth:
+            ear.setblocking(False)
+            asyncio.run(poll())
+        return self.rows(reports, now)
+
+    def rows(self, reports, now):
+        """The rows of the first pool at a time, by their first addresses."""
+        [feed, *_] = reports.feeds.values()
+        return {row.addresses[0]: row for row in feed.believed(now)}
+
+    def refused(self, says, *datagrams, **options):
+        """These are refused for a reason, and change nothing."""
+        before = self.rows(self.reports, time.monotonic())
+        self.reports.refusals.clear()
+        self.assertEqual(self.hear(*datagrams, **options), before)
+        [refusal] = self.reports.refusals.values()
+        self.assertEqual(refusal.count, len(datagrams))
+        self.assertRegex(refusal.example, says)
+        line = self.log.lines[-1].decode()
+        self.assertRegex(line, f": reports: {len(datagrams)} refused, such as from .*{says}")
+        for key in KEYS:
+            self.assertNotIn(key, line)
+
+    def test_a_report_becomes_a_row(self):
+        rows = self.hear(sealed("192.0.2.1", connections=7, weight=2, max_connections=100),
+                         sealed("192.0.2.2,2001:DB8::2", connections=0, state="DRAIN"),
+                         sealed("", connections="3", pool="API.example.com."))
+        self.assertEqual(rows["192.0.2.1"],
+                         lbdns.Row(("192.0.2.1",), 2.0, 100, "up", connections=7))
+        self.assertEqual((rows["192.0.2.2"].addresses, rows["192.0.2.2"].state),
+                         (("192.0.2.2", "2001:db8::2"), "drain"))
+        self.assertEqual(rows["192.0.2.7"].connections, 3, "that of its sender")
+        self.assertEqual(self.hear(sealed("", connections=4), sender="::ffff:192.0.2.7")
+                         ["192.0.2.7"].connections, 4)
+        self.assertEqual(len(self.hear(sealed("", connections=4), sender="fe80::7%eth0")), 4)
+
+    def test_each_kind_of_bad_report_is_refused_counted_and_logged(self):
+        self.hear(sealed("192.0.2.1", connections=7))
+        good = sealed("192.0.2.1", connections=1)
+        body = good[65:]
+        for says, *datagrams in (
+                ("is signed with none of our keys", sealed("192.0.2.1", "ee" * 16), b"", b" ",
+                 b"x" * 64, good[:-1], good[:64] + b"\t" + body, good[1:], b"0" * 65 + body,
+                 good.upper(), good + b" ", hmac.digest(bytes.fromhex(KEYS[0]), body, "sha256")
+                 .hex().encode() + b" " + body),
+                ("is too long", sealed(b'{"pool": "' + b"x" * 1200 + b'"}')),
+                ("is no JSON: ", sealed(b""), sealed(b"{"), sealed(b"\xff"),
+                 sealed(b'{"a": ' + b"9" * 1100)),
+                ("is no JSON", sealed(b"[" * 1130)),
+                ("is no JSON object", sealed(b"[]"), sealed(b"7"), sealed(b'"x"'),
+                 sealed(b"[" * 500 + b"]" * 500)),
+                ("is about no pool that listens to agents: xapi.example.com",
+                 sealed("192.0.2.1", pool="xapi.example.com")),
+                ("is about no pool that listens to agents: ", sealed("192.0.2.1", pool=None),
+                 sealed("192.0.2.1", pool=["api.example.com"])),
+                (r"has a clock that is \+400 s off: set that host's clock by NTP",
+                 sealed("192.0.2.1", late=-400.4)),
+                (r"has a clock that is -301 s off", sealed("192.0.2.1", late=301)),
+                (r"has a clock that is \+?nan s off", *(
+                    sealed(b'{"pool": "api.example.com", "updated_at": %s}' % value)
+                    for value in (b"NaN", b"true", b"null", b'"x"', b"[]"))),
+                (r"has a clock that is -inf s off",
+                 sealed(b'{"pool": "api.example.com", "updated_at": -Infinity}')),
+                (r"has a clock that is \+inf s off",
+                 sealed(b'{"pool": "api.example.com", "updated_at": 1e999}')),
+                ("is older than another about the same backend: replayed, or two hosts report "
+                 "192.0.2.1", sealed("192.0.2.1", late=20), sealed("192.0.2.1", late=299)),
+                ("is no IPv4 or IPv6 address, and no host name", sealed("192.0.2.1/24")),
+                ("is no address that a client can connect to", sealed("0.0.0.0"))):
+            with self.subTest(says):
+                self.refused(says, *datagrams)
+
+    def test_what_is_refused_is_logged_once_a_minute(self):
+        now = time.monotonic()
+        for second in range(150):
+            self.hear(b"x", b"y", now=now + second)
+        lines = [line.decode() for line in self.log.lines if b"refused" in line]
+        self.assertEqual([re.findall("reports: ([0-9]+) refused", line) for line in lines],
+                         [["2"], ["120"], ["120"]])
+
+    def test_a_bad_column_costs_the_report_and_is_said(self):
+        self.hear(sealed("192.0.2.1", connections=7), sealed("192.0.2.2", connections=8))
+        for columns in ({"connections": math.nan}, {"connections": -1}, {"weight": math.inf},
+                        {"state": "full"}, {"max_connections": 0}, {"conections": 1}):
+            with self.subTest(columns):
+                rows = self.hear(sealed("192.0.2.1", **columns))
+                self.assertEqual([row.connections for row in rows.values()], [7, 8])
+                [feed] = self.reports.feeds.values()
+                self.assertRegex(feed.skipped, f"^1 ignored, such as: 192.0.2.1: {[*columns][0]}")
+
+    def test_all_keys_of_the_file_are_believed(self):
+        rows = self.hear(sealed("192.0.2.1", KEYS[1]), sealed("192.0.2.2", KEYS[0]))
+        self.assertEqual([*rows], ["192.0.2.1", "192.0.2.2"])
+        self.assertEqual(lbdns.seal_report(self.reports.keys[0], {"a": 1}), sealed(b'{"a":1}'))
+        with self.assertRaisesRegex(lbdns.Problem, "1201 octets, of which 1200 may be sent"):
+            lbdns.seal_report(self.reports.keys[0], {"a": "x" * (1201 - 65 - 8)})
+
+    def test_a_file_of_keys_that_is_no_secret_is_refused(self):
+        for text, mode, says in (
+                (KEYS[0], 0o644, "everybody on this host may read it: chmod 640 .*reports.key$"),
+                ("", 0o600, "at least 32 hexadecimal digits; make one by: openssl rand -hex 32 > "),
+                ("# none", 0o600, "at least 32"), (KEYS[0][2:], 0o600, "at least 32"),
+                (KEYS[0] + "0", 0o600, "at least 32"), ("secret" * 9, 0o600, "at least 32"),
+                (f"{KEYS[0]}\nx", 0o600, "at least 32")):
+            with self.subTest((text, mode)), folder_of(reports_key=text) as folder:
+                (folder / "reports.key").chmod(mode)
+                with self.assertRaisesRegex(lbdns.Problem, says) as caught:
+                    lbdns.read_report_keys(folder / "reports.key")
+                self.assertNotIn(text or "?", str(caught.exception))
+        with folder_of(reports_key=f"# new\n {KEYS[1].upper()} \n\n{KEYS[0]}\r\n") as folder:
+            make_private(folder / "reports.key")
+            self.assertEqual(lbdns.read_report_keys(folder / "reports.key"),
+                             tuple(map(bytes.fromhex, reversed(KEYS))))
+
+    def test_by_another_road_it_comes_again_and_counts_once(self):
+        octets = sealed("", connections=3)
+        self.hear(octets, octets)
+        rows = self.hear(octets, sender="192.0.2.7")
+        self.assertEqual(([*rows], self.reports.refusals), (["192.0.2.7"], {}))
+        self.assertEqual(rows["192.0.2.7"].connections, 3)
+
+    def test_nothing_is_added_up_that_one_host_reported_twice(self):
+        rows = self.hear(sealed("192.0.2.1", connections=7, late=0.2),
+                         sealed("192.0.2.1", connections=8, late=0.1))
+        self.assertEqual(rows["192.0.2.1"].connections, 8)
+
+    def test_two_hosts_that_report_one_address_are_named(self):
+        for host, connections in (("web1", 1), ("web1", 2), ("web2", 3), ("web2", 4)):
+            rows = self.hear(sealed("192.0.2.1", host=host, connections=connections))
+        self.assertEqual((rows["192.0.2.1"].connections, self.reports.refusals), (4, {}),
+                         "a backend may move")
+        self.hear(sealed("192.0.2.1", host="web1", connections=5))
+        [refusal] = self.reports.refusals.values()
+        self.assertRegex(refusal.example, "is of one of two hosts that report 192.0.2.1, web1 and "
+                                          "web2: give each its own --address")
+
+    def test_one_whose_agent_is_silent_is_down_unless_a_check_says_how_it_is(self):
+        now = time.monotonic()
+        for pool, down, state in (("", True, "up"), ("check = 'tcp://:80'", False, "up"),
+                                  ("", True, "drain")):
+            reports = self.make(f"stale = 10\n{pool}")
+            self.hear(sealed("192.0.2.1", connections=7, state=state),
+                      sealed("192.0.2.2", state=state), now=now, reports=reports)
+            [feed] = reports.feeds.values()
+            for later, silent in ((9, set()), (11, {"192.0.2.1", "192.0.2.2"})):
+                feed.note_silence(now + later)
+                self.assertEqual(feed.silent, silent if down else set())
+                self.assertEqual(feed.believed(now + later)[0].connections,
+                                 None if later > 10 else 7)
+
+    def test_inline_backends_have_time_for_a_first_report(self):
+        [feed] = self.make("backends = ['192.0.2.1', '192.0.2.2']").feeds.values()
+        now = time.monotonic()
+        for later, silent in ((9, set()), (12, {"192.0.2.1", "192.0.2.2"})):
+            feed.note_silence(now + later)
+            self.assertEqual(feed.silent, silent)
+
+    def test_after_an_hour_a_backend_is_forgotten_but_an_inline_one(self):
+        now = time.monotonic()
+        for backends, left in (("", ["192.0.2.2"]),
+                               ("backends = ['192.0.2.1', '192.0.2.2']",
+                                ["192.0.2.1", "192.0.2.2"])):
+            reports = self.make(backends)
+            self.hear(sealed("192.0.2.1", weight=3), sealed("192.0.2.2"), now=now, reports=reports)
+            rows = self.hear(sealed("192.0.2.2"), now=now + 3590, reports=reports)
+            self.assertEqual([*rows], ["192.0.2.1", "192.0.2.2"])
+            rows = self.hear(sealed("192.0.2.2"), now=now + 3610, reports=reports)
+            self.assertEqual([*rows], left)
+            self.assertEqual(rows.get("192.0.2.1", lbdns.Row(())).weight, 1.0)
+            self.assertEqual([*reports.heard["api.example.com"]], [("192.0.2.2",)])
+
+    def test_one_backend_too_many_is_refused(self):
+        with unittest.mock.patch.object(lbdns, "ROWS_MAX", 3):
+            rows = self.hear(*(sealed(f"192.0.2.{number}") for number in range(1, 6)))
+            self.assertEqual(len(rows), 3)
+            [refusal] = self.reports.refusals.values()
+            self.assertRegex(refusal.example, "is about one backend of api.example.com too many")
+            self.assertEqual(self.hear(sealed("192.0.2.1", weight=2))["192.0.2.1"].weight, 2)
+
+    def test_the_next_monitor_believes_no_replay_and_keeps_the_rows(self):
+        before, after = sealed("192.0.2.1", connections=7), sealed("192.0.2.2", connections=8)
+        self.hear(before, after)
+        memory = json.loads(json.dumps(self.reports.remember()))
+        old, self.reports = self.reports, self.make()
+        [feed], [old_feed] = self.reports.feeds.values(), old.feeds.values()
+        feed.resume(lbdns.PoolState("api.example.com", False, time.monotonic(),
+                                    iter(old_feed.believed(time.monotonic()))))
+        self.reports.resume(memory)
+        self.assertTrue(self.reports.is_complete())
+        self.hear(before)
+        self.assertEqual(self.reports.refusals, {})
+        self.refused("is older than", sealed("192.0.2.1", connections=1, late=5))
+        rows = self.hear(sealed("192.0.2.2", connections=9))
+        self.assertEqual([row.connections for row in rows.values()], [7, 9])
+
+    def test_one_that_was_silent_is_so_for_the_next_monitor(self):
+        feed = feed_of(self.reports.feeds["api.example.com"].pool)
+        now = time.monotonic()
+        feed.resume(lbdns.PoolState("api.example.com", False, now - 1, iter([
+            lbdns.Row(("192.0.2.1",), down=("192.0.2.1",)), lbdns.Row(("192.0.2.2",))])))
+        feed.note_silence(now)
+        self.assertEqual(feed.silent, {"192.0.2.1"})
+
+    def test_pools_of_other_names_are_pointed_out(self):
+        reports = self.make(names=("api.example.com", "chat.example.com"))
+        reports.count = 0
+        with unittest.mock.patch.object(lbdns, "FIRST_ROUND", 0):
+            self.hear(sealed("192.0.2.1"), sealed("192.0.2.1", pool="chatt.example.com"),
+                      reports=reports)
+        self.assertEqual([feed.trouble for feed in reports.feeds.values()],
+                         ["", "no rows for chat.example.com; there are rows for chatt.example.com"])
+
+    def test_words_about_reports_go_together(self):
+        pool, head = "source = { reports = true }", "reports = ['[::]:9053']\n"
+        for top, text, says in (
+                ("", pool, "source: agents cannot be heard without reports ="),
+                (head, pool, "reports: goes with reports_key"),
+                ("reports_key = 'reports.key'", "", "reports: goes with reports_key"),
+                (head + "reports_key = 'no.key'", pool, "reports_key = 'no.key': No such file"),
+                (head + "reports_key = 'reports.key'\nlisten = ['127.0.0.1:9053']", pool,
+                 "reports: port 9053 is one of listen; take 9053"),
+                (head, "source = { reports = false }", "reports = False: must be true, or be left"),
+                (head, "source = { reports = true, sqlite = 'x' }", "source: needs one of"),
+                (head, "source = { reports = true, query = 'SELECT 1' }", "query: goes with sql"),
+                (head, "source = { reports = true, every = 2 }", "source: every and timeout are"),
+                ("", "min_up = 1", "min_up: needs a check, or agents")):
+            with self.subTest(top + text), folder_of(reports_key=KEYS[0]) as folder:
+                make_private(folder / "reports.key")
+                with self.assertRaisesRegex(lbdns.ConfigError, says):
+                    lbdns.ConfigReader(str(folder / "t.toml")).config(tomllib.loads(
+                        f"{top}\n{ZONE}{POOL}{text}"))
+
+
 class PurePrinted(unittest.TestCase):
     """What a command prints becomes rows: all forms of a line. A bad line costs its own row alone,
     rows age by their own reports, and what nobody reported for `stale` seconds is unknown. (The
@@ -6083,6 +6398,158 @@ class LiveCommandSources(unittest.TestCase):
         self.expect("10.0.0.2")
         self.assertRegex(turns.read_text(), r"^(begin\nend\n)+$")
         self.assertNotIn("hangs", self.server.log())
+
+
+class LiveReports(unittest.TestCase):
+    """Agents are heard over real sockets, from the first answer on, over reloads and a monitor that
+    dies; who has no key is not."""
+
+    CONFIG = "reports = ['[::]:0']\nreports_key = 'reports.key'\n" + ZONE + """
+[pools."api.example.com"]
+policy = "least-connections"
+source = { reports = true }
+stale = STALE
+"""
+
+    def server(self, config=CONFIG, stale=60, **options):
+        """A server that hears reports."""
+        options.setdefault("files", {"reports.key": KEYS[0]})
+        options.setdefault("constants", QUICK | {"FIRST_ROUND": 0.2})
+        return Server(config.replace("STALE", str(stale)), **options)
+
+    @staticmethod
+    def send(server, *datagrams, host="127.0.0.1"):
+        """Send reports to where a server says that it hears them."""
+        port = int(server.wait_for(r"hears reports on \S+:([0-9]+)"))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            for octets in datagrams:
+                sock.sendto(octets, (host, port))
+
+    def answers(self, server):
+        """The addresses that 20 queries are answered with."""
+        replies = server.ask_many([query("api.example.com")] * 20)
+        return {rdata for reply in replies for rdata in Answer(reply).rdatas}
+
+    def expect(self, server, *addresses, key=KEYS[0], **reports):
+        """Wait until these, and no others, are answered, while these connections are reported."""
+        def found():
+            for at, connections in enumerate(reports.values(), 1):
+                self.send(server, sealed(f"192.0.2.{at}", key, connections=connections))
+            return self.answers(server) == set(addresses)
+        until(found, lambda: f"{self.answers(server)}\n{server.log()}")
+
+    def test_the_emptier_one_is_answered_and_one_that_drains_is_not(self):
+        with Inbox() as inbox, self.server(
+                constants={}, wait=False, env={"NOTIFY_SOCKET": inbox.address}) as server:
+            server.wait_for("hears reports on")
+            self.send(server, sealed("192.0.2.1", connections=1000))
+            self.send(server, sealed("192.0.2.2", connections=500), host="::1")
+            inbox.until("READY=1")
+            self.assertEqual(self.answers(server), {"192.0.2.2"}, "from the first answer on")
+            self.send(server, sealed("192.0.2.1", connections=500),
+                      sealed("192.0.2.2", connections=1000))
+            self.expect(server, "192.0.2.1")
+            self.send(server, sealed("192.0.2.1", connections=500, state="drain"))
+            self.expect(server, "192.0.2.2")
+            server.wait_for(r"192\.0\.2\.1: up -> drain, says agents")
+
+    def test_one_whose_agent_is_silent_is_down(self):
+        with self.server(stale=2, wait=False) as server:
+            self.send(server, sealed("192.0.2.1"), sealed("192.0.2.2", connections=7))
+            self.expect(server, "192.0.2.1", "192.0.2.2")
+            over = threading.Event()
+
+            def report():
+                while not over.wait(0.2):
+                    self.send(server, sealed("192.0.2.2", connections=7))
+            thread = threading.Thread(target=report)
+            thread.start()
+            try:
+                self.expect(server, "192.0.2.2")
+                server.wait_for(r"192\.0\.2\.1: up -> down, its agent has been silent for over 2 s")
+            finally:
+                over.set()
+                thread.join()
+            self.expect(server, "192.0.2.1", "192.0.2.2")
+            server.wait_for("no backend is up; all_down = all")
+
+    def test_reloads_keep_the_socket_and_read_the_keys_anew(self):
+        plain = self.CONFIG.replace("source = { reports = true }", "backends = ['192.0.2.9']") \
+            .replace("stale = STALE\n", "")
+        with self.server() as server:
+            self.send(server, sealed("192.0.2.1", connections=1000))
+            self.expect(server, "192.0.2.1")
+            (server.folder / "reports.key").write_text("\n".join(reversed(KEYS)))
+            with Inquirer(server, "www.example.com") as asker:
+                server.reload()
+                self.expect(server, "192.0.2.1")
+                self.expect(server, "192.0.2.2", one=1000, two=500, key=KEYS[1])
+                (server.folder / "reports.key").write_text(KEYS[1])
+                server.reload()
+
+                def refuses():  # the monitor of before may take some that come before it ends
+                    self.send(server, sealed("192.0.2.2", KEYS[0], connections=500))
+                    return re.search("refused, such as from 127.0.0.1: is signed", server.log())
+                until(refuses)
+                (server.folder / "reports.key").chmod(0o644)
+                server.reload()
+                server.wait_for("reload: .*reports_key = 'reports.key': everybody on this host may")
+                self.expect(server, "192.0.2.1", one=500, two=1000, key=KEYS[1])
+            self.assertEqual(asker.lost, 0)
+            server.write(plain)
+            (server.folder / "reports.key").chmod(0o600)
+            server.reload()
+            self.expect(server, "192.0.2.9")
+            server.wait_for("warning: .*: reports: no pool listens to agents; add source = {")
+
+    def test_a_reload_can_begin_and_end_to_hear(self):
+        port = free_port()
+        config = self.CONFIG.replace("[::]:0", f"127.0.0.1:{port}")
+        with self.server(ZONE + POOL, log="changes") as server:
+            def send():
+                with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                    sock.connect(("127.0.0.1", port))
+                    sock.send(sealed("192.0.2.1", connections=1))
+                    time.sleep(0.01)
+                    return sock.send(b"x")  # fails where nobody hears
+            self.assertRaises(ConnectionRefusedError, send)
+            server.write(config.replace("STALE", "60"))
+            server.reload()
+            self.assertEqual(send(), 1)
+            self.expect(server, "192.0.2.1")
+            server.write(ZONE + POOL)
+            server.reload()
+            self.expect(server, *ADDRESSES)
+            until(lambda: isinstance(caught(send), ConnectionRefusedError))
+
+    def test_another_monitor_hears_on_and_believes_no_replay(self):
+        with self.server() as server:
+            old = sealed("192.0.2.1", connections=0, late=5)
+            self.send(server, sealed("192.0.2.1", connections=1000),
+                      sealed("192.0.2.2", connections=500))
+            self.expect(server, "192.0.2.2")
+            for times in (1, 2):
+                monitor = max(server.pids(), key=lambda pid: "monitor" in status_of(pid, "Name"))
+                os.kill(monitor, signal.SIGKILL)
+                server.wait_for("monitor ended by SIGKILL", times)
+                self.send(server, old)
+                server.wait_for("is older than another about the same backend", times)
+                self.assertEqual(self.answers(server), {"192.0.2.2"})
+            self.send(server, sealed("192.0.2.2", connections=1000),
+                      sealed("192.0.2.1", connections=500))
+            self.expect(server, "192.0.2.1")
+
+    def test_forged_ones_cost_no_query_and_silence_nobody(self):
+        with self.server() as server, Inquirer(server, "www.example.com") as asker:
+            self.send(server, *[b"x" * 100, sealed("192.0.2.1", "ee" * 16)] * 5000,
+                      sealed("192.0.2.2", connections=7))
+            self.send(server, *[b"x" * 100] * 5000)
+            until(lambda: int(server.wait_for("reports: ([0-9]+) refused")) > 0)
+            self.send(server, sealed("192.0.2.2", connections=7))
+            self.expect(server, "192.0.2.2")
+            asker.wait()
+            self.assertEqual(asker.lost, 0)
 
 
 class LiveHealth(unittest.TestCase):
