@@ -47,7 +47,8 @@ Glossary:
     anti-cache  a name that ends with a pool's, such as 42api.example.com, which no resolver has yet
     backend     one server of a pool: one address, or one of each family, or a host name
     row         what config or source say of a backend: addresses, weight, limit, state, report
-    report      the part of a row that changes all the time: its established connections
+    report      the part of a row that changes all the time: its connections, established now and
+                opened ever
     agent       a program on each backend (`lbdns.py agent`) that counts them, and sends reports
     state       of a row: up, drain (no new clients, but asked rather than none), or down
     limit       max_connections of a row; a backend at its limit is full
@@ -195,6 +196,7 @@ class Row(NamedTuple):
     state: str = "up"                  # up | drain | down
     connections: int | None = None     # established now; None = unknown, which is not 0
     down: Sequence[str] = ()           # addresses that fail their check, or were not probed yet
+    opened: int | None = None          # accepted ever, which only grows; None = not counted
 
 
 class PoolConfig(NamedTuple):
@@ -534,7 +536,8 @@ class Backend:
 
     def update(self, row: Row) -> None:
         """Take over what a snapshot says of it."""
-        _, self.weight, self.max_connections, self.state, self.connections, down = row
+        (_, self.weight, self.max_connections, self.state, self.connections, down,
+         self.opened) = row
         self.capacity = self.weight or 1.0  # to divide by; where all weigh 0, they count alike
         self.down = [wire.AAAA if ":" in each else wire.A for each in down]  # record types
         # Its place in the order in which backends are picked, each only if there are none of those
@@ -1947,15 +1950,17 @@ SCHEMA = """CREATE TABLE backends (
   pool TEXT NOT NULL COLLATE NOCASE,
   address TEXT NOT NULL,                       -- several addresses of one server: comma-separated
   connections INTEGER,                         -- established now; NULL = unknown, which is not 0
+  opened INTEGER,                              -- accepted ever; NULL = not counted
   weight REAL NOT NULL DEFAULT 1, max_connections INTEGER,
   state TEXT NOT NULL DEFAULT 'up' CHECK (state IN ('up', 'drain', 'down')),
   updated_at REAL,                             -- unix time of the report; NULL = as of the poll
   PRIMARY KEY (pool, address))"""
 # The column's own NOCASE makes the index of SCHEMA fit; a table without it is scanned.
-TABLE_QUERY = """SELECT pool, address, connections, weight, max_connections, state, updated_at
-  FROM backends WHERE pool COLLATE NOCASE IN (SELECT value FROM json_each(?))"""
+TABLE_QUERY = """SELECT pool, address, connections, opened, weight, max_connections, state,
+  updated_at FROM backends WHERE pool COLLATE NOCASE IN (SELECT value FROM json_each(?))"""
 POOLS_QUERY = "SELECT DISTINCT pool FROM backends WHERE pool > '' LIMIT 100"
-COLUMNS = ("address", "connections", "weight", "max_connections", "state")  # of a printed line
+# Of a printed line, in this order.
+COLUMNS = ("address", "connections", "weight", "max_connections", "state", "opened")
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"  # as text may have it
 # File of a table -> the file, open to read its header. It stays open, since closing any descriptor
 # of a file ends all locks that this process has on it (POSIX), also those of another thread's poll.
@@ -2036,18 +2041,26 @@ def read_pools(database: Any, pools: Sequence[str]) -> list[Entry]:
     """
     names = json.dumps([*pools, *(pool + "." for pool in pools)])
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(VALUE_MAX, len(names)))
+    query = TABLE_QUERY
+    if "opened" not in columns_of(database.execute("SELECT * FROM backends LIMIT 0")):
+        query = query.replace("opened, ", "")  # a table that 0.5.0 or an earlier version has made
     try:
-        cursor = database.execute(TABLE_QUERY + " ORDER BY rowid", [names])
+        cursor = database.execute(query + " ORDER BY rowid", [names])
     except database.OperationalError as bad:  # of a view, or of a table WITHOUT ROWID
         if "rowid" not in str(bad):
             raise
-        cursor = database.execute(TABLE_QUERY, [names])
+        cursor = database.execute(query, [names])
     return fetch(cursor, ROWS_MAX * len(pools))
+
+
+def columns_of(cursor: Any) -> list[str]:
+    """Return the names of a query's columns in lower case, since SQL's have none."""
+    return [each[0].lower() for each in cursor.description or ()]
 
 
 def fetch(cursor: Any, limit: int) -> list[Entry]:
     """Return what a query finds, at most `limit` rows; raises sqlite3.Error, Problem."""
-    columns = [each[0].lower() for each in cursor.description or ()]  # SQL's have no case
+    columns = columns_of(cursor)
     if "address" not in columns:
         raise Problem(f"no column 'address' among {', '.join(columns) or 'none'}: write the query "
                       "as SELECT ip AS address, ...")
@@ -2239,14 +2252,17 @@ class Dated(NamedTuple):
 def merge_rows(one: Dated, other: Dated) -> Dated:
     """Return what two entries say about one backend, as two agents on one server write them: their
     connections are added, and the worse of all else counts, so that the order of entries does not
-    matter. The older report is the age of the sum."""
+    matter. The older report is the age of the sum. What was opened is known only if both count it:
+    the sum would otherwise jump when the other one begins to."""
     (row, at), (more, since) = one, other
     counts = [each.connections for each in (row, more) if each.connections is not None]
+    opened = [each.opened for each in (row, more) if each.opened is not None]
     limits = filter(None, (row.max_connections, more.max_connections))
     merged = row._replace(
         weight=min(row.weight, more.weight), state=worse_state(row.state, more.state),
         connections=sum(counts) if counts else None,
-        max_connections=min(limits, default=None))
+        max_connections=min(limits, default=None),
+        opened=sum(opened) if len(opened) == 2 else None)
     return Dated(merged, min(at, since))
 
 
@@ -2395,7 +2411,8 @@ class Feed:
         addresses = given.pop("address")
         row = self.row_before(addresses)
         at = time.monotonic() - time.time() + given.pop("updated_at", math.inf)
-        if "connections" not in given and not self.heartbeat:  # only these grow old
+        load = given.keys() & {"connections", "opened"}
+        if not load and not self.heartbeat:  # only these grow old
             at = math.inf
         given["state"] = worse_state(row.state, given.get("state", "up"))
         return Dated(row._replace(**given), at)
@@ -2440,7 +2457,7 @@ class Feed:
     def believed(self, now: float) -> list[Row]:
         """Return the rows, without connections that are too old to be true."""
         oldest = now - self.pool.stale
-        return [row if at >= oldest else row._replace(connections=None)
+        return [row if at >= oldest else row._replace(connections=None, opened=None)
                 for row, at in self.dated()]
 
     def is_restless(self) -> bool:
@@ -5144,6 +5161,7 @@ BACKEND = {  # one of a pool's `backends`
 ENTRY = BACKEND | {
     "connections": Key(count(0, 10**9), 0),
     "max_connections": Key(count(1, 10**9), None),
+    "opened": Key(count(0, 2**63 - 1), None),
     "updated_at": Key(number(0, 1e12, "must be unix time: seconds since 1970"), 0)}
 # Columns that a command may print as text although they are numbers.
 NUMBERS = ENTRY.keys() - {"address", "state"}

@@ -3769,6 +3769,27 @@ class PureTables(unittest.TestCase):
         self.assertIn("SEARCH backends USING INDEX", plan)
         self.assertNotIn("SCAN backends", plan)
 
+    def test_a_table_of_an_earlier_version_may_get_the_column_of_what_was_opened(self):
+        old = lbdns.SCHEMA.replace("\n  opened INTEGER,", "\n ")
+        self.assertNotEqual(old, lbdns.SCHEMA)
+        for end in "", " WITHOUT ROWID":
+            self.run_sql("DROP TABLE IF EXISTS backends", old + end)
+            self.insert()
+            feed = self.feed()
+            for sql, opened in (("SELECT 1", None),
+                                ("ALTER TABLE backends ADD COLUMN Opened INTEGER", None),
+                                ("UPDATE backends SET opened = 7", 7),
+                                ("UPDATE backends SET opened = 9223372036854775807", 2**63 - 1),
+                                ("ALTER TABLE backends DROP COLUMN opened", None)):
+                self.run_sql(sql)
+                poll_once(feed)
+                self.assertEqual((feed.skipped, [row.opened for row, _ in feed.rows.values()]),
+                                 ("", [opened]), sql)
+        self.run_sql("ALTER TABLE backends RENAME TO t",
+                     "CREATE VIEW backends AS SELECT *, 5 AS opened, 'x' AS note FROM t")
+        poll_once(feed)
+        self.assertEqual([row.opened for row, _ in feed.rows.values()], [5])
+
     def test_names_of_pools_mean_the_same_with_and_without_a_query(self):
         names = ("api.example.com", "API.example.com.", "Api.Example.Com", "NULL", " ",
                  "api.example.com x", "api.example.com-", "zapi.example.com")
@@ -4406,6 +4427,45 @@ class PurePrinted(unittest.TestCase):
                 self.assertEqual(self.poll(self.feed(), "# a comment", "", line),
                                  {address: tuple(row)})
 
+    def opened(self, feed):
+        """What the rows of a feed have opened."""
+        return [row.opened for row, _ in feed.rows.values()]
+
+    def test_what_a_backend_has_opened_may_stand_last(self):
+        for line, opened in (
+                ("10.0.0.1 7 1 NULL up 900", 900), ("10.0.0.1|7||||0", 0),
+                ("10.0.0.1 7 1 9 up", None),
+                (r"10.0.0.1,7,1,9,up,\N", None), ("10.0.0.1 7 1 9 up 1e12", 10**12),
+                ('{"address": "10.0.0.1", "opened": 9007199254740993}', 2**53 + 1),
+                ('{"address": "10.0.0.1", "Opened": "17.5"}', 18),
+                ('{"address": "10.0.0.1", "opened": null}', None)):
+            with self.subTest(line):
+                feed = self.feed()
+                self.poll(feed, line)
+                self.assertEqual(self.opened(feed), [opened])
+
+    def test_several_rows_about_one_backend_have_opened_their_sum_if_each_counts(self):
+        """Half a sum would later look as if the other half had come at once."""
+        for lines, opened in ((("10.0.0.1 1 1 9 up 5", "10.0.0.1 1 1 9 up 7"), 12),
+                              (("10.0.0.1 1 1 9 up 5", "10.0.0.1 1 1 9 up"), None),
+                              (("10.0.0.1 1", "10.0.0.1 2"), None)):
+            for order in itertools.permutations(lines):
+                feed = self.feed()
+                self.poll(feed, *order)
+                self.assertEqual(self.opened(feed), [opened])
+
+    def test_what_was_opened_ages_like_connections_and_passes_through_a_snapshot(self):
+        now, wall = time.monotonic(), time.time()
+        for words in ({"connections": 7, "opened": 90}, {"opened": 90}):
+            feed = self.feed("stale = 10")
+            self.poll(feed, json.dumps({"address": "10.0.0.1", "updated_at": wall - 5, **words}),
+                      "10.0.0.2 8 1 NULL up 70", now=now)
+            for at, opened in ((now + 4, [90, 70]), (now + 6, [None, 70]), (now + 11, [None] * 2)):
+                rows = feed.believed(at)
+                self.assertEqual([row.opened for row in rows], opened)
+                line = lbdns.pack_pool("p", False, 0.0, lbdns.pack_rows(rows))
+                self.assertEqual([row.opened for row in lbdns.unpack_pool(line).rows], opened)
+
     def test_each_row_counts_for_the_limit_the_last_and_the_wrong_ones_too(self):
         array = json.dumps(["10.0.0.1"] * 12_000).encode()
         for octets in (array, b"10.0.0.1\n" * 10_000 + b"10.0.0.1",
@@ -4517,7 +4577,9 @@ class PurePrinted(unittest.TestCase):
                 ('{"address": "10.0.0.1", "conns": 1}', "conns: unknown key; did you mean conn", 1),
                 ('{"address": "10.0.0.1", "connections": NaN}', "connections = nan: must be", 1),
                 ('{"address": "10.0.0.1", "connections": true}', "connections = True: must be", 1),
-                ("10.0.0.1 1 1 1 up 9", "line 2: more columns than address, connections, ", 2),
+                ("10.0.0.1 1 1 1 up 9 9", "line 2: more columns than address, connections, ", 2),
+                ("10.0.0.1 1 1 1 up -1", "opened = -1: must be a number from 0 to 9223372036", 1),
+                ("10.0.0.1 1 1 1 up many", "opened = 'many': must be a number", 1),
                 ('{"address": "10.0.0.1"', "line 2: Expecting .*: b'{\"address\": ", 2),
                 ("{" * 5000, "line 2: ", 2), ('{"a":' * 50000, "line 2: ", 2),
                 (b"\x00\xff\xfe\x1b", r"line 2: .*can't decode byte 0xff.*: b'.x00.xff.xfe", 2),
