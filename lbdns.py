@@ -209,6 +209,7 @@ class PoolConfig(NamedTuple):
     backends: tuple[Row, ...]   # inline; () = the source's rows are the backends
     source: "Source | None"
     stale: float                # seconds
+    lifetime: float             # seconds that a connection is taken to live
     all_down: str               # all | servfail | empty | an address
     check: "Probe | None"
     min_up: int                 # with fewer up and healthy, health is ignored
@@ -4882,6 +4883,7 @@ state = "up" }]
 # source = { sqlite = "backends.db", every = 1 }  # or { command = ["psql", "-XAtc", \
 "SELECT ..."], every = 5, timeout = 4 }, or { reports = true }
 # stale = 15  # seconds a report of load is believed
+lifetime = 600  # seconds a connection lives, about; a hint where no `opened` is counted
 all_down = "all"  # when nothing is up: all | servfail | empty | "192.0.2.9"
 # check = { url = "https://:443/health", interval = 5, timeout = 2, rise = 2, fall = 3, \
 status = [200, 204], body = "ok", verify = true }  # or "tcp://:443", or { command = ["check_x", \
@@ -5145,6 +5147,7 @@ POOL = {  # [pools."NAME"]
     "backends": Key(LIST, ()),                  # see BACKEND
     "source": Key(TABLE, None),                 # see SOURCE
     "stale": Key(number(1, 86400), None),       # three polls, at least 10 s
+    "lifetime": Key(number(1, 10**7), LOAD_LIFE),
     "all_down": Key(one_of("all", "servfail", "empty", other=is_address,
                            says="or an address"), "all"),
     # A URL, or see PROBE.
@@ -5437,6 +5440,9 @@ class ConfigReader:
         if hosts and keys.check is not None:
             self.problem(where, ".check: needs backends with addresses; these are host names")
         self.read_source(where, keys)
+        if "lifetime" in value and keys.policy != "least-connections":
+            self.warn(where, f".lifetime = {keys.lifetime:g}: is a hint for least-connections, and "
+                      f"the policy is {keys.policy}; leave it out")
         self.read_check(where, keys)
         return PoolConfig(**vars(keys))
 

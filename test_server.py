@@ -3108,7 +3108,8 @@ ADDRESS_AND_PORT = "must be ~address ~port~127.0.0.1:53"
 POLICY_WORDS = "random, round-robin, least-connections, failover, hash"
 POLICY_RULE = f'must be one of {POLICY_WORDS}~"file.py:function"~'
 DOWN_RULE = "must be ~all, servfail, empty~address"
-POOL_KEYS = "policy, ttl, answers, anticache, backends, source, stale, all_down, check, min_up"
+POOL_KEYS = ("policy, ttl, answers, anticache, backends, source, stale, lifetime, all_down, check, "
+             "min_up")
 CHECK_KEYS = "url, command, interval, timeout, rise, fall, status, body, verify"
 API = 'pools."api.example.com"'
 ZED = 'zones."example.com"'
@@ -3575,6 +3576,20 @@ class PureConfig(unittest.TestCase):
         for zone in ("ns = ['192.0.2.1']", "ns = ['n.test.']\nrecords = 'sub NS 192.0.2.1.'"):
             [line] = lbdns.ConfigReader("t").config(tomllib.loads(f"[{ZED}]\n{zone}")).warnings
             self.assertIn("name server 192.0.2.1. looks like an address", line)
+
+    def test_a_lifetime_is_a_hint_for_one_policy(self):
+        for policy, lifetime, says in (
+                ("least-connections", 21600, ""), ("random", 600, f"{API}.lifetime = 600: is a "
+                 "hint for least-connections, and the policy is random; leave it out")):
+            config = lbdns.ConfigReader("t").config(tomllib.loads(
+                f"[{ZED}]\nns = ['ns1.example.net.']\n[{API}]\nbackends = ['192.0.2.1']\n"
+                f"policy = '{policy}'\nlifetime = {lifetime}"))
+            self.assertEqual([each.lifetime for each in config.pools.values()], [lifetime])
+            self.assertEqual([line[3:] for line in config.warnings], [says] if says else [])
+        for wrong in "0", "'1h'", "true", "1e9":
+            [line] = self.problems(f"[{ZED}]\n[{API}]\nbackends = ['192.0.2.1']\n"
+                                   f"lifetime = {wrong}")
+            self.assertRegex(line, r"lifetime = .*: must be a number from 1 to 10000000$")
 
     def test_weights_too_small_to_divide_by_are_refused(self):
         for weight, says in (("5e-324", "must be 0, or at least 0.000001"), ("0", ""),
