@@ -576,7 +576,8 @@ class Pool:
         self.backends: list[Backend] = []
         self.stale = False              # whether reports are too old to be believed
         self.loaded = math.inf          # when a snapshot was taken over; inf = none was
-        self.load = Load(scale, 4 * config.source.every if config.source else 0.0)
+        self.load = Load(scale, 4 * config.source.every if config.source else 0.0,
+                         config.lifetime)
         self.counting = True            # whether own answers matter to anything
         self.policies: dict[tuple[int, type[Policy]], Policy] = {}
         self.current: Plan = {}
@@ -600,7 +601,7 @@ class Pool:
             each.max_connections is not None for each in backends)
         if self.counting:
             yield from self.load.learn(backends, now, passed)
-        self.load.set_limits(backends)
+        self.load.set_limits(backends, now)
         self.log_frozen()
         if stale != self.stale:  # answers say so, whatever the policy
             self.stale = stale
@@ -982,8 +983,7 @@ class LeastConnections(RoundRobin):
 
     def line_up(self) -> tuple[list[float], list[float]]:
         """Return the loads of the backends, and what an answer adds to them."""
-        load = self.pool.load
-        return load.estimate(self.backends), [load.brings / weight for weight in self.weights]
+        return self.pool.load.estimate(self.backends)
 
 
 class LowestRatio(LeastConnections):
@@ -1059,78 +1059,89 @@ POLICIES: dict[str, type[Policy]] = {
 
 # ---- 5. Load: what reports mean ------------------------------------------------------------------
 # Every report is seconds old, and other servers decide on the same one. To send all clients to the
-# backend that looks emptiest would fill it far beyond the others before a report says so.
+# backend that looks emptiest would fill it far beyond the others before a report says so. So what
+# `least-connections` answers is the backend with the smallest
 #
-#     load = level(report / capacity) + brings * own recent answers / capacity
+#     load = (counted + brings * own recent answers) / share
+#
+# `share` is the backend's weight, or less: who has a limit is not to be filled beyond LOAD_ROOM of
+# it. The median is that of connections / weight.
+#
+#     share = min(weight, LOAD_ROOM * max_connections / median)
+#
+# `counted` are the connections of its report. Of those that it has less than its share of the
+# median, at most a part of what it holds counts, and a few: a newcomer may fail whoever connects,
+# and report nothing. Both bounds are met by a harmonic sum. A report that is not believed, or
+# unknown, counts as the median.
+#
+#     counted = median * share - allowed(median * share - connections)
+#     allowed(gap) = 1 / (1 / gap + LOAD_GROW / (connections + LOAD_FIRST)) if gap > 0, else gap
 #
 # `brings` are the connections that follow one answer of ours: other servers answer too, and
 # resolvers share answers.
 #
 #     brings = (LOAD_PRIOR + arrivals) / (LOAD_PRIOR + answers), both fading over LOAD_LIFE
 #
-# Nobody reports arrivals: they are taken for total / LOAD_LIFE a second, whoever answered, or for
-# LOAD_GROWTH times what the reports grew by, if that is more. Too high an estimate makes the choice
-# a weighted rotation, too low a one sends everybody to one backend; so it falls no faster than it
-# fades, and never below `scale`, the number of workers that decide on the same reports.
-LOAD_LIFE = 600.0         # seconds that a connection is taken to live: serves 60 s to 2 hours
+# Where some backends count what they have opened, arrivals are what those opened, and answers those
+# with them. Where none does, arrivals are taken for total / lifetime a second, whoever answered, or
+# for LOAD_GROWTH times what the reports grew by, if that is more. Too high an estimate makes the
+# choice a weighted rotation, too low a one sends everybody to one backend; so it falls no faster
+# than it fades, and never below `scale`, the number of workers that decide on the same reports.
+LOAD_LIFE = 600.0         # seconds over which `brings` is learned; unless given, also `lifetime`
 LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
 LOAD_PRIOR = 32.0         # answers to see before `brings` follows what was seen
 LOAD_GROWTH = 4.0         # weight of connections seen to come: short lives would hide them
-LOAD_BURST = 4            # growth that is believed, for each own answer and one more
 LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
+LOAD_GROW = 3.0           # an emptier backend may grow by a third of what it holds ...
+LOAD_FIRST = 8.0          # ... as if it held so many more, within LOAD_MEMORY
+LOAD_ROOM = 0.9           # part of its limit that a backend is filled to, while others have room
 # A report that has not changed for FROZEN_AFTER seconds, or four polls if they take longer, though
 # FROZEN_ANSWERS answers went there meanwhile, is not believed.
 FROZEN_AFTER, FROZEN_ANSWERS = 60.0, 8
-#
-# `level` keeps a backend that is much emptier than the median, such as a newcomer, from getting
-# all clients at once: it may fail whoever connects, and report nothing. As a multiple of its fair
-# share, what it gets is at most
-#
-#     ramp = min(RAMP, 1 + RAMP_SLOPE * load / median, RAMP_LIMIT * (free share of its limit) - 1)
-#
-# and its load counts as the median, less what (ramp - 1) fair shares bring within LOAD_MEMORY, less
-# RAMP_START. A report that is not believed, or unknown, counts as the median.
-RAMP = 4.3                # the most that a backend emptier than the median gets, in fair shares
-RAMP_SLOPE = 9            # how fast that falls for one that is nearly empty and stays so
-RAMP_START = 16.0         # connections that even an empty one gets at once
-RAMP_LIMIT = 15.0         # how fast one near its limit is spared: from 13 % free, all at 7 %
 
 
-class Mark(NamedTuple):
-    """A moment, and how far this worker's answers with a backend had come by then."""
-    when: float               # monotonic seconds, when a snapshot was taken over
-    answers: int
+class News(NamedTuple):
+    """What a snapshot adds to what is known of a backend."""
+    answers: int              # of this worker with it, since the snapshot before
+    grown: int                # connections by which its report grew
+    opened: int               # connections that it accepted meanwhile; below 0 = nobody knows
+
+
+def increase(old: int | None, new: int | None) -> int:
+    """Return by how much a number of two reports grew; -1 = one of them lacks it."""
+    return -1 if old is None or new is None else new - old
 
 
 class History:
     """What a backend's reports said, and what this worker answered with it meanwhile."""
     def __init__(self) -> None:
         self.connections: int | None = None  # in the last report
+        self.opened: int | None = None       # in the last report
+        self.changed_at = 0.0                # monotonic seconds: when one of them was last new
+        self.answers_at_change = 0           # answers up to then
         self.answers_at_report = 0           # answers up to the last snapshot
         self.answers_recent = 0.0            # those of them that have not faded: see LOAD_MEMORY
-        self.report_changed = Mark(0.0, 0)   # when a report was last other than that before
-        self.limit_since = Mark(0.0, 0)      # answers after this are not in the report yet
         self.frozen = False                  # whether it stands still though it should not
-        self.snapshots_up = 0                # in a row, the last included
+        self.up = False                      # in the last snapshot
 
-    def update(self, backend: Backend, now: float, fade: float, patience: float) -> int:
-        """Take note of a new report. Return by how many connections it grew, less LOAD_NOISE."""
-        old, answers = self.connections, backend.answers
-        self.connections = backend.connections
-        if self.connections != old:
-            self.report_changed = self.limit_since = Mark(now, answers)
-        elif now - self.limit_since.when > LOAD_MEMORY:  # by then it holds older answers
-            self.limit_since = Mark(now, answers)
-        changed = self.report_changed
-        up = backend.up()
-        self.frozen = (self.connections is not None and now - changed.when > patience
-                       and answers - changed.answers >= FROZEN_ANSWERS)
-        self.answers_recent = self.count_recent(backend) * fade if up else 0.0
+    def update(self, backend: Backend, now: float, fade: float, usual: float,
+               patience: float) -> News:
+        """Take note of a new report. Return what is new in it. `fade` is what is left of answers of
+        before, `usual` are those that a backend of capacity 1 has, if it has just come."""
+        answers = backend.answers
+        if (self.connections, self.opened) != (backend.connections, backend.opened):
+            self.changed_at, self.answers_at_change = now, answers
+        self.frozen = (backend.connections is not None and now - self.changed_at > patience
+                       and answers - self.answers_at_change >= FROZEN_ANSWERS)
+        stayed = self.up and backend.up()
+        news = News(answers - self.answers_at_report,
+                    increase(self.connections, backend.connections) if stayed else 0,
+                    increase(self.opened, backend.opened) if stayed and not self.frozen else -1)
+        self.answers_recent = (self.count_recent(backend) * fade if stayed
+                               else usual * backend.capacity)
+        self.connections, self.opened, self.up = backend.connections, backend.opened, backend.up()
         self.answers_at_report = answers
-        self.snapshots_up = self.snapshots_up + 1 if up else 0
-        if not up or old is None or self.connections is None:
-            return 0
-        return max(0, self.connections - old - LOAD_NOISE)
+        return news
 
     def count_recent(self, backend: Backend) -> float:
         """Return how many answers went there lately, of which some may be in no report yet."""
@@ -1140,72 +1151,80 @@ class History:
 class Load:
     """The load of a pool's backends. `scale` is what `brings` is at least, `pause` the seconds
     after which a report has to change if answers went there, unless FROZEN_AFTER is longer."""
-    def __init__(self, scale: int, pause: float) -> None:
+    def __init__(self, scale: int, pause: float, lifetime: float) -> None:
         self.scale = scale
         self.patience = max(FROZEN_AFTER, pause)
+        self.lifetime = lifetime
         self.brings = float(scale)
-        self.arrivals = self.answers = 0.0   # of all backends, fading over LOAD_LIFE
+        self.median = 0.0                    # of connections / capacity, of the last snapshot
+        self.arrivals = self.answers = 0.0   # those that count, fading over LOAD_LIFE
 
     def learn(self, backends: list[Backend], now: float, passed: float) -> Iterator[None]:
-        """Take note of all reports of a snapshot, in slices as in Pool.apply_rows, and set
-        `brings`. `passed` are the seconds since the snapshot before."""
+        """Take note of all reports of a snapshot, in slices as in Pool.apply_rows. `passed` are the
+        seconds since the snapshot before."""
         fade = math.exp(-passed / LOAD_MEMORY)
-        answers = grown = 0
-        for at, each in enumerate(backends, 1):
-            answers += each.answers - each.history.answers_at_report
-            grown += each.history.update(each, now, fade, self.patience)
-            if at % SLICE == 0:
-                yield
         up = [each for each in backends if each.up()]
         # A backend that has just come counts as answered like the others: otherwise it would get
         # all that they got meanwhile.
-        usual = median([each.history.answers_recent / each.capacity
-                        for each in up if each.history.snapshots_up > 1])
-        for each in up:
-            if each.history.snapshots_up == 1:
-                each.history.answers_recent = usual * each.capacity
-        reports = [each.connections for each in up
-                   if each.connections is not None and not each.history.frozen]
-        total = sum(reports) * len(up) / max(1, len(reports))
-        growth = LOAD_GROWTH * min(grown, LOAD_BURST * (answers + 1))
+        usual = fade * median([each.history.count_recent(each) / each.capacity
+                               for each in up if each.history.up])
+        news = []
+        for at, each in enumerate(backends, 1):
+            news.append(each.history.update(each, now, fade, usual, self.patience))
+            if at % SLICE == 0:
+                yield
+        reports = {each: each.connections for each in up
+                   if each.connections is not None and not each.history.frozen}
+        self.median = median([count / each.capacity for each, count in reports.items()])
+        total = sum(reports.get(each, self.median * each.capacity) for each in up)
+        self.learn_brings(news, total, passed)
+
+    def learn_brings(self, news: list[News], total: float, passed: float) -> None:
+        """Set `brings` by what a snapshot adds, and the connections that there are in all."""
+        counted = [each for each in news if each.opened >= 0]
+        arrivals = max(total * passed / self.lifetime, LOAD_GROWTH * sum(
+            max(0, each.grown - LOAD_NOISE) for each in news))
+        if counted:
+            arrivals = sum(each.opened for each in counted)
         keep = math.exp(-passed / LOAD_LIFE)
-        self.arrivals = self.arrivals * keep + max(total * passed / LOAD_LIFE, growth)
-        self.answers = self.answers * keep + answers
+        self.arrivals = self.arrivals * keep + arrivals
+        self.answers = self.answers * keep + sum(each.answers for each in counted or news)
         seen = (LOAD_PRIOR + self.arrivals) / (LOAD_PRIOR + self.answers)
         self.brings = max(self.scale, self.brings * keep, seen)
 
-    def set_limits(self, backends: list[Backend]) -> None:
-        """Set after which answer each backend is full."""
+    def set_limits(self, backends: list[Backend], now: float) -> None:
+        """Set after which answer each backend is full. What no report holds yet are recent answers,
+        or, for as long, all since the report."""
         for each in backends:
             each.full_at = math.inf
             if each.max_connections is not None and each.connections is not None:
-                below_limit = max(0, each.max_connections - each.connections)
-                since = each.history.limit_since
-                each.full_at = since.answers + math.ceil(below_limit / self.brings)
+                history, missing = each.history, each.history.answers_recent
+                if now - history.changed_at <= LOAD_MEMORY:
+                    missing = max(missing, each.answers - history.answers_at_change)
+                left = (each.max_connections - each.connections) / self.brings - missing
+                each.full_at = each.answers + math.ceil(max(0, left))
 
-    def estimate(self, backends: list[Backend]) -> list[float]:
-        """Return the load of each backend, in connections for each unit of its capacity."""
-        reports = [None if each.history.frozen or each.connections is None
-                   else each.connections / each.capacity for each in backends]
-        middle = median([report for report in reports if report is not None])
-        loads = []
-        for each, report in zip(backends, reports, strict=True):
-            load = middle if report is None else report
-            if load < middle or each.max_connections is not None:
-                load = self.level(each, load, middle)
-            recent = each.history.count_recent(each)
-            loads.append(load + self.brings * recent / each.capacity)
-        return loads
+    def estimate(self, backends: list[Backend]) -> tuple[list[float], list[float]]:
+        """Return the load of each backend, and what an answer adds to it."""
+        loads, steps = [], []
+        for each in backends:
+            share, report = each.capacity, each.connections
+            if each.max_connections is not None and self.median:
+                share = min(share, LOAD_ROOM * each.max_connections / self.median)
+            load = self.median
+            if report is not None and not each.history.frozen:
+                load -= allowed(load * share - report, report) / share
+            step = self.brings / share
+            loads.append(load + step * each.history.count_recent(each))
+            steps.append(step)
+        return loads, steps
 
-    def level(self, backend: Backend, load: float, middle: float) -> float:
-        """Return what a reported load is taken for, where the median is `middle`."""
-        limit = backend.max_connections
-        ramp = min(RAMP, 1 + RAMP_SLOPE * load / middle) if middle else 1.0
-        if limit is not None:
-            free_share = 1 - load * backend.capacity / limit
-            ramp = min(ramp, RAMP_LIMIT * free_share - 1)
-        start = RAMP_START / backend.capacity if ramp >= 1 else 0.0
-        return max(load, middle - (ramp - 1) * middle * LOAD_MEMORY / LOAD_LIFE - start)
+
+def allowed(gap: float, connections: int) -> float:
+    """Return how many of the connections that a backend lacks to its share of the median count,
+    where it holds so many; of a gap below 0 all."""
+    grow = (connections + LOAD_FIRST) / LOAD_GROW
+    return gap * grow / (gap + grow) if gap > 0 else gap
 
 
 def median(values: list[float]) -> float:
