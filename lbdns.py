@@ -1136,7 +1136,9 @@ class History:
         stayed = self.up and backend.up()
         news = News(answers - self.answers_at_report,
                     increase(self.connections, backend.connections) if stayed else 0,
-                    increase(self.opened, backend.opened) if stayed and not self.frozen else -1)
+                    # A 0 may be the column's default, and what follows not its increase.
+                    increase(self.opened or None, backend.opened)
+                    if stayed and not self.frozen else -1)
         self.answers_recent = (self.count_recent(backend) * fade if stayed
                                else usual * backend.capacity)
         self.connections, self.opened, self.up = backend.connections, backend.opened, backend.up()

@@ -2407,9 +2407,10 @@ class PurePolicies(unittest.TestCase):
         never = [{"opened": None}] * 5
         anew = [{"opened": count} for count in (38, 45, 53, 0, 8)]  # as many as came
         gaps = [{"opened": None}, {}, {}, {"opened": None}, {"opened": None}]
+        zeros = [{"opened": 0}, {}, {}, {}, {}]  # the default of a column, say
         drains = [{"state": "drain", "opened": 10**9}, {}, {}, {}, {"state": "drain"}]
         for others in ({1: never}, {1: never, 2: never, 3: never}, {2: anew}, {3: gaps},
-                       {4: drains}):
+                       {4: zeros}, {4: drains}):
             with self.subTest(others):
                 self.assertAlmostEqual(self.learn_brings(3000, others), 3, delta=0.5)
         self.assertGreater(self.learn_brings(3000, dict.fromkeys(range(1, 5), never)), 6)
