@@ -1,21 +1,21 @@
 """How evenly lbdns's policies spread long-lived connections: a simulation.
 
-Backends write how many connections they hold into a table, each at its own moment; servers read it,
-each at its own moment, and answer queries with what they read. So an answer sees counts that are
-between 0 and twice `every` seconds old. Each answer brings a connection at once; or, where a
-cache is in between, on average 10 within 60 seconds: "geo" geometrically distributed, "heavy" with
-a few answers that bring thousands (Pareto 1.2). Queries are a Poisson process; connections live 600
-seconds on average, exponentially distributed or, "Lomax", mostly short with a few very long ones.
-A run begins in equilibrium, and counts after 200 s. Unless a line says otherwise: 10 backends of
-equal weight, 20 connections/s, 4 servers, `every` = 5 s, no caches.
+Backends write how many connections they hold, and have ever opened, into a table, each at its own
+moment; servers read it, each at its own moment, and answer queries with what they read. So an
+answer sees counts that are between 0 and twice `every` seconds old. Each answer brings a connection
+at once; or, where a cache is in between, on average 10 within 60 seconds: "geo" geometrically
+distributed, "heavy" with a few answers that bring thousands (Pareto 1.2). Queries are a Poisson
+process; connections live 600 seconds on average, exponentially distributed or, "Lomax", mostly
+short with a few very long ones. A run begins in equilibrium, and counts after 200 s. Unless a line
+says otherwise: 10 backends of equal weight, 20 connections/s, 4 servers, `every` = 5 s, no caches.
 
 What counts is max/mean: connections of the fullest backend, by weight, beside the mean. 1 is even.
 
 Beside the policies of lbdns.py, driven as a worker drives them, without the hint of how many
-servers there are: "naive" answers the fewest connections of the last read; "ideal" the fewest at
-this moment, which no server can know (what caches will still bring it does not know either). Left
-out: `failover`, which means to be uneven, and `hash`, which at best, with many client networks, is
-as even as random.
+servers there are: "uncounted" is least-connections where nobody counts what was opened; "naive"
+answers the fewest connections of the last read; "ideal" the fewest at this moment, which no server
+can know (what caches will still bring it does not know either). Left out: `failover`, which means
+to be uneven, and `hash`, which at best, with many client networks, is as even as random.
 """
 import argparse
 import collections
@@ -47,7 +47,7 @@ class Setting(NamedTuple):
     seconds: int = 900
     backends: int = 10
     weights: str = "1"               # in turn
-    rate: int = 20                   # connections per second
+    rate: float = 20                 # connections per second
     servers: int = 4
     skew: int = 1                    # 3: the first of 16 gets 40 % of the queries
     every: int = 5                   # seconds between two reads of the table, by each server
@@ -57,18 +57,25 @@ class Setting(NamedTuple):
     uneven: bool = False             # half of the backends keep connections 3 times as long
     cache: str = ""                  # "", "geo" or "heavy"
     pairs: bool = False              # clients ask for AAAA and A, and use the A
+    silent: bool = False             # the first backend does not say what it has opened
+    limited: int = 0                 # backends that have limits, if they are crowded
+    anew: int = 0                    # seconds after which each counts that from 0 again, ever again
 
 
 WORDS = {"backends": "{} backends", "weights": "weights {}", "rate": "{}/s",
          "servers": "{} servers", "skew": "one of which gets 40 % of the queries",
-         "every": "every {} s", "report": "reports every {} s", "tau": "connections live {} s",
+         "every": "every {} s", "report": "reports every {} s", "tau": "connections live {}",
          "lomax": "Lomax", "uneven": "half keep connections 3 times as long",
-         "cache": "caches: {}", "pairs": "each client asks for AAAA and A"}
+         "cache": "caches: {}", "pairs": "each client asks for AAAA and A",
+         "silent": "which does not count",
+         "anew": "all counters begin anew every {} s"}
 
 
 def describe(setting):
     """A scenario in words."""
-    found = [words.format(getattr(setting, field)) for field, words in WORDS.items()
+    tau = setting.tau
+    values = setting._asdict() | {"tau": f"{tau} s" if tau < 3600 else f"{tau // 3600} h"}
+    found = [words.format(values[field]) for field, words in WORDS.items()
              if getattr(setting, field) != Setting._field_defaults[field]]
     return ", ".join([setting.text] * bool(setting.text) + found) or "as described above"
 
@@ -93,11 +100,15 @@ class Ours:
         self.pool = lbdns.Pool(self.config, 1, lbdns.Log(), shuffle)
         self.index = {row.addresses: at for at, row in enumerate(self.config.backends)}
 
+    def row(self, row, seen):
+        """The row as the monitor publishes it; what its check says stands in `up`."""
+        return row._replace(connections=seen["connections"], opened=seen.get("opened"),
+                            state="up" if seen["up"] else "down")
+
     def poll(self, now, rows):
-        """The rows as the monitor publishes them; what its check says stands in `up`."""
+        """All rows."""
         import lbdns
-        rows = [row._replace(connections=each["connections"], state="up" if each["up"] else "down")
-                for row, each in zip(self.config.backends, rows, strict=True)]
+        rows = [self.row(row, each) for row, each in zip(self.config.backends, rows, strict=True)]
         lbdns.at_once(self.pool.apply_rows(rows, False, now))
 
     def pick(self, now, family=0):
@@ -116,6 +127,13 @@ class RoundRobin(Ours):
 class LeastConnections(Ours):
     """least-connections of lbdns.py"""
     policy = "least-connections"
+
+
+class Uncounted(LeastConnections):
+    """The same where nobody counts what was opened."""
+    def row(self, row, seen):
+        """The row without."""
+        return super().row(row, seen)._replace(opened=None)
 
 
 class Naive:
@@ -150,7 +168,7 @@ class Ideal(Naive):
 
 
 POLICIES = {"random": Ours, "round-robin": RoundRobin, "naive": Naive,
-            "least-connections": LeastConnections, "ideal": Ideal}
+            "least-connections": LeastConnections, "uncounted": Uncounted, "ideal": Ideal}
 
 
 # ---- 2. The world ------------------------------------------------------------------------------
@@ -160,6 +178,7 @@ class Backend:
     def __init__(self, weight, tau):
         self.weight, self.tau, self.limit = weight, tau, None
         self.count, self.row = 0, 0      # connections; the same as last written to the table
+        self.opened, self.counter = 0, 0   # those that it ever took; the same as last written
         self.alive, self.up = True, True   # the truth; what its health check says
         self.frozen = False              # its row is not written any more
         self.hole = False                # it accepts connections and closes them
@@ -191,6 +210,8 @@ class World:
                 for at, each in enumerate(self.backends)]
         for each in self.backends:
             self.at(self.dice.random() * (setting.report or setting.every), self.report, each)
+            if setting.anew:
+                self.at(self.dice.random() * setting.anew, self.count_anew, each)
         self.servers = [policy(told, {"every": setting.every, "truth": self.backends,
                                       "random": random.Random(self.dice.random())})
                         for _ in range(setting.servers)]
@@ -213,14 +234,16 @@ class World:
                 backend.limit = int(weight * fair / 0.8)
             elif what.event == "tight" and at < 2:
                 backend.limit = int(weight * fair / 2)
+            elif what.event == "crowded" and at < what.limited:
+                backend.limit = int(weight * fair / 0.95)
             if what.event == "newcomer" and not at:
                 backend.up = backend.alive = False
                 continue
-            came, most = self.dice.expovariate(1), 0.9 * (backend.limit or math.inf)
+            came, most = self.dice.expovariate(1), 0.95 * (backend.limit or math.inf)
             while came < weight * fair and backend.count < most:
                 self.take(backend, self.life(backend.tau, under_way=True))
                 came += self.dice.expovariate(1)
-            backend.row = backend.count
+            backend.row = backend.counter = backend.count
 
     def life(self, tau, under_way=False):
         """Seconds that a connection lives, or has left if it was found under way."""
@@ -250,13 +273,21 @@ class World:
     def report(self, backend):
         """A backend writes its row."""
         if backend.alive and not backend.frozen:
-            backend.row = backend.count
+            backend.row, backend.counter = backend.count, backend.opened
         self.at(self.now + (self.set.report or self.set.every), self.report, backend)
 
     def poll(self, server, part=1.0):
         """A server reads the table, and will again after this part of its interval."""
-        server.poll(self.now, [{"connections": each.row, "up": each.up} for each in self.backends])
+        server.poll(self.now, [
+            {"connections": each.row, "up": each.up,
+             "opened": None if self.set.silent and each is self.backends[0] else each.counter}
+            for each in self.backends])
         self.at(self.now + self.set.every * part, self.poll, server)
+
+    def count_anew(self, backend):
+        """A backend's counter begins at 0 again, and will later."""
+        backend.opened = 0
+        self.at(self.now + self.set.anew, self.count_anew, backend)
 
     # -- connections --
 
@@ -291,6 +322,7 @@ class World:
     def take(self, backend, seconds):
         """A backend has one connection more, for a while."""
         backend.count += 1
+        backend.opened += 1
         self.at(self.now + seconds, self.leave, backend, backend.lives)
 
     def leave(self, backend, lives):
@@ -354,6 +386,9 @@ class World:
     def tight(self):
         """From the start, two have limits of half their share."""
 
+    def crowded(self):
+        """From the start, many have limits of which their share is 95 %."""
+
     # -- what was seen --
 
     def look(self):
@@ -416,13 +451,17 @@ SCENARIOS = {
     "S13": Setting(servers=16, skew=3),
     "S14": Setting(pairs=True),
     "S15": Setting(backends=50, weights="1:2:4", rate=10, servers=16),
-    "S16": Setting(backends=50, rate=100, servers=16, every=30, cache="heavy")}
+    "S16": Setting(backends=50, rate=100, servers=16, every=30, cache="heavy"),
+    "S17": Setting(rate=2, every=1, tau=7200)}
 NEW = Setting("an empty backend is added", "newcomer", "t90 peak refused", 700)
 DIES = Setting("one dies, is noticed after 12 s, is back after 100 s", "crash",
                "worst t90 peak", 800)
 BURST = Setting("10 times the clients for 10 s", "burst", "worst refused", 320)
 AGAIN = Setting("all connections end, and come again within 10 s", "restart", "worst", 500)
 TIGHT = Setting("two have limits of half their share", "tight", "refused", 500)
+CROWDED = Setting("8 of 10 have limits of which their share is 95 %", "crowded", "refused", 500,
+                  limited=8)
+LONG = NEW._replace(rate=0.5, tau=6 * 3600, seconds=8000, figures="t90 most refused")
 SCENARIOS |= {
     "E1": NEW,
     "E2": NEW._replace(rate=100, cache="geo", figures="t90 most"),
@@ -439,7 +478,14 @@ SCENARIOS |= {
     "E13": Setting("a row stands still, while load grows by half", "frozen", "most", 620),
     "E14": Setting("one closes what it accepts, so it looks idle", "hole", "drawn", 400),
     "E15": TIGHT,
-    "E16": TIGHT._replace(rate=100, cache="geo")}
+    "E16": TIGHT._replace(rate=100, cache="geo"),
+    "E17": CROWDED,
+    "E18": CROWDED._replace(text="all have such limits", limited=10),
+    "E19": CROWDED._replace(text="all have such limits", limited=10, rate=100, cache="geo"),
+    "E20": LONG,
+    "E21": LONG._replace(rate=0.125, tau=24 * 3600, seconds=30_000),
+    "E22": LONG._replace(silent=True),
+    "E23": LONG._replace(anew=600)}
 
 
 # ---- 4. Tables ---------------------------------------------------------------------------------
@@ -495,7 +541,7 @@ def arguments():
     args = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--only", metavar="A,B", default=",".join(SCENARIOS),
-                      help="of S1 to E16 (all)")
+                      help="of S1 to E23 (all)")
     args.add_argument("--policies", metavar="A,B", default=",".join(POLICIES),
                       help="the columns (%(default)s)")
     args.add_argument("--seeds", metavar="A,B", type=numbers, default="1,2,3",

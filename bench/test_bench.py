@@ -182,6 +182,24 @@ class BenchTest(unittest.TestCase):
                 total = sum(sum(moment.counts) for moment in run.history) / len(run.history)
                 self.assertAlmostEqual(total / 1200, 1, delta=0.05)
 
+    def test_the_simulated_backends_count_what_they_open(self):
+        balance, seen = self.balance(), []
+
+        class Spy(balance.LeastConnections):
+            def row(self, row, said):
+                seen.append(super().row(row, said).opened)
+                return super().row(row, said)
+        setting = balance.Setting(tau=60, rate=200, seconds=100)  # 1,200 each, and 2,000 come
+        for more, least, most in (({}, 2900, 3500), ({"anew": 50}, 0, 1300)):
+            run = balance.World(setting._replace(**more), Spy, 1).run()
+            self.assertEqual([opened for opened in seen[-10:] if not least <= opened <= most], [])
+        balance.World(setting._replace(silent=True), Spy, 1).run()
+        self.assertEqual([opened is None for opened in seen[-10:]], [True] + [False] * 9)
+        said = {"connections": 1, "opened": 2, "up": True}
+        for policy, opened in (("least-connections", 2), ("uncounted", None)):
+            server = balance.World(setting, balance.POLICIES[policy], 1).servers[0]
+            self.assertEqual(server.row(server.config.backends[0], said).opened, opened)
+
     def test_the_simulation_agrees_with_another_one(self):
         # The other one is that from which the rule of least-connections came: mean of 8 seeds
         # there, and what one seed may be away from it: 4 standard deviations of a seed.
