@@ -2301,6 +2301,23 @@ class PurePolicies(unittest.TestCase):
             self.assertGreaterEqual(counts, 0.5 * min(gap, (held + 8) / 3))
         self.assertEqual([lbdns.allowed(gap, 5) for gap in (0, -0.5, -9)], [0, -0.5, -9])
 
+    @needs_file(HERE / "README.md")
+    def test_the_readme_counts_the_answers_as_they_are(self):
+        lines = re.findall(r"(?m)^\| ([a-z0-9 ]+(?:, [a-z0-9 ]+)+) \| (\d+(?:, \d+)+) \|$",
+                           (HERE / "README.md").read_text().partition("Of 20 answers")[2])
+        self.assertEqual(len(lines), 8)
+        for have, expected in lines:
+            desk, rows = Desk(pool("least-connections", weighted(1, 1, 1))), []
+            for at, each in enumerate(have.split(", "), 1):
+                count, _, limit = each.partition(" of ")
+                rows.append((f"10.0.0.{at}", {
+                    "connections": None if count == "unknown" else int(count),
+                    "max_connections": int(limit) if limit else None}))
+            desk.load(*rows)
+            got = desk.count(20)
+            with self.subTest(have):
+                self.assertEqual(", ".join(str(got[address]) for address, _ in rows), expected)
+
     def test_the_first_answer_goes_to_the_emptiest(self):
         rng = random.Random(5)
         for _ in range(40):
