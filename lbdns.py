@@ -23,7 +23,7 @@ Contents: five parts, each of which says what it may touch.
     IV   The supervisor      root, fork, signals; parses nothing of others, serves nobody
            16 children, 17 sockets and privileges, policies of users, 18 the supervisor
     V    The operator        terminal and config files
-           19 the log, 20 config, 21 commands
+           19 the log, 20 config, 21 commands, 22 the agent
 
 (15 is free. The log of part V is handed to all parts as an argument.)
 
@@ -121,6 +121,7 @@ try:
     import struct
     import subprocess
     import tempfile
+    import threading
     import time
     import tomllib
     import traceback
@@ -5788,6 +5789,7 @@ USAGE = """lbdns.py                               the demo: api.example.com on 9
        lbdns.py NAME=ADDR,ADDR ... [-p PORT]  serve pools without a file
        lbdns.py check CONFIG                  say what is wrong with it
        lbdns.py example                       print a config with every word
+       lbdns.py agent POOL PORT [--to HOST]   report this backend's connections
        lbdns.py bundle                        print lbdns as one file to copy"""
 
 
@@ -5802,6 +5804,8 @@ def main(argv: Sequence[str]) -> int:
     # be written to the network.
     while os.open(os.devnull, os.O_RDWR) < 2:
         pass
+    if argv[:1] == ["agent"]:
+        return agent(argv[1:])
     words, port = parse_arguments(argv)
     if words[0] == "check":
         return check(words[1])
@@ -5933,6 +5937,377 @@ def write_text(text: str, file: Any) -> OSError | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
         return bad
     return None
+
+
+# ---- 22. The agent: a backend counts its connections, and reports them ---------------------------
+# It runs on each backend. Again and again it asks the kernel which connections to a port are
+# established, and sends their number to each name server, as section 13 has it; or prints it as a
+# row, for those who keep a table. That takes no privilege, and nothing of the service itself.
+#
+# The kernel lists sockets over netlink (sock_diag(7)), each with a cookie that no other socket ever
+# has: those that the last list had not were opened since. Where a sandbox refuses netlink, /proc
+# says the same at four times the cost, and addresses and ports take the cookie's place.
+#
+# Names are looked up in threads of their own, so that a resolver that hangs delays no report.
+# Signals are blocked but where the agent sleeps, or where a program of the user counts.
+AGENT_EVERY = 1.0         # seconds between two reports, if `--every` does not say otherwise
+AGENT_REST = 20           # times the CPU time of a count until the next one: 5 % of a core, but
+AGENT_GAP = 5.0           # no more seconds for that, since old reports are not believed
+AGENT_PROGRAM = 2.0       # seconds that the program of `--count` may take
+AGENT_JUMP = 300.0        # seconds a clock may be off; the time of such a report is refused anyway
+GOODBYES = 3              # last reports, since datagrams can be lost,
+GOODBYE_PAUSE = 0.1       # and the seconds after each
+REPORTS_PORT = 9053       # of a name server, if `--to` names none
+NAME_LIFE = 60.0          # seconds until a name server's name is looked up anew,
+NAME_RETRY = 5.0          # if it was never found,
+NAME_WAIT = 0.2           # and for the first report
+ERROR_LIFE = 10.0         # seconds an error is held against a name server: not each datagram that
+                          # nobody takes is answered with one
+NETLINK_SOCK_DIAG = 4     # linux/netlink.h, linux/inet_diag.h
+# Lists the sockets of IPv4 and IPv6 at once, unlike the newer SOCK_DIAG_BY_FAMILY: 118 ms for
+# 100,000 of them instead of 148.
+TCPDIAG_GETSOCK = 18
+NLM_F_DUMP = 0x301        # and NLM_F_REQUEST
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+ESTABLISHED, LISTEN = 1, 10  # net/tcp_states.h
+DUMP_SIZE = 65536         # octets for one part of a list; the kernel makes at most 32 KiB
+DUMP_LIMIT = 5.0          # seconds that it may take for a part
+# struct nlmsghdr: length, type, flags; then inet_diag_req: local port, states.
+DIAG_REQUEST = struct.Struct("=IHH12xH46xI4x")
+# struct nlmsghdr: length, type; then inet_diag_msg: state, local port, cookie.
+DIAG_MESSAGE = struct.Struct("=IH11xB2xH38xQ")
+NOBODY_LISTENS = ("nobody listens in this network namespace: start the service, or run the agent "
+                  "where that is, in its container or by: nsenter -n -t PID")
+PROC_TCP = "/proc/self/net/tcp"  # "tcp6" is beside it
+AGENT_USAGE = """lbdns.py agent POOL PORT [options]
+       lbdns.py agent POOL=PORT POOL=PORT ... [options]
+
+Count the established connections to a port of this host, and report them to the
+name servers that balance POOL; without --to print them, one JSON object a line."""
+AGENT_OPTIONS = {
+    "--to": ("HOST[:PORT],...", "the name servers; port 9053 if none is given"),
+    "--key": ("FILE", "with the key that they have as `reports_key`"),
+    "--address": ("IP[,IP]", "of this backend; else it is what they see"),
+    "--weight": ("N", "its relative capacity"),
+    "--max-connections": ("N", "its limit"),
+    "--drain": ("FILE", "while that exists, no new clients are wanted")}
+
+
+Listed = Iterator[tuple[int, int, Any]]  # state, local port, and what no other socket has
+
+
+def list_by_netlink(port: int) -> Listed:
+    """Yield what the kernel lists of a port, or with 0 of all; raises OSError. A socket for both
+    IPv4 and IPv6 is listed once, and so is each of its connections."""
+    buffer = bytearray(DUMP_SIZE + DIAG_MESSAGE.size)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
+        sock.settimeout(DUMP_LIMIT)
+        sock.connect((0, 0))  # to the kernel: nobody else is heard
+        sock.send(DIAG_REQUEST.pack(DIAG_REQUEST.size, TCPDIAG_GETSOCK, NLM_F_DUMP,
+                                    socket.htons(port), 1 << ESTABLISHED | 1 << LISTEN))
+        kind = at = size = 0
+        while kind != NLMSG_DONE:
+            if at == size:
+                size, at = sock.recv_into(buffer, DUMP_SIZE, socket.MSG_TRUNC), 0
+            length, kind, state, local, cookie = DIAG_MESSAGE.unpack_from(buffer, at)
+            if kind == NLMSG_ERROR or size > DUMP_SIZE:
+                raise OSError(errno.EIO, "the kernel does not list sockets")
+            if kind == TCPDIAG_GETSOCK:
+                yield state, socket.ntohs(local), cookie
+            at += length
+
+
+def list_by_proc(port: int) -> Listed:
+    """Yield what /proc lists, which is all ports in any case; raises OSError."""
+    for path in filter(os.path.exists, (PROC_TCP, PROC_TCP + "6")):  # there may be no IPv6
+        with open(path, "rb") as file:
+            next(file)  # the names of the columns
+            for line in file:
+                _, local, remote, state = line.split(None, 4)[:4]
+                yield int(state, 16), int(local[-4:], 16), local + remote
+
+
+def choose_lister(log: "Log") -> Callable[[int], Listed]:
+    """Return the function that can list sockets on this host; raises OSError."""
+    try:
+        all(list_by_netlink(REPORTS_PORT))
+    except OSError as bad:
+        os.stat(PROC_TCP)
+        log.warning(f"agent: counts by {PROC_TCP}, which costs four times the CPU time, since "
+                    f"netlink is refused ({bad.strerror}): allow AF_NETLINK")
+        return list_by_proc
+    return list_by_netlink
+
+
+class Recipient:
+    """A name server that is reported to, by its name or address.
+
+    Each address has a socket for as long as that works: only one that is connected learns that
+    nobody listens there, and a new port each time would fill the tables of firewalls.
+    """
+    def __init__(self, host: str, port: int, both: bool) -> None:
+        self.host, self.port = host, port
+        self.both = both                       # families are reported to, rather than one
+        self.addresses: Sequence[Any] = ()     # each a family and its kind of address
+        self.missing = ""                      # why the name was not found when last looked up
+        self.sockets: dict[Any, socket.socket] = {}  # address -> connected to it, never waits
+        self.wrong, self.wrong_until = "", 0.0  # what last went wrong, and until when that counts
+
+    def look_up(self) -> None:
+        """Find the addresses of the name. Those that were found before stay where that fails."""
+        try:
+            # Octets, since text would need encodings.idna, which may be unreadable.
+            found = socket.getaddrinfo(self.host.encode(), self.port, type=socket.SOCK_DGRAM)
+            # Over both families a server would see two backends; IPv4 is the smaller number.
+            first = min(family for family, *_ in found)
+            self.addresses = [(family, address) for family, *_, address in found
+                              if self.both or family == first]
+            self.missing = ""
+        except OSError as bad:
+            self.missing = f"cannot be looked up: {bad.strerror}; see --to, and this host's DNS"
+
+    def keep_looking_up(self) -> NoReturn:
+        """Be a thread that looks the name up again and again."""
+        while True:
+            self.look_up()
+            time.sleep(NAME_LIFE if self.addresses else NAME_RETRY)
+
+    def send(self, datagrams: Sequence[bytes], done: set[Any], now: float) -> str:
+        """Send to all addresses that are not `done` yet. Returns what is wrong, as far as that is
+        known at monotonic time `now`, or ""."""
+        addresses = set(self.addresses)
+        for gone in self.sockets.keys() - addresses:
+            self.sockets.pop(gone).close()
+        errors = {each: self.send_to(each, datagrams) for each in addresses - done}
+        done |= addresses
+        # A host that has one family alone is not blamed for the other one.
+        spared = {0, *LOCAL} if 0 in errors.values() else {0}
+        for (_, address), error in errors.items():
+            if error not in spared:
+                self.wrong = (f"not reached: {address[0]} port {self.port}: {os.strerror(error)}; "
+                              "see `reports` in its config, routes and firewalls")
+                self.wrong_until = now + ERROR_LIFE
+        return self.wrong if now < self.wrong_until else self.missing
+
+    def send_to(self, to: Any, datagrams: Sequence[bytes]) -> int:
+        """Send to an address. Returns the number of an error, which may be the answer to datagrams
+        before these; 0 if there is none."""
+        try:
+            if to not in self.sockets:
+                self.sockets[to] = socket.socket(to[0], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+                self.sockets[to].connect(to[1])
+            error = self.sockets[to].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            for each in datagrams:
+                self.sockets[to].send(each)
+            return error
+        except OSError as bad:
+            if to in self.sockets:  # the next one finds route and source address anew
+                self.sockets.pop(to).close()
+            return bad.errno or errno.EIO
+
+
+class Agent:
+    """Counts and reports, again and again, until a signal ends that. `words` are those of
+    `agent_words`."""
+    def __init__(self, words: argparse.Namespace, log: "Log") -> None:
+        self.words, self.log = words, log
+        self.ports = sorted(set(words.pools.values()))
+        self.known: dict[int, set[Any]] = {}         # port -> connections at the last count
+        self.opened = dict.fromkeys(self.ports, 0)   # port -> connections opened since the first
+        self.loads: dict[int, Entry] = {port: {"state": "up"} for port in self.ports}
+        self.updated_at = 0.0                        # of the last report
+        self.signals: list[int] = []                 # that have come, each of which ends it
+        if words.count:
+            import_for_monitor()
+            self.runner = Runner(memoryview(array.array("i", [0])))
+        else:
+            self.list_sockets = choose_lister(log)
+
+    def run(self) -> int:
+        """Report until a signal comes. Returns the exit code."""
+        set_name("lbdns-agent")
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _: self.signals.append(number))
+        for each in self.words.to:
+            threading.Thread(target=each.keep_looking_up, daemon=True).start()
+        self.wait(NAME_WAIT)
+        self.log.change(self.describe())
+        ready = "READY=1"
+        while not self.signals:
+            start, used = time.monotonic(), time.process_time()
+            self.count()
+            rest = min(AGENT_REST * (time.process_time() - used), AGENT_GAP)
+            if self.report(time.time()):
+                return 1
+            notify(ready)
+            ready = ""
+            self.wait(start + max(self.words.every, rest) - time.monotonic())
+        notify("STOPPING=1")
+        for _ in range(GOODBYES):
+            self.report(time.time(), "drain")
+            time.sleep(GOODBYE_PAUSE)
+        return 0
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, or until a signal comes."""
+        found = signal.sigtimedwait(SIGNALS, max(0.0, seconds))
+        if found:
+            self.signals.append(found.si_signo)
+
+    def describe(self) -> str:
+        """Say what this agent does."""
+        pools = ", ".join(f"{pool} (port {port})" for pool, port in self.words.pools.items())
+        names = [f"{each.host} ({', '.join(address[0] for _, address in each.addresses) or '?'})"
+                 for each in self.words.to]
+        return f"agent: reports {pools} to {', '.join(names) or 'its output'} every " \
+               f"{self.words.every:g} s"
+
+    def count(self) -> None:
+        """Find out load and state of each port. If that fails, loads are unknown and states stay.
+        """
+        try:
+            if self.words.count:
+                self.loads = {self.ports[0]: self.run_program()}
+            else:
+                self.count_sockets()
+            self.log.trouble("agent", "")
+        except (OSError, Problem) as bad:
+            self.loads = {port: {"state": load["state"]} for port, load in self.loads.items()}
+            self.log.trouble("agent", f"cannot count: {getattr(bad, 'strerror', None) or bad}")
+
+    def count_sockets(self) -> None:
+        """Find out the same from the kernel; raises OSError."""
+        listening, found = set[int](), {port: set[Any]() for port in self.ports}
+        # The kernel leaves out all ports but one, or none.
+        for state, port, socket_id in self.list_sockets(self.ports[0] if len(found) == 1 else 0):
+            if state == ESTABLISHED and port in found:
+                found[port].add(socket_id)
+            elif state == LISTEN:
+                listening.add(port)
+        for port, now in found.items():
+            self.opened[port] += len(now - self.known.get(port, now))
+            self.loads[port] = {"connections": len(now), "opened": self.opened[port],
+                                "state": "up" if port in listening else "down"}
+            self.log.trouble(f"port {port}", "" if port in listening else NOBODY_LISTENS)
+        self.known = found
+
+    def run_program(self) -> Entry:
+        """Return what the program of `--count` says; raises Problem."""
+        words, reader = self.words.count, ConfigReader("")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the program is to get its signals
+        try:
+            code, output, errors = asyncio.run(self.runner.run(words, AGENT_PROGRAM))
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        load = {"connections": tidy_value("connections", output)}
+        load = reader.table(words[0], load, ENTRY)
+        if code or reader.problems:
+            raise Problem(f"{words[0]}: {show_end(code, errors)}" if code else reader.problems[0])
+        return load | {"state": "up"}
+
+    def report(self, now: float, state: str = "up") -> int:
+        """Report what was counted last at unix time `now`, as a state no better than `state`.
+        Returns an exit code other than 0 where nobody reads what is printed."""
+        if os.path.exists(self.words.drain or ""):
+            state = "drain"
+        entries = [{"pool": pool, **self.words.row, **self.loads[port],
+                    "state": worse_state(self.loads[port]["state"], state)}
+                   for pool, port in self.words.pools.items()]
+        if not self.words.to:
+            if len(entries) == 1:
+                del entries[0]["pool"]
+            self.log.flush()
+            return show("".join(f"{json.dumps(each)}\n" for each in entries))
+        # A later report has a later time, or it would be taken for an old one that somebody sends
+        # again; but a clock that was far ahead and has been put right is right.
+        if abs(now - self.updated_at) < AGENT_JUMP:
+            now = max(now, self.updated_at + 0.001)
+        self.updated_at = now
+        datagrams = [seal_report(self.words.key, {**each, "updated_at": now}) for each in entries]
+        done = set[Any]()
+        for each in self.words.to:
+            wrong = each.send(datagrams, done, time.monotonic())
+            self.log.trouble(f"name server {each.host}", wrong)
+        self.log.flush()
+        return 0
+
+
+def agent(argv: Sequence[str]) -> int:
+    """Run the command `agent`. Returns the exit code."""
+    log = Log()
+    try:
+        words = agent_words(argv)
+        if sys.platform != "linux":
+            raise Problem("runs on Linux only; elsewhere, write rows to a table")
+        return Agent(words, log).run()
+    except (OSError, RuntimeError, Problem) as bad:  # RuntimeError: no thread can be had
+        log.flush()
+        complain("error", str(bad).splitlines(), "lbdns agent: ")
+        return 2 if isinstance(bad, Problem) else 1
+
+
+def agent_words(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the words of a command line, each as its rule wants it. Ends the process with exit
+    code 2 where they make no command; raises Problem."""
+    parser = argparse.ArgumentParser(prog="lbdns.py agent", usage=AGENT_USAGE)
+    parser.add_argument("pools", nargs="+", help=argparse.SUPPRESS)
+    for option, (metavar, says) in AGENT_OPTIONS.items():
+        parser.add_argument(option, metavar=metavar, help=says)
+    parser.add_argument("--every", metavar="SECONDS", type=float, default=AGENT_EVERY,
+                        help="from one report to the next (1)")
+    parser.add_argument("--count", metavar="PROGRAM", nargs=argparse.REMAINDER,
+                        help="and its words: prints the load, in place of the kernel")
+    words = parser.parse_args(argv)
+    columns = "address", "weight", "max_connections"
+    reader = ConfigReader("")
+    words.row = reader.table("", tidy({name: getattr(words, name) for name in columns}), ENTRY)
+    reader.table("", {"every": words.every}, SOURCE)
+    if reader.problems:
+        raise Problem("\n".join(reader.problems))
+    if "address" in words.row:
+        words.row["address"] = ",".join(words.row["address"])
+    words.pools = agent_pools(words.pools)
+    if words.count and len(words.pools) > 1:
+        parser.error("--count counts for one pool; run an agent for each")
+    if bool(words.to) != bool(words.key):
+        parser.error("--to and --key go together; make a key by: openssl rand -hex 32 > FILE")
+    words.to = words.to.split(",") if words.to else []
+    words.to = [agent_recipient(each, "address" in words.row) for each in words.to]
+    try:
+        words.key = read_report_keys(pathlib.Path(words.key))[0] if words.key else b""
+    except Problem as bad:
+        raise Problem(f"--key {words.key}: {bad}; name servers have the same file") from None
+    return words
+
+
+def agent_pools(words: Sequence[str]) -> dict[str, int]:
+    """Return the port of each pool, of POOL PORT or POOL=PORT ...; raises Problem."""
+    if len(words) == 2 and "=" not in "".join(words):
+        words = ["=".join(words)]
+    pools = dict[str, int]()
+    for each in words:
+        pool, _, port = each.rpartition("=")
+        try:
+            name = wire.show_name(domain(pool).lower())[:-1]
+            if name in pools:
+                raise Problem("the pool stands there twice; each has one port")
+            pools[name] = whole(1, 65535)(int(port) if port.isdecimal() else port)
+        except Problem as bad:
+            raise Problem(f"{each!r}: {bad}; write POOL PORT, or POOL=PORT for each") from None
+    return pools
+
+
+def agent_recipient(text: str, both: bool) -> Recipient:
+    """Return whom an item of `--to` means; raises Problem."""
+    # Groups: address in brackets, name or address without them, port.
+    match = re.fullmatch(r"(?:\[(.+)\]|([^:]+))(?::([0-9]{1,5}))?", text.strip().lower())
+    host, port = (match[1] or match[2], match[3] or REPORTS_PORT) if match else ("", 0)
+    if not is_address(host.partition("%")[0]) and not re.fullmatch(HOST_NAME, host) \
+            or not 0 < int(port) <= 65535:
+        raise Problem(f"--to {text!r}: must be a name or an address, and maybe a port, such as "
+                      "ns1.example.com, 192.0.2.53:9053 or [2001:db8::53]:9053")
+    return Recipient(host, int(port), both)
 
 
 if __name__ == "__main__":
