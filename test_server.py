@@ -9428,7 +9428,7 @@ class WithFiles(unittest.TestCase):
     # line, a line of "..." for any number of lines. Blocks opened with ```console are not run.
 
     BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-    PROGRAMS = ("dig", "sqlite3")
+    PROGRAMS = ("dig", "openssl", "sqlite3")
     BLOCK_LIMIT = 60  # seconds
 
     @classmethod
