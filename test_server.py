@@ -6726,6 +6726,79 @@ stale = STALE
             self.assertEqual(asker.lost, 0)
 
 
+class LiveAgents(unittest.TestCase):
+    """Real agents beside real listeners tell a real server: it follows the load, a drain, and an
+    agent that dies."""
+
+    def setUp(self):
+        self.stack = self.enterContext(contextlib.ExitStack())
+        config = LiveReports.CONFIG.replace("STALE", "2")
+        self.server = self.stack.enter_context(Server(
+            config, files={"reports.key": KEYS[0]}, constants={"FIRST_ROUND": 0.2}))
+        self.port = int(self.server.wait_for(r"hears reports on \S+:([0-9]+)"))
+        self.ports = {}   # address -> port of its listener
+        self.agents = {}  # address -> process
+        for address in ("127.0.1.1", "127.0.1.2"):
+            listener = self.stack.enter_context(socket.create_server((address, 0)))
+            self.ports[address] = listener.getsockname()[1]
+            self.agents[address] = self.stack.enter_context(self.agent(address))
+
+    @contextlib.contextmanager
+    def agent(self, address, *words):
+        """The agent of a listener, for the while."""
+        process = subprocess.Popen(
+            [*PYTHON, str(SCRIPT), "agent", "api.example.com", str(self.ports[address]),
+             "--address", address, "--to", f"127.0.0.1:{self.port}", "--every", "0.5",
+             "--key", str(self.server.folder / "reports.key"), *words],
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def hold(self, address, number):
+        """Keep connections to a listener open until the test ends."""
+        for _ in range(number):
+            self.stack.enter_context(socket.create_connection((address, self.ports[address])))
+
+    def answers(self):
+        """The addresses in ten answers."""
+        replies = self.server.ask_many([query("api.example.com")] * 10)
+        return {rdata for reply in replies for rdata in Answer(reply).rdatas}
+
+    def first_answers(self):
+        """The same of workers that have not answered before."""
+        self.server.reload()
+        return self.answers()
+
+    def expect(self, *addresses):
+        """Wait until these, and no others, are in the answers."""
+        until(lambda: self.answers() == {*addresses}, self.server.log)
+
+    def test_the_emptier_one_is_answered(self):
+        for first, second in (("127.0.1.1", "127.0.1.2"), ("127.0.1.2", "127.0.1.1")):
+            self.hold(first, 100)
+            self.hold(second, 60)
+            until(lambda expected={second}: self.first_answers() == expected, self.server.log)
+            self.hold(second, 40)
+
+    def test_an_agent_that_is_stopped_drains_its_backend(self):
+        self.expect("127.0.1.1", "127.0.1.2")
+        self.agents["127.0.1.1"].terminate()
+        self.expect("127.0.1.2")
+        self.server.wait_for(r"127\.0\.1\.1: up -> drain, says agents")
+        self.assertEqual(self.agents["127.0.1.1"].wait(PATIENCE), 0)
+        with self.agent("127.0.1.1"):
+            self.expect("127.0.1.1", "127.0.1.2")
+
+    def test_an_agent_that_dies_takes_its_backend_along(self):
+        self.expect("127.0.1.1", "127.0.1.2")
+        self.agents["127.0.1.1"].kill()
+        self.expect("127.0.1.2")
+        self.server.wait_for(r"127\.0\.1\.1: up -> down, its agent has been silent for over 2 s")
+
+
 class LiveHealth(unittest.TestCase):
     """The server checks real backends, and its answers follow: who fails leaves, who is well again
     comes back, each address for itself and each target once."""
