@@ -6739,7 +6739,7 @@ class LiveAgents(unittest.TestCase):
         self.ports = {}   # address -> port of its listener
         self.agents = {}  # address -> process
         for address in ("127.0.1.1", "127.0.1.2"):
-            listener = self.stack.enter_context(socket.create_server((address, 0)))
+            listener = self.stack.enter_context(socket.create_server((address, 0), backlog=1000))
             self.ports[address] = listener.getsockname()[1]
             self.agents[address] = self.stack.enter_context(self.agent(address))
 
