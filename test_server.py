@@ -55,6 +55,7 @@ import fcntl
 import functools
 import hashlib
 import hmac
+import http.server
 import importlib.util
 import io
 import ipaddress
@@ -9336,6 +9337,47 @@ class WithEngines(unittest.TestCase):
             self.follow(engine.env, self.documented("toml", "redis-cli").replace("6379", port),
                         functools.partial(self.put_by_shell, env, "redis-cli HSET"))
 
+    @needs("prometheus", "curl", "jq")
+    def test_prometheus_through_curl_and_jq(self):
+        port, page = free_port(), "nginx_connections_active {}\n"
+        counts = {"127.0.1.1": 5000, "127.0.1.2": 2000}
+        targets = [f"{address}:{port}" for address in counts]
+        scrape = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [
+            {"job_name": "api.example.com", "static_configs": [{"targets": targets}]}]}
+
+        class Exporter(http.server.BaseHTTPRequestHandler):
+            """Says how many connections there are."""
+            def do_GET(self):
+                text = page.format(counts[self.server.server_address[0]]).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *words):
+                """Say nothing."""
+        with contextlib.ExitStack() as stack:
+            for address in counts:
+                exporter = stack.enter_context(
+                    http.server.ThreadingHTTPServer((address, port), Exporter))
+                threading.Thread(target=exporter.serve_forever, daemon=True).start()
+                stack.callback(exporter.shutdown)
+            listen = f"127.0.0.1:{free_port()}"
+            folder = stack.enter_context(folder_of(prometheus_yml=json.dumps(scrape)))
+            ask = f"http://{listen}/api/v1/query"
+            stack.enter_context(Engine(
+                folder, {}, "prometheus", "--config.file=prometheus.yml",
+                "--storage.tsdb.path=data", f"--web.listen-address={listen}",
+                ready=("sh", "-c", f"[ $(curl -fs {ask} -d query=nginx_connections_active | "
+                                   "jq '.data.result | length') = 2 ]")).up())
+            source = self.documented("toml", "curl").replace("127.0.0.1:9090", listen)
+            server = stack.enter_context(
+                Server(self.CONFIG.replace("stale = 3", "stale = 60")
+                       + source.replace("every = 5", "every = 1")))
+            self.assertEqual(server.count(10), {"127.0.1.2": 10})
+            counts["127.0.1.2"] = 9000
+            until(lambda: set(server.count(20)) == {"127.0.1.1"}, server.log)
+
     @contextlib.contextmanager
     def postgres(self):
         """A PostgreSQL that is not up yet, and what runs statements in it."""
@@ -9414,6 +9456,25 @@ class WithEngines(unittest.TestCase):
                 self.assertEqual(set(got[:first]), {addresses[0]})
                 self.assertEqual(set(got), set(addresses), "states are the last known ones")
                 self.assertEqual(set(got[last + 1:]), {addresses[2]})
+
+
+class WithAgentChecks(unittest.TestCase):
+    """The README's command asks a backend's agent-check, as HAProxy has it, how it is."""
+
+    @needs("bash")
+    @needs_file(HERE / "README.md")
+    def test_an_agent_check_is_asked_by_a_command(self):
+        said = {"127.0.1.1": "up\n", "127.0.1.2": "75% up\n", "127.0.1.3": "drain\n",
+                "127.0.1.4": "down#for repair\n", "127.0.1.5": "0%\n", "127.0.1.6": ""}
+        port = free_port()
+        check = WithEngines.documented("toml", "9777").replace("9777", str(port))
+        config = f"{ZONE}[pools.'api.example.com']\nbackends = {[*said, '127.0.1.7']}\n{check}"
+        with contextlib.ExitStack() as stack:
+            for address, text in said.items():
+                stack.enter_context(
+                    Target(says(text.encode()), host=address, port=port, read=False))
+            server = stack.enter_context(Server(config))
+            self.assertEqual(set(server.count(100)), {"127.0.1.1", "127.0.1.2"})
 
 
 class WithFiles(unittest.TestCase):
