@@ -1092,6 +1092,7 @@ LOAD_LIFE = 600.0         # seconds over which `brings` is learned; unless given
 LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
 LOAD_PRIOR = 32.0         # answers to see before `brings` follows what was seen
 LOAD_GROWTH = 4.0         # weight of connections seen to come: short lives would hide them
+LOAD_MOST = 1000          # connections that an answer brings at most; else a report is wrong
 LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
 LOAD_GROW = 3.0           # an emptier backend may grow by a third of what it holds ...
 LOAD_FIRST = 8.0          # ... as if it held so many more, within LOAD_MEMORY
@@ -1189,9 +1190,10 @@ class Load:
             max(0, each.grown - LOAD_NOISE) for each in news))
         if counted:
             arrivals = sum(each.opened for each in counted)
+        answers = sum(each.answers for each in counted or news)
         keep = math.exp(-passed / LOAD_LIFE)
-        self.arrivals = self.arrivals * keep + arrivals
-        self.answers = self.answers * keep + sum(each.answers for each in counted or news)
+        self.arrivals = self.arrivals * keep + min(arrivals, LOAD_MOST * (answers + 1))
+        self.answers = self.answers * keep + answers
         seen = (LOAD_PRIOR + self.arrivals) / (LOAD_PRIOR + self.answers)
         self.brings = max(self.scale, self.brings * keep, seen)
 

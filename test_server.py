@@ -2433,6 +2433,20 @@ class PurePolicies(unittest.TestCase):
                 self.assertAlmostEqual(self.learn_brings(3000, others), 3, delta=0.5)
         self.assertGreater(self.learn_brings(3000, dict.fromkeys(range(1, 5), never)), 6)
 
+    def test_a_number_that_jumps_is_not_what_answers_have_brought(self):
+        for first, each in ((10**8, 0), (0, 10**8)):  # from one report to the next, or in one alone
+            desk, seen = self.load_least(1000, 1000), []
+            for turn in range(300):
+                desk.now += 5
+                desk.count(10)
+                desk.load(*((f"10.0.0.{at}", {
+                    "connections": 1000 + turn % 2 + each * (turn == 60),
+                    "opened": first and 15 * turn + first * (turn >= 60)}) for at in (1, 2)))
+                seen.append(desk.state.names["api.example.com"].load.brings)
+            with self.subTest(first=first):
+                self.assertLess(max(seen), 40)
+                self.assertLess(seen[-1], 0.4 * max(seen))
+
     def test_a_newcomer_grows_by_what_it_holds(self):
         """By its load of 0 it would get everything, before the first report of what that does."""
         desk = self.load_least(300, 300, 300, 300)
@@ -6344,8 +6358,8 @@ class LiveSources(unittest.TestCase):
 
     def test_the_table_is_created_when_missing(self):
         columns = [row[1] for row in self.table.run("PRAGMA table_info(backends)")]
-        self.assertEqual(columns, ["pool", "address", "connections", "weight", "max_connections",
-                                   "state", "updated_at"])
+        self.assertEqual(columns, ["pool", "address", "connections", "opened", "weight",
+                                   "max_connections", "state", "updated_at"])
         # No WAL: whoever reads it would leave files that lock out a writer who is another user.
         self.assertEqual(self.table.run("PRAGMA journal_mode"), [("delete",)])
 

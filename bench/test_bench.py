@@ -191,7 +191,7 @@ class BenchTest(unittest.TestCase):
                 return super().row(row, said)
         setting = balance.Setting(tau=60, rate=200, seconds=100)  # 1,200 each, and 2,000 come
         for more, least, most in (({}, 2900, 3500), ({"anew": 50}, 0, 1300)):
-            run = balance.World(setting._replace(**more), Spy, 1).run()
+            balance.World(setting._replace(**more), Spy, 1).run()
             self.assertEqual([opened for opened in seen[-10:] if not least <= opened <= most], [])
         balance.World(setting._replace(silent=True), Spy, 1).run()
         self.assertEqual([opened is None for opened in seen[-10:]], [True] + [False] * 9)
