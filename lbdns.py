@@ -1063,19 +1063,19 @@ POLICIES: dict[str, type[Policy]] = {
 # backend that looks emptiest would fill it far beyond the others before a report says so. So what
 # `least-connections` answers is the backend with the smallest
 #
-#     load = (counted + brings * own recent answers) / share
+#     load = (level + brings * own recent answers) / share
 #
-# `share` is the backend's weight, or less: who has a limit is not to be filled beyond LOAD_ROOM of
-# it. The median is that of connections / weight.
+# `share` is the backend's weight, or less where it has a limit, of which it is to hold no more than
+# LOAD_ROOM. The median is that of connections / weight.
 #
 #     share = min(weight, LOAD_ROOM * max_connections / median)
 #
-# `counted` are the connections of its report. Of those that it has less than its share of the
-# median, at most a part of what it holds counts, and a few: a newcomer may fail whoever connects,
-# and report nothing. Both bounds are met by a harmonic sum. A report that is not believed, or
-# unknown, counts as the median.
+# `level` are the connections of its report. Where they are fewer than its share of the median, this
+# gap counts, but never more than a third of what it holds, and a few: a newcomer may fail all who
+# connect, and report nothing. A harmonic sum is below both bounds. A report that is unknown, or not
+# believed, counts as the median.
 #
-#     counted = median * share - allowed(median * share - connections)
+#     level = median * share - allowed(median * share - connections)
 #     allowed(gap) = 1 / (1 / gap + LOAD_GROW / (connections + LOAD_FIRST)) if gap > 0, else gap
 #
 # `brings` are the connections that follow one answer of ours: other servers answer too, and
@@ -1084,10 +1084,10 @@ POLICIES: dict[str, type[Policy]] = {
 #     brings = (LOAD_PRIOR + arrivals) / (LOAD_PRIOR + answers), both fading over LOAD_LIFE
 #
 # Where some backends count what they have opened, arrivals are what those opened, and answers those
-# with them. Where none does, arrivals are taken for total / lifetime a second, whoever answered, or
-# for LOAD_GROWTH times what the reports grew by, if that is more. Too high an estimate makes the
-# choice a weighted rotation, too low a one sends everybody to one backend; so it falls no faster
-# than it fades, and never below `scale`, the number of workers that decide on the same reports.
+# with them alone. Where none does, arrivals are taken for total / lifetime a second, or for
+# LOAD_GROWTH times what the reports grew by, if that is more. Too high an estimate makes the choice
+# a weighted rotation, too low a one sends everybody to one backend; so it falls no faster than it
+# fades, and never below `scale`, the number of workers that decide on the same reports.
 LOAD_LIFE = 600.0         # seconds over which `brings` is learned; unless given, also `lifetime`
 LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
 LOAD_PRIOR = 32.0         # answers to see before `brings` follows what was seen
@@ -1105,7 +1105,7 @@ FROZEN_AFTER, FROZEN_ANSWERS = 60.0, 8
 class News(NamedTuple):
     """What a snapshot adds to what is known of a backend."""
     answers: int              # of this worker with it, since the snapshot before
-    grown: int                # connections by which its report grew
+    grown: int                # connections by which its report grew; -1 = nobody knows
     opened: int               # connections that it accepted meanwhile; below 0 = nobody knows
 
 
