@@ -6086,8 +6086,8 @@ class Recipient:
         spared = {0, *LOCAL} if 0 in errors.values() else {0}
         for (_, address), error in errors.items():
             if error not in spared:
-                self.wrong = (f"not reached: {address[0]} port {self.port}: {os.strerror(error)}; "
-                              "see `reports` in its config, routes and firewalls")
+                self.wrong = (f"not reached: {address[0]}: {os.strerror(error)}; see `reports` in "
+                              "its config, routes, and firewalls")
                 self.wrong_until = now + ERROR_LIFE
         return self.wrong if now < self.wrong_until else self.missing
 
@@ -6173,10 +6173,10 @@ class Agent:
                 self.loads = {self.ports[0]: self.run_program()}
             else:
                 self.count_sockets()
-            self.log.trouble("agent", "")
+            self.log.trouble("count", "")
         except (OSError, Problem) as bad:
             self.loads = {port: {"state": load["state"]} for port, load in self.loads.items()}
-            self.log.trouble("agent", f"cannot count: {getattr(bad, 'strerror', None) or bad}")
+            self.log.trouble("count", f"{getattr(bad, 'strerror', None) or bad}")
 
     def count_sockets(self) -> None:
         """Find out the same from the kernel; raises OSError."""
@@ -6230,7 +6230,7 @@ class Agent:
         done = set[Any]()
         for each in self.words.to:
             wrong = each.send(datagrams, done, time.monotonic())
-            self.log.trouble(f"name server {each.host}", wrong)
+            self.log.trouble(f"name server {show_endpoint(each.host, each.port)}", wrong)
         self.log.flush()
         return 0
 
@@ -6294,7 +6294,8 @@ def agent_pools(words: Sequence[str]) -> dict[str, int]:
             name = wire.show_name(domain(pool).lower())[:-1]
             if name in pools:
                 raise Problem("the pool stands there twice; each has one port")
-            pools[name] = whole(1, 65535)(int(port) if port.isdecimal() else port)
+            number = int(port) if re.fullmatch("[0-9]{1,5}", port) else port
+            pools[name] = whole(1, 65535)(number)
         except Problem as bad:
             raise Problem(f"{each!r}: {bad}; write POOL PORT, or POOL=PORT for each") from None
     return pools

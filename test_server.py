@@ -30,6 +30,9 @@ Helpers come first, the classes after them, in this order. To test this, use tha
     a backend that is checked         with Target(says(b"HTTP/1.1 200 OK\\r\\n\\r\\n")) as target
     one check, without a server       check_once("tcp://:80"), "" if it is good
     what systemd is told              with Inbox() as inbox: inbox.until("READY=1")
+    what an agent counts              with Service() as service: service.open(7)
+    what an agent reports             with Receiver() as receiver, report_to(receiver, "--weight",
+                                      2): receiver.until(connections=7)
     what a process is and holds       status_of(pid, key), memory(pid), alive(word)
     that it comes true, in time       until(lambda: ...), for PATIENCE seconds
     what dig makes of it              Dig(server, "+tcp", name), records of its sections
@@ -1216,6 +1219,98 @@ def sealed(entry, key=KEYS[0], pool="api.example.com", **columns):
         entry = json.dumps({"address": entry, **columns} if entry else columns).encode()
     code = hmac.new(bytes.fromhex(key), b"lbdns report 1\0" + entry, hashlib.sha256)
     return code.hexdigest().encode() + b" " + entry
+
+
+class Service:
+    """A port with established connections; `host` "::" serves both families."""
+
+    def __init__(self, host="127.0.0.1"):
+        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.socket(self.family)
+        if host == "::":
+            self.listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.listener.bind((host, 0))
+        self.listener.listen(64)
+        self.port = self.listener.getsockname()[1]
+        self.pairs = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close(len(self.pairs))
+        self.listener.close()
+
+    def open(self, number, host="127.0.0.1"):
+        """Open connections to the port, from a client in this process."""
+        for _ in range(number):
+            client = socket.create_connection((host, self.port), PATIENCE)
+            self.pairs.append((client, self.listener.accept()[0]))
+
+    def close(self, number):
+        """Close the oldest connections, both ends at once: by a reset, so that nothing stays."""
+        for pair in self.pairs[:number]:
+            for sock in pair:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+        del self.pairs[:number]
+
+
+REPORTS_KEY = "5eed" * 16
+
+
+class Receiver:
+    """A name server as agents see it: a socket that takes reports and verifies them."""
+
+    def __init__(self, host="127.0.0.1"):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_DGRAM)
+        self.sock.bind((host, 0))
+        self.sock.settimeout(PATIENCE)
+        self.name = lbdns.show_endpoint(host, self.sock.getsockname()[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.sock.close()
+
+    def read(self):
+        """The columns of the next report."""
+        octets = self.sock.recv(2000)
+        body = octets[65:]
+        seal = hmac.new(bytes.fromhex(REPORTS_KEY), b"lbdns report 1\0" + body, "sha256")
+        assert octets[:65] == seal.hexdigest().encode() + b" ", octets
+        return json.loads(body)
+
+    def until(self, **columns):
+        """The first report that has these values."""
+        limit = time.monotonic() + PATIENCE
+        while time.monotonic() < limit:
+            found = self.read()
+            if columns.items() <= found.items():
+                return found
+        raise AssertionError(f"no report has {columns}, but the last one was {found}")
+
+
+@contextlib.contextmanager
+def key_file():
+    """The path of a file with REPORTS_KEY."""
+    with folder_of(reports_key=REPORTS_KEY) as folder:
+        (folder / "reports.key").chmod(0o600)
+        yield str(folder / "reports.key")
+
+
+@contextlib.contextmanager
+def report_to(receivers, *words, **options):
+    """An agent, as a Server that serves nothing, which reports to Receivers (or to what is text)
+    ten times a second, however long a count takes; `words` begin with pools and ports."""
+    options["constants"] = {"AGENT_REST": 0, "GOODBYE_PAUSE": 0.01, **options.get("constants", {})}
+    names = [each if isinstance(each, str) else each.name for each in receivers]
+    with key_file() as key, Server(
+            words=["agent", *map(str, words[:2]), "--every", "0.1", "--key", key, "--to",
+                   ",".join(names), *map(str, words[2:])], wait=False, **options) as server:
+        yield server
 
 
 class Database:
@@ -5149,6 +5244,274 @@ class PureSource(unittest.TestCase):
                                  set())
 
 
+class PureAgent(unittest.TestCase):
+    """The command `agent`: its words, what a list of sockets says, and what follows from it."""
+
+    def setUp(self):
+        self.folder = self.enterContext(folder_of())
+        self.key = self.folder / "reports.key"
+        self.key.write_text(REPORTS_KEY)
+        self.key.chmod(0o600)
+
+    def words(self, *words):
+        """The checked words of a command line."""
+        return lbdns.agent_words(list(map(str, words)))
+
+    def agent(self, *lists, pools=("a.example", "80"), options=()):
+        """An Agent whose kernel lists these sockets, one list after another."""
+        lists = iter(lists)
+        with unittest.mock.patch.object(lbdns, "choose_lister", lambda _: lambda _: next(lists)):
+            agent = lbdns.Agent(self.words(*pools, *options), lbdns.Log())
+        self.addCleanup(self.close, agent.words.to)
+        return agent
+
+    @staticmethod
+    def close(recipients):
+        """Close the sockets of recipients."""
+        for each in recipients:
+            for sock in each.sockets.values():
+                sock.close()
+
+    @staticmethod
+    def listed(*cookies, port=80, listens=True):
+        """A list of established connections."""
+        found = [(lbdns.ESTABLISHED, port, cookie) for cookie in cookies]
+        return found + [(lbdns.LISTEN, port, 1)] if listens else found
+
+    def test_words_that_make_no_command_name_the_remedy(self):
+        key = ("--key", self.key)
+        loose, short, nothing = (self.folder / name for name in ("loose", "short", "nothing"))
+        loose.write_text(REPORTS_KEY)
+        loose.chmod(0o604)
+        short.write_text("5eed" * 7)
+        short.chmod(0o600)
+        for words, says in (
+                ([], "required: pools"), (["a.example"], "write POOL PORT, or POOL=PORT"),
+                (["a..example", 80], "a label has 1 to 63 octets"),
+                (["a.example", 0], "a whole number from 1 to 65535"),
+                (["a.example", 65536], "a whole number from 1 to 65535"),
+                (["a.example", "x"], "a whole number from 1 to 65535"),
+                (["a.example", "\u0664"], "a whole number from 1 to 65535"),
+                (["a.example=1", "A.example.=2"], "stands there twice"),
+                (["a.example=1", "80"], "write POOL PORT, or POOL=PORT"),
+                (["a.example", 80, "--to", "ns1"], "openssl rand -hex 32 > FILE"),
+                (["a.example", 80, *key], "--to and --key go together"),
+                (["a.example", 80, "--to", "ns1", "--key", loose], "chmod 640"),
+                (["a.example", 80, "--to", "ns1", "--key", short], "openssl rand -hex 32 >"),
+                (["a.example", 80, "--to", "ns1", "--key", nothing], "No such file"),
+                (["a.example", 80, "--to", "ns1:0", *key], "such as ns1.example.com,"),
+                (["a.example", 80, "--to", "ns1:65536", *key], "such as ns1.example.com,"),
+                (["a.example", 80, "--to", "::1", *key], "or [2001:db8::53]:9053"),
+                (["a.example", 80, "--to", "ns1,", *key], "must be a name or an address"),
+                (["a.example", 80, "--to", "1.2.3", *key], "must be a name or an address"),
+                (["a.example", 80, "--weight", "NaN"], "weight = 'NaN': must be a number"),
+                (["a.example", 80, "--weight", "-1"], "weight = -1: must be a number"),
+                (["a.example", 80, "--max-connections", "0"], "max_connections = 0: must be"),
+                (["a.example", 80, "--address", "0.0.0.0"], "that a client can connect to"),
+                (["a.example", 80, "--address", "1.2.3.4,1.2.3.5"], "at most one IPv4"),
+                (["a.example", 80, "--every", "nan"], "every = nan: must be a number from 0.1"),
+                (["a.example", 80, "--every", "0"], "every = 0.0: must be a number from 0.1"),
+                (["a.example", 80, "--every", "x"], "--every: invalid float value"),
+                (["a.example=1", "b.example=2", "--count", "x"], "run an agent for each")):
+            with self.subTest(words):
+                _, err = LiveCommands.call(self, "agent", *words, code=2)
+                self.assertIn(says, " ".join(err.split()))
+                self.assertNotIn("Traceback", err)
+                self.assertNotIn(REPORTS_KEY, err)
+                self.assertNotIn("5eed5eed", err)
+
+    def test_help_fits_a_screen(self):
+        out, _ = LiveCommands.call(self, "agent", "--help", code=0)
+        self.assertLessEqual(len(out.splitlines()), 24)
+        self.assertLessEqual(max(map(len, out.splitlines())), 80)
+        for option in (*lbdns.AGENT_OPTIONS, "--every", "--count"):
+            self.assertIn(option, out)
+
+    def test_elsewhere_than_on_linux_is_one_sentence(self):
+        with unittest.mock.patch.object(lbdns.sys, "platform", "darwin"):
+            _, err = LiveCommands.call(self, "agent", "a.example", 80, code=2)
+        self.assertEqual((err.count("\n"), "Linux only" in err), (1, True))
+
+    def test_a_system_that_lists_no_sockets_is_one_sentence(self):
+        with unittest.mock.patch.object(lbdns, "PROC_TCP", "/nowhere/tcp"), \
+                unittest.mock.patch.object(lbdns, "NETLINK_SOCK_DIAG", 31):
+            _, err = LiveCommands.call(self, "agent", "a.example", 80, code=1)
+        self.assertRegex(err, "^lbdns agent: .*No such file or directory: '/nowhere/tcp'\n$")
+
+    def test_pools_and_their_ports(self):
+        for words, pools in ((["API.example.com.", 443], {"api.example.com": 443}),
+                             (["a.example=80"], {"a.example": 80}),
+                             (["a.example=80", "b.example=80", "c.example=81"],
+                              {"a.example": 80, "b.example": 80, "c.example": 81})):
+            self.assertEqual(self.words(*words).pools, pools)
+
+    def test_forms_of_name_servers(self):
+        text = "NS1.example.com, ns2.example.com:53,192.0.2.1,192.0.2.1:1,[2001:db8::1]," \
+               "[2001:db8::1]:65535,[fe80::1%lo]:9"
+        words = self.words("a.example", 80, "--key", self.key, "--to", text)
+        self.assertEqual([(each.host, each.port) for each in words.to], [
+            ("ns1.example.com", 9053), ("ns2.example.com", 53), ("192.0.2.1", 9053),
+            ("192.0.2.1", 1), ("2001:db8::1", 9053), ("2001:db8::1", 65535), ("fe80::1%lo", 9)])
+        self.assertEqual(words.key.hex(), REPORTS_KEY)
+
+    def test_columns_are_those_of_rows(self):
+        words = self.words("a.example", 80, "--address", "2001:DB8::1, 192.0.2.1", "--weight",
+                           "2.50", "--max-connections", "5e3")
+        self.assertEqual(words.row, {"address": "192.0.2.1,2001:db8::1", "weight": 2.5,
+                                     "max_connections": 5000})
+        self.assertEqual(self.words("a.example", 80).row, {})
+
+    def test_a_program_has_all_words_behind_it(self):
+        self.assertEqual(self.words("a.example", 80, "--count", "x", "--every", "-n", "1").count,
+                         ["x", "--every", "-n", "1"])
+
+    def test_what_no_list_before_had_was_opened(self):
+        agent = self.agent(self.listed(1, 2, 3), self.listed(1, 2, 3), self.listed(3, 4, 5),
+                           self.listed(), self.listed(6, 7))
+        for connections, opened in (3, 0), (3, 0), (3, 2), (0, 2), (2, 4):
+            agent.count()
+            self.assertEqual(agent.loads[80], {"connections": connections, "opened": opened,
+                                               "state": "up"})
+
+    def test_ports_are_counted_for_themselves_and_others_not_at_all(self):
+        first = self.listed(1, 2) + self.listed(3, port=81) + self.listed(4, port=82)
+        agent = self.agent(first, first + self.listed(5, 6, port=81, listens=False),
+                           pools=("a.example=80", "b.example=81", "c.example=80"))
+        agent.count()
+        agent.count()
+        self.assertEqual(agent.loads, {
+            80: {"connections": 2, "opened": 0, "state": "up"},
+            81: {"connections": 3, "opened": 2, "state": "up"}})
+
+    def test_a_port_that_nobody_listens_on_is_down_and_said_once(self):
+        silent = self.listed(1, listens=False)
+        agent = self.agent(silent, silent, self.listed(1), silent)
+        states = []
+        for _ in range(4):
+            agent.count()
+            states.append(agent.loads[80]["state"])
+        self.assertEqual(states, ["down", "down", "up", "down"])
+        lines = [re.sub("^[^ ]* ", "", line.decode()) for line in agent.log.lines]
+        self.assertRegex(lines[0], "^error: port 80: nobody listens in this network namespace: "
+                                   "start the service, .* nsenter")
+        self.assertRegex(lines[1], "^port 80: well again")
+        self.assertEqual((lines[2:], len(lines)), (lines[:1], 3))
+
+    def test_what_cannot_be_counted_is_unknown_and_its_state_stays(self):
+        def fails():
+            yield lbdns.LISTEN, 80, 1
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        agent = self.agent(self.listed(1), fails(), self.listed(1, 2))
+        agent.count()
+        agent.count()
+        self.assertEqual(agent.loads, {80: {"state": "up"}})
+        self.assertIn(b"error: count: No buffer space available", agent.log.lines[0])
+        agent.count()
+        self.assertEqual(agent.loads[80], {"connections": 2, "opened": 1, "state": "up"})
+
+    def test_later_reports_have_later_times(self):
+        """Also when the clock is set back; but one that was years ahead is right afterwards."""
+        with Receiver() as receiver:
+            agent = self.agent(options=("--to", receiver.name, "--key", self.key))
+            agent.words.to[0].look_up()
+            times = []
+            for now in (1000.0, 1001.0, 1001.0, 900.0, 1001.5, 9e9, 1002.0, 1003.0):
+                self.assertEqual(agent.report(now), 0)
+                times.append(receiver.read()["updated_at"])
+        for got, want in zip(times, (1000, 1001, 1001.001, 1001.002, 1001.5, 9e9, 1002, 1003),
+                             strict=True):
+            self.assertAlmostEqual(got, want, 6)
+
+    def test_the_file_of_drain_and_the_worse_state_count(self):
+        with Receiver() as receiver:
+            agent = self.agent(self.listed(1, listens=False), options=(
+                "--to", receiver.name, "--key", self.key, "--drain", self.folder / "drain"))
+            agent.words.to[0].look_up()
+
+            def state(*words):
+                agent.report(time.time(), *words)
+                return receiver.read()["state"]
+            self.assertEqual((state(), state("drain")), ("up", "drain"))
+            (self.folder / "drain").touch()
+            self.assertEqual(state(), "drain")
+            agent.count()
+            self.assertEqual((state(), state("drain")), ("down", "down"))
+
+    def test_one_family_without_an_address_and_both_with_one(self):
+        """Without, the server takes the sender's address: it would see two backends."""
+        both = [(family, socket.SOCK_DGRAM, 17, "", (host, 9053)) for family, host in (
+            (socket.AF_INET6, "2001:db8::1"), (socket.AF_INET, "192.0.2.1"),
+            (socket.AF_INET, "192.0.2.2"))]
+        for words, found, hosts in (
+                ((), both, ["192.0.2.1", "192.0.2.2"]), ((), both[:1], ["2001:db8::1"]),
+                (("--address", "192.0.2.9"), both, ["2001:db8::1", "192.0.2.1", "192.0.2.2"])):
+            [recipient] = self.words("a.example", 80, "--to", "ns1", "--key", self.key, *words).to
+            with unittest.mock.patch.object(lbdns.socket, "getaddrinfo", return_value=found):
+                recipient.look_up()
+            self.assertEqual([address[0] for _, address in recipient.addresses], hosts)
+
+    def test_a_name_that_is_not_found_any_more_keeps_its_addresses(self):
+        with Receiver() as receiver:
+            recipient = lbdns.agent_recipient(receiver.name, False)
+            recipient.look_up()
+            recipient.host = "nowhere.invalid"
+            recipient.look_up()
+            says = recipient.send([b"x"], set(), 0.0)
+            self.close([recipient])
+            self.assertEqual(receiver.sock.recv(9), b"x")
+        self.assertRegex(says, "^cannot be looked up: .*; see --to, and this host's DNS$")
+
+    def test_an_address_gets_one_report_whatever_names_lead_there(self):
+        with Receiver() as receiver:
+            agent = self.agent(options=("--key", self.key, "--to", ",".join(
+                [receiver.name, receiver.name.replace("127.0.0.1", "localhost")])))
+            for each in agent.words.to:
+                each.look_up()
+            agent.report(5.0)
+            agent.report(6.0)
+            self.assertEqual([receiver.read()["updated_at"] for _ in range(2)], [5.0, 6.0])
+
+    def test_an_address_that_a_name_leaves_is_let_go(self):
+        with Receiver() as one, Receiver() as two:
+            recipient = lbdns.agent_recipient(one.name, False)
+            for each in one, two, one:
+                recipient.port = each.sock.getsockname()[1]
+                recipient.look_up()
+                recipient.send([b"x"], set(), 0.0)
+                self.assertEqual((each.sock.recv(9), len(recipient.sockets)), (b"x", 1))
+            self.close([recipient])
+
+    def test_errors_of_the_kernels_list(self):
+        """An error, a part that is too long, and none at all: no count, rather than a wrong one."""
+        error = struct.pack("=IHHIIi", 36, lbdns.NLMSG_ERROR, 0, 0, 0, -errno.EPERM) + bytes(16)
+
+        class Kernel:
+            """What a netlink socket would say."""
+            octets, size = error, len(error)
+            connect = send = settimeout = close = lambda *_: None
+
+            def __init__(self, *_):
+                pass
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                pass
+
+            def recv_into(self, buffer, size, flags):
+                """Give the next part."""
+                if not self.octets:
+                    raise TimeoutError("timed out")
+                buffer[:len(self.octets)] = self.octets
+                return self.size
+        with unittest.mock.patch.object(lbdns.socket, "socket", Kernel):
+            for octets, size in (error, 36), (error, 1 << 20), (b"", 0):
+                Kernel.octets, Kernel.size = octets, size
+                with self.assertRaises(OSError):
+                    list(lbdns.list_by_netlink(80))
+
+
 class PureHelpers(unittest.TestCase):
     """What is replaced in a server under test exists, so that a test whose fault or constant has
     got another name fails instead of testing nothing."""
@@ -5367,7 +5730,7 @@ class LiveCommands(unittest.TestCase):
             lines = out.splitlines()
             self.assertLessEqual(len(lines), 24)
             self.assertLessEqual(max(map(len, lines)), 80)
-            for command in ("check CONFIG", "example", "bundle", "--port"):
+            for command in ("check CONFIG", "example", "agent POOL", "bundle", "--port"):
                 self.assertIn(command, out)
         for word in ("--version", "-V"):
             self.assertEqual(self.run_it(word, code=0)[1], f"lbdns {lbdns.VERSION}\n")
@@ -7129,6 +7492,184 @@ class LiveNotifications(unittest.TestCase):
             self.assertNotIn(["WATCHDOG=1"], inbox.until("STOPPING=1"))
 
 
+class LiveAgent(unittest.TestCase):
+    """The agent counts what is there, and says so to name servers that stand for real ones."""
+
+    LISTERS = "list_by_netlink", "list_by_proc"
+
+    def count(self, lister, *ports, agent=None):
+        """An Agent that has counted these ports by one of LISTERS."""
+        try:
+            list(getattr(lbdns, lister)(1))
+        except OSError as bad:
+            not_permitted(f"{lister}: {bad.strerror}")
+        with unittest.mock.patch.object(lbdns, "choose_lister", lambda _: getattr(lbdns, lister)):
+            agent = lbdns.Agent(lbdns.agent_words([f"p{port}={port}" for port in ports]),
+                                lbdns.Log())
+        agent.count()
+        return agent
+
+    def test_connections_of_both_families_are_counted_once(self):
+        for lister in self.LISTERS:
+            with self.subTest(lister), Service() as four, Service("127.0.0.2") as other:
+                four.open(5)
+                other.open(2, "127.0.0.2")
+                agent = self.count(lister, four.port, other.port)
+                self.assertEqual([agent.loads[each.port]["connections"] for each in (four, other)],
+                                 [5, 2])
+                if has_ipv6():
+                    with Service("::") as both, Service("::1") as six:
+                        both.open(3, "127.0.0.1")
+                        both.open(4, "::1")
+                        six.open(2, "::1")
+                        for ports in (both.port, six.port), (both.port,):
+                            agent = self.count(lister, *ports)
+                            self.assertEqual(agent.loads[both.port]["connections"], 7)
+                            self.assertEqual(agent.loads[both.port]["state"], "up")
+                        self.assertEqual(self.count(lister, six.port).loads[six.port], {
+                            "connections": 2, "opened": 0, "state": "up"})
+
+    def test_what_is_opened_and_closed_between_two_counts(self):
+        for lister in self.LISTERS:
+            with self.subTest(lister), Service() as service:
+                service.open(20)
+                agent = self.count(lister, service.port)
+                load = agent.loads[service.port]
+                self.assertEqual((load["connections"], load["opened"]), (20, 0))
+                for opens, closes, connections, opened in (50, 15, 55, 50), (0, 55, 0, 50), \
+                        (7, 0, 7, 57):
+                    service.open(opens)
+                    service.close(closes)
+                    agent.count()
+                    load = agent.loads[service.port]
+                    self.assertEqual((load["connections"], load["opened"]), (connections, opened))
+
+    def test_a_large_list_has_many_parts(self):
+        """The kernel's parts hold some 256 sockets; those that wait to be accepted count."""
+        for lister in self.LISTERS:
+            with self.subTest(lister), Service() as service:
+                service.open(700)
+                waiting = socket.create_connection(("127.0.0.1", service.port))
+                agent = self.count(lister, service.port)
+                self.assertEqual(agent.loads[service.port]["connections"], 701)
+                waiting.close()
+
+    def test_a_port_without_a_listener_is_down(self):
+        for lister in self.LISTERS:
+            with self.subTest(lister), Service() as service:
+                service.open(2)
+                service.listener.close()
+                load = self.count(lister, service.port).loads[service.port]
+                self.assertEqual((load["connections"], load["state"]), (2, "down"))
+
+    @needs("ss")
+    def test_ss_says_the_same(self):
+        with Service("::" if has_ipv6() else "127.0.0.1") as service:
+            service.open(31)
+            out = run("ss", "-Htn", "state", "established", f"sport = :{service.port}")
+            self.assertEqual(out.count("\n"), 31)
+            agent = self.count("list_by_netlink", service.port)
+            self.assertEqual(agent.loads[service.port]["connections"], 31)
+
+    def test_reports_reach_all_name_servers_and_a_stop_drains(self):
+        with Service() as service, Receiver() as one, Receiver() as two, Inbox() as inbox, \
+                report_to([one, two], "API.example.com", service.port, "--weight", 2,
+                          "--max-connections", 500, "--address", "192.0.2.1",
+                          env={"NOTIFY_SOCKET": inbox.address},
+                          constants={"GOODBYE_PAUSE": lbdns.GOODBYE_PAUSE}) as agent:
+            for each in one, two:
+                self.assertEqual({**each.read(), "updated_at": 0}, {
+                    "pool": "api.example.com", "address": "192.0.2.1", "weight": 2,
+                    "max_connections": 500, "connections": 0, "opened": 0, "state": "up",
+                    "updated_at": 0})
+            inbox.until("READY=1")
+            service.open(3)
+            self.assertEqual(one.until(connections=3)["opened"], 3)
+            service.close(2)
+            found = two.until(connections=1)
+            self.assertEqual(found["opened"], 3)
+            self.assertLess(abs(found["updated_at"] - time.time()), 5)
+            agent.wait_for(rf"agent: reports api\.example\.com \(port {service.port}\) to "
+                           r"127\.0\.0\.1 \(127\.0\.0\.1\), .* every 0\.1 s$")
+            self.assertEqual(status_of(agent.process.pid, "Name"), "lbdns-agent")
+            start = time.monotonic()
+            agent.signal(signal.SIGTERM)
+            self.assertEqual(agent.process.wait(PATIENCE), 0)
+            self.assertLess(time.monotonic() - start, 1.5)
+            inbox.until("STOPPING=1")
+            for each in one, two:
+                last = [each.until(state="drain"), each.read(), each.read()]
+                self.assertEqual([found["state"] for found in last], ["drain"] * 3)
+                times = [found["updated_at"] for found in last]
+                self.assertEqual(times, sorted(set(times)))
+                each.sock.settimeout(0)
+                self.assertRaises(BlockingIOError, each.read)
+
+    def test_several_pools_and_a_file_that_drains(self):
+        with folder_of() as folder, Service() as one, Service() as two, Receiver() as receiver, \
+                report_to([receiver], f"a.example={one.port}", f"b.example={two.port}",
+                          "--drain", folder / "drain"):
+            one.open(1)
+            two.open(2)
+            self.assertEqual(receiver.until(pool="a.example", connections=1)["state"], "up")
+            self.assertEqual(receiver.until(pool="b.example", connections=2)["state"], "up")
+            (folder / "drain").touch()
+            receiver.until(pool="a.example", state="drain")
+            receiver.until(pool="b.example", state="drain")
+            (folder / "drain").unlink()
+            receiver.until(pool="a.example", state="up")
+            one.listener.close()
+            receiver.until(pool="a.example", state="down")
+
+    def test_reports_over_ipv6(self):
+        if not has_ipv6():
+            not_permitted("no IPv6")
+        with Service("::") as service, Receiver("::1") as receiver, \
+                report_to([receiver], "a.example", service.port):
+            receiver.read()
+            service.open(2, "::1")
+            service.open(1, "127.0.0.1")
+            receiver.until(connections=3, opened=3, state="up")
+
+    def test_rows_are_printed_without_name_servers(self):
+        with Service() as one, Service() as two:
+            one.open(4)
+            for pools, rows in (
+                    ([f"a.example={one.port}"],
+                     [{"weight": 2, "connections": 4, "opened": 0, "state": "up"}] * 2),
+                    ([f"a.example={one.port}", f"b.example={two.port}"],
+                     [{"pool": "a.example", "weight": 2, "connections": 4, "opened": 0,
+                       "state": "up"},
+                      {"pool": "b.example", "weight": 2, "connections": 0, "opened": 0,
+                       "state": "up"}])):
+                words = shlex.join([*PYTHON, str(SCRIPT), "agent", *pools, "--weight", "2",
+                                    "--every", "0.1"])
+                done = subprocess.run(
+                    ["sh", "-c", f"{words} | for n in 1 2; do read -r row; echo $row; done"],
+                    capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+                self.assertEqual([json.loads(line) for line in done.stdout.splitlines()], rows)
+                self.assertRegex(done.stderr, r"\A\S+ agent: reports .* to its output .*\n\Z")
+
+    def test_a_program_counts(self):
+        with folder_of(count_sh="cat {folder}/number") as folder, Receiver() as receiver:
+            (folder / "number").write_text(" 17\n")
+            with report_to([receiver], "a.example", free_port(), "--count", "sh",
+                           folder / "count.sh") as agent:
+                self.assertEqual(receiver.read().keys(),
+                                 {"pool", "connections", "state", "updated_at"})
+                receiver.until(connections=17, state="up")
+                (folder / "number").write_text("many\n")
+                while "connections" in receiver.read():
+                    pass
+                agent.wait_for("error: count: sh.connections = 'many': must be a")
+                (folder / "number").unlink()
+                agent.wait_for("error: count: sh: exit code 1: cat: .*number")
+                self.assertEqual(receiver.read()["state"], "up")
+                (folder / "number").write_text("18")
+                receiver.until(connections=18)
+                agent.wait_for("count: well again")
+
+
 class LiveReloads(unittest.TestCase):
     """SIGHUP takes all of the new config or keeps all of the old one, says which, and loses no
     query, whatever it changes: addresses, workers, the log."""
@@ -8224,6 +8765,148 @@ class FaultEndings(unittest.TestCase):
                     self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
                     server.signal(signal.SIGTERM)
                     self.assertEqual(server.process.wait(PATIENCE), 0)
+
+
+class FaultAgent(unittest.TestCase):
+    """What goes wrong around an agent delays nothing, is said, and is over when it is over."""
+
+    def test_servers_that_are_gone_delay_nobody(self):
+        """One that nobody listens at, one that has no name, one whose name takes for ever."""
+        hangs = """
+import socket, time
+def slow(host, *words, real=socket.getaddrinfo, **more):
+    time.sleep(600 if host == b"slow.example" else 0)
+    return real(host, *words, **more)
+socket.getaddrinfo = slow
+"""
+        port = free_port()
+        with Service() as service, Receiver() as receiver, report_to(
+                [f"127.0.0.1:{port}", "slow.example", "nowhere.invalid", receiver],
+                "a.example", service.port, prelude=hangs) as agent:
+            receiver.read()
+            agent.wait_for(r"error: name server nowhere\.invalid:9053: cannot be looked up: .*DNS$")
+            agent.wait_for(f"error: name server 127.0.0.1:{port}: not reached: 127.0.0.1: "
+                           "Connection refused; see `reports` in its config")
+            times = [receiver.read()["updated_at"] for _ in range(9)]
+            gaps = [late - early for early, late in itertools.pairwise(times)]
+            self.assertLess(sorted(gaps)[4], 0.3)  # the median: the machine may be busy
+            self.assertEqual(len(re.findall("error: name server", agent.log())), 2, agent.log())
+            self.assertNotIn("well again", agent.log())
+
+    def test_a_server_that_comes_back_is_well_again(self):
+        port = free_port()
+        with Service() as service, report_to(
+                [f"127.0.0.1:{port}"], "a.example", service.port,
+                constants={"ERROR_LIFE": 0.5}) as agent, \
+                socket.socket(type=socket.SOCK_DGRAM) as sock:
+            agent.wait_for("not reached")
+            sock.settimeout(PATIENCE)
+            sock.bind(("127.0.0.1", port))
+            self.assertGreater(len(sock.recv(2000)), 64)
+            agent.wait_for(rf"name server 127\.0\.0\.1:{port}: well again after \d+ s$")
+
+    def test_a_name_that_is_found_later_is_reported_to(self):
+        late = """
+import os, socket
+def getaddrinfo(host, *words, real=socket.getaddrinfo, **more):
+    if not os.path.exists("found"):
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+    return real(b"127.0.0.1", *words, **more)
+socket.getaddrinfo = getaddrinfo
+"""
+        with Service() as service, Receiver() as receiver, report_to(
+                [receiver.name.replace("127.0.0.1", "ns1.example")], "a.example", service.port,
+                prelude=late, constants={"NAME_RETRY": 0.1}) as agent:
+            agent.wait_for(r"ns1\.example:\d+: cannot be looked up: Temporary failure")
+            (agent.folder / "found").touch()
+            receiver.read()
+            agent.wait_for(r"ns1\.example:\d+: well again")
+
+    def test_without_netlink_proc_says_the_same(self):
+        with Service("::" if has_ipv6() else "127.0.0.1") as service, Receiver() as receiver, \
+                report_to([receiver], "a.example", service.port, fault="no-netlink") as agent:
+            agent.wait_for("warning: agent: counts by /proc/self/net/tcp, .*: allow AF_NETLINK$")
+            service.open(5)
+            receiver.until(connections=5, opened=5, state="up")
+            service.close(4)
+            receiver.until(connections=1, opened=5, state="up")
+            self.assertEqual(agent.log().count("AF_NETLINK"), 1)
+
+    def test_nobody_listens_at_first(self):
+        port = free_port()
+        with Receiver() as receiver, report_to([receiver], "a.example", port) as agent:
+            self.assertEqual(receiver.read()["state"], "down")
+            agent.wait_for(f"error: port {port}: nobody listens in this network namespace: start "
+                           "the service, or run the agent where that is")
+            with socket.create_server(("127.0.0.1", port)):
+                receiver.until(state="up")
+                agent.wait_for(f"port {port}: well again")
+            receiver.until(state="down")
+
+    def test_a_program_that_hangs_is_ended_with_its_family(self):
+        mark = f"{MARK}8"
+        with Receiver() as receiver, report_to(
+                [receiver], "a.example", free_port(), "--count", "sh", "-c",
+                f"trap '' TERM; sleep {mark} & sleep {mark}; echo 7",
+                constants={"AGENT_PROGRAM": 0.3}) as agent:
+            for _ in range(3):
+                self.assertEqual(receiver.read().keys(), {"pool", "state", "updated_at"})
+            agent.wait_for(r"error: count: timed out after 0\.3 s$")
+            agent.signal(signal.SIGTERM)
+            receiver.until(state="drain")
+            self.assertEqual(agent.process.wait(PATIENCE), 0)
+            self.assertEqual(alive(f"sleep\0{mark}"), [])
+
+    @staticmethod
+    def has_blocked(pid, signals):
+        """Whether a process has blocked these signals and no others."""
+        return status_of(pid, "SigBlk") == signals
+
+    def test_signals_as_early_as_can_be_end_it_well(self):
+        processes = {number: subprocess.Popen(
+            [*PYTHON, str(SCRIPT), "agent", "a.example", "1"], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        blocked = f"{sum(1 << each - 1 for each in lbdns.SIGNALS):016x}"
+        for number, process in processes.items():
+            until(functools.partial(self.has_blocked, process.pid, blocked))
+            process.send_signal(number)
+        for process in processes.values():
+            out, err = process.communicate(timeout=PATIENCE)
+            self.assertEqual((process.returncode, "Traceback" in err), (0, False), err)
+            self.assertEqual([json.loads(line) for line in out.splitlines()],
+                             [{"state": "drain"}] * lbdns.GOODBYES)
+
+    def test_it_needs_no_rights_and_keeps_its_size(self):
+        """As nobody, for a few hundred rounds: neither memory nor descriptors grow."""
+        if os.geteuid():
+            self.skipTest("not permitted here: only root becomes nobody")
+        user = pwd.getpwnam("nobody")
+        with Service() as service, Receiver() as receiver, folder_of(
+                reports_key=REPORTS_KEY) as folder:
+            (folder / "reports.key").chmod(0o600)
+            os.chown(folder / "reports.key", user.pw_uid, user.pw_gid)
+            words = ["agent", "a.example", service.port, "--key", folder / "reports.key", "--to",
+                     f"{receiver.name},127.0.0.1:{free_port()}"]
+            with Server(words=list(map(str, words)), wait=False, constants={
+                    "AGENT_REST": 0, "GOODBYE_PAUSE": 0}, prelude=f"""
+os.setgroups([])
+os.setresgid({user.pw_gid}, {user.pw_gid}, {user.pw_gid})
+os.setresuid({user.pw_uid}, {user.pw_uid}, {user.pw_uid})
+lbdns.SOURCE["every"] = lbdns.Key(float, 1)  # no lower limit
+sys.argv += ["--every", "0.002"]
+""") as agent:
+                for _ in range(100):
+                    receiver.read()
+                descriptors = pathlib.Path(f"/proc/{agent.process.pid}/fd")
+                before = memory(agent.process.pid), len(list(descriptors.iterdir()))
+                for _ in range(250):
+                    service.open(1)
+                    service.close(1)
+                    receiver.read()
+                after = memory(agent.process.pid), len(list(descriptors.iterdir()))
+                self.assertLess(after[0] - before[0], 1 << 20)
+                self.assertLessEqual(after[1], before[1] + 1)  # the netlink socket of a count
 
 
 class FaultHost(unittest.TestCase):
