@@ -32,7 +32,7 @@ class BenchTest(unittest.TestCase):
     def bench(self, program, *words, code=0, end_at=None):
         """What a program of bench/ printed; it leaves neither files nor processes behind. It is
         ended when it has printed `end_at`."""
-        tiny = () if program in ("balance.py", "fleet.py") else (
+        tiny = () if program in ("agent.py", "balance.py", "fleet.py") else (
             "--rounds", "1", "--seconds", "0.2")
         with folder_of() as folder, subprocess.Popen(
                 [*PYTHON, str(BENCH / program), "--lbdns", str(SCRIPT), *tiny, *words],
@@ -122,7 +122,7 @@ class BenchTest(unittest.TestCase):
         typed = re.findall(r"(?m)^\$ python3 bench/(\w+\.py)([^#\n]*)",
                            "".join(text for kind, text in blocks if kind == "console"))
         self.assertEqual({program for program, _ in typed},
-                         {"balance.py", "compare.py", "fleet.py", "scale.py"})
+                         {"agent.py", "balance.py", "compare.py", "fleet.py", "scale.py"})
         for program, words in typed:
             with self.subTest(program=program, words=words):
                 text = self.bench(program, "--lbdns", "/nowhere", *words.split(), code=2)
@@ -131,6 +131,17 @@ class BenchTest(unittest.TestCase):
                 known = set(re.findall(r"[\w-]+", (BENCH / program).read_text()
                                        + self.bench(program, "--help")))
                 self.assertLessEqual({name for each in names for name in each.split(",")}, known)
+
+    def test_agent(self):
+        text = self.bench("agent.py", "--connections", "20", "300", "--rounds", "1")
+        for number in (20, 300):
+            for lister in ("netlink", "proc"):
+                with self.subTest(number=number, lister=lister):
+                    self.assertRegex(
+                        text, rf"(?m)^{number} +{lister} +{number}({self.NUMBER}){{2}}$")
+        for words in (("--rounds", "0"), ("--connections", "0")):
+            self.assertIn("agent.py: it takes at least one round, and one connection.\n",
+                          self.bench("agent.py", *words, code=2))
 
     # -- balance.py: a simulation, so its numbers are for tests --
 
