@@ -28,7 +28,6 @@ LBDNS_CONFIG = """\
 listen = ["127.0.0.1:{port}"]
 workers = {workers}
 servers = {servers}
-log = "errors"
 user = "root"
 [zones."example.com"]
 ns = ["ns1.example.com."]
@@ -141,9 +140,11 @@ def describe_machine(options, cores, programs=()):
 
 # ---- 2. Servers and load -----------------------------------------------------------------------
 
-def start_lbdns(options, pools, folder, cores, name="lbdns", workers=1, servers=1):
-    """lbdns with these pools (TOML) beside two static names of example.com."""
-    config = fill(LBDNS_CONFIG, workers=workers, servers=servers) + pools
+def start_lbdns(options, pools, folder, cores, name="lbdns", workers=1, servers=1,
+                top='log = "errors"\n'):
+    """lbdns with these pools (TOML) beside two static names of example.com; `top` are more words
+    of the config's top level."""
+    config = top + fill(LBDNS_CONFIG, workers=workers, servers=servers) + pools
     return Server(name, [options.python, options.lbdns.resolve(), "{folder}/lbdns.toml"],
                   {"lbdns.toml": config}, folder, cores)
 

@@ -1,23 +1,27 @@
 """A whole fleet on loopback: does lbdns keep long-lived connections even, and what of events?
 
-Eight TCP backends (processes of their own) hold connections and write how many into one SQLite
-table every second, each with its own phase. Four lbdns of two workers read that table every second
-and check each backend with tcp every 0.5 s. Clients come as a Poisson process, ask one of the four
-at random for a name that no cache knows, connect to the answer, and stay for an exponential time; a
-client that is refused or cut off asks and connects again at once. When all is in equilibrium one
-backend is killed (SIGKILL; it stays dead), later a ninth is added to the table, later one is
-drained.
+Eight TCP backends (processes of their own) hold connections. Beside each runs the real agent,
+`lbdns.py agent`, which counts them in the kernel and reports their number every second to four
+lbdns of two workers. An agent counts by port, so each backend has a port of its own here, which the
+clients know. There are no health checks, so that what is measured is agents and nothing else: a
+backend is gone when its agent has been silent for `stale` seconds.
+
+Clients come as a Poisson process, ask one of the four at random for a name that no cache knows,
+connect to the answer, and stay for an exponential time; a client that is refused or cut off asks
+and connects again at once. When all is in equilibrium a host dies: a backend and its agent are
+killed (SIGKILL; they stay dead). Later the agent of a ninth backend is started, later one is ended
+(SIGTERM), which drains its backend.
 
 All that happens twice at the same time, with the same arrivals: to a pool with the policy
 least-connections and to one with random, so that both are measured under the same conditions.
 
-max/mean is of the established connections of the backends that live, are in the table and are not
+max/mean is of the established connections of the backends that live, have an agent and are not
 drained: 1 is perfect, and an empty newcomer makes it 8/7 or more whatever the policy. "Settled" is
 what is seen from the end of the warm-up to the end, without the 30 s after each event.
 
 The exit code is 1 when the run shows what it must not: settled max/mean of least-connections above
---most on average, a dead backend named 2 s after its death or later, a drained one 2 s (1 s, and
-the second between two polls) after it was drained, a query that gets no answer within a second.
+--most on average, a dead backend named more than `stale` and 2 s after its death, a drained one
+more than 1 s after its agent was ended, a query that gets no answer within a second.
 """
 import asyncio
 import collections
@@ -29,17 +33,18 @@ import os
 import pathlib
 import random
 import resource
+import secrets
 import signal
 import socket
-import sqlite3
 import statistics
 import struct
+import subprocess
 import time
 from typing import NamedTuple
 
 from chart import draw
 from common import fail, parser, start_lbdns, workspace
-from server import fill, packet
+from server import cpu_of, fill, free_port, packet
 
 POOLS = {"least-connections": "api.example.com", "random": "dice.example.com"}   # policy -> name
 BACKENDS = 8
@@ -49,27 +54,25 @@ ADDRESSES = {policy: [f"127.{net}.0.{at + 1}" for at in range(BACKENDS + 1)]
 WHO = {socket.inet_aton(address): (policy, at)
        for policy, addresses in ADDRESSES.items() for at, address in enumerate(addresses)}
 SERVERS = 4
-EVERY = 1.0        # seconds between two reports of a backend, and two polls of an lbdns
+STALE = 3.0        # seconds of silence after which a backend counts as down
 ANSWER = 1.0       # seconds after which a query counts as unanswered
 PAUSE = 0.1        # seconds before a client's third try and each later one; the second is at once
 WINDOW = 10.0      # seconds over which the newcomer's share is taken
-DEAD_LIMIT, DRAIN_LIMIT = 2.0, 1.0 + EVERY   # seconds to be out of the answers
+DEAD_LIMIT, DRAIN_LIMIT = STALE + 2.0, 1.0   # seconds to be out of the answers
 SPARE = 200        # open files beside the clients' connections
 SO_TIMESTAMPNS = 35           # Linux: the kernel tells when a datagram came, however busy we are,
 STAMP = struct.Struct("qq")   # in seconds and nanoseconds
 
-TABLE = """CREATE TABLE backends (
-  pool TEXT NOT NULL, address TEXT NOT NULL, connections INTEGER, weight REAL NOT NULL DEFAULT 1,
-  max_connections INTEGER, state TEXT NOT NULL DEFAULT 'up', updated_at REAL,
-  PRIMARY KEY (pool, address))"""
-ADD = "INSERT INTO backends (pool, address, connections) VALUES (?, ?, 0)"
-REPORT = "UPDATE backends SET connections = ?, updated_at = ? WHERE pool = ? AND address = ?"
-DRAIN = "UPDATE backends SET state = 'drain' WHERE pool = ? AND address = ?"
+TOP = """
+log = "errors"
+reports = ["{reports}"]
+reports_key = "{key}"
+"""
 POOL = """
 [pools."{name}"]
 policy = "{policy}"
-source = { sqlite = "{table}", every = {every} }
-check = { url = "tcp://:{port}", interval = 0.5, timeout = 0.5, fall = 2, rise = 2 }
+stale = {stale}
+source = { reports = true }
 """
 
 
@@ -99,95 +102,115 @@ class Plan(NamedTuple):
         return [at for at in range(BACKENDS + (when >= self.add)) if at not in gone]
 
 
-# ---- 1. A backend: a process that holds connections and reports their number --------------------
+# ---- 1. A backend: a process that holds connections, and beside it an agent ---------------------
 
-class Held(asyncio.Protocol):
-    """A connection, which lives until the client ends it."""
-    count = 0
-
-    def connection_made(self, transport):
-        """One more."""
-        Held.count += 1
-
-    def connection_lost(self, exc):
-        """One less."""
-        Held.count -= 1
-
-
-async def hold(listener, pool, table):
-    """Accept all who come; report every second, while the process that began this one lives."""
+async def hold(listener):
+    """Accept all who come, while the process that began this one lives."""
     loop, parent = asyncio.get_running_loop(), os.getppid()
-    await loop.create_server(Held, sock=listener, backlog=1024)
-    database = sqlite3.connect(table, timeout=EVERY / 2, isolation_level=None)
-    database.execute("PRAGMA synchronous = OFF")   # the table need not outlive the machine
-    due = loop.time() + random.random() * EVERY
+    await loop.create_server(asyncio.Protocol, sock=listener, backlog=1024)
     while os.getppid() == parent:
-        await asyncio.sleep(due - loop.time())
-        due += EVERY
-        with contextlib.suppress(sqlite3.OperationalError):   # locked: then in the next second
-            database.execute(REPORT, (Held.count, time.time(), pool, listener.getsockname()[0]))
+        await asyncio.sleep(1)
 
 
-def backend(listeners, own, pool, table):
+def backend(listeners, own):
     """The process of one backend; the others' listeners are not its own."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)   # Ctrl-C is for the clients, which end this
     for listener in listeners.values():
         if listener is not own:
             listener.close()
-    asyncio.run(hold(own, pool, table))
-
-
-def bind(addresses):
-    """A listener at each address, on one port that the kernel picks: ({address: listener}, port);
-    raises OSError if another program has that port at one of them."""
-    with contextlib.ExitStack() as stack:
-        listeners, port = {}, 0
-        for address in addresses:
-            listeners[address] = stack.enter_context(socket.create_server((address, port)))
-            port = listeners[address].getsockname()[1]
-        stack.pop_all()
-    return listeners, port
+    asyncio.run(hold(own))
 
 
 def listen():
-    """The listeners of all backends, and their port."""
-    addresses = [*itertools.chain(*ADDRESSES.values())]
-    for _ in range(20):
-        try:
-            return bind(addresses)
-        except OSError as bad:
-            trouble = bad
-    return fail(f"no port is free on {', '.join(addresses)}: {trouble}.")
+    """{address: listener} of all backends, each at a port that no other has."""
+    listeners, ports = {}, set()
+    for address in itertools.chain(*ADDRESSES.values()):
+        while address not in listeners:
+            listener = socket.create_server((address, 0))
+            if listener.getsockname()[1] in ports:   # the kernel minds only the pair
+                listener.close()
+            else:
+                listeners[address] = listener
+                ports.add(listener.getsockname()[1])
+    return listeners
 
 
-@contextlib.contextmanager
-def backends(table):
-    """Start all, newcomers too, which nobody knows before they are in the table: yields
-    ({address: process}, port)."""
-    listeners, port = listen()
-    fork = multiprocessing.get_context("fork")
-    processes = {ADDRESSES[policy][at]: fork.Process(
-        target=backend, args=(listeners, listeners[ADDRESSES[policy][at]], POOLS[policy], table),
-        daemon=True) for policy, at in WHO.values()}
-    try:
-        for process in processes.values():
+class Fleet:
+    """The backends of both pools, each a process, and their agents. Newcomers run from the start,
+    but nobody knows of them before they have an agent."""
+
+    def __init__(self, options, folder, reports):
+        """None runs yet; `reports` is where the name servers hear agents."""
+        self.options, self.folder, self.reports = options, folder, reports
+        self.key = folder / "reports.key"
+        self.key.touch(0o600)
+        self.key.write_text(secrets.token_hex(32))
+        self.backends, self.agents, self.ports = {}, {}, {}   # by address
+
+    def __enter__(self):
+        """What is started from here on is ended."""
+        return self
+
+    def __exit__(self, *exc):
+        """End what is left of it."""
+        for process in (*self.agents.values(), *self.backends.values()):
+            process.kill()
+        for agent in self.agents.values():
+            agent.wait()
+        for process in self.backends.values():
+            process.join()
+
+    def start(self):
+        """Start all but the newcomers' agents."""
+        listeners, fork = listen(), multiprocessing.get_context("fork")
+        for address, own in listeners.items():
+            self.ports[address] = own.getsockname()[1]
+            process = fork.Process(target=backend, args=(listeners, own), daemon=True)
             process.start()
+            self.backends[address] = process
         for listener in listeners.values():
             listener.close()
-        yield processes, port
-    finally:
-        for process in processes.values():
-            if process.pid:
-                process.kill()
-                process.join()
+        for at in range(BACKENDS):
+            self.start_agents(at)
 
+    def start_agents(self, at):
+        """Start the agent of this backend of each pool."""
+        for policy, name in POOLS.items():
+            address = ADDRESSES[policy][at]
+            words = [self.options.python, self.options.lbdns.resolve(), "agent", name,
+                     self.ports[address], "--address", address, "--to", ",".join(self.reports),
+                     "--key", self.key]
+            with open(self.folder / f"agent-{address}", "wb") as log:
+                self.agents[address] = subprocess.Popen(
+                    [str(word) for word in words], cwd=self.folder, stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log, start_new_session=True)
 
-def change(table, statement, ats):
-    """What an operator does: a statement for these backends of each pool."""
-    with contextlib.closing(sqlite3.connect(table, timeout=5)) as database, database:
-        database.executemany(statement, [(name, ADDRESSES[policy][at])
-                                         for policy, name in POOLS.items() for at in ats])
+    def end_agents(self, at):
+        """End the agent of this backend of each pool, as systemd does it."""
+        for policy in POOLS:
+            self.agents[ADDRESSES[policy][at]].terminate()
+
+    def kill(self, at):
+        """Let the host of this backend of each pool die."""
+        for policy in POOLS:
+            self.agents[ADDRESSES[policy][at]].kill()
+            self.backends[ADDRESSES[policy][at]].kill()
+
+    def cpu(self):
+        """Microseconds of CPU that the agents used so far which run from start to end, each."""
+        return statistics.fmean(
+            sum(cpu_of([self.agents[ADDRESSES[policy][at]].pid])) for policy in POOLS
+            for at in range(BACKENDS) if at not in (VICTIM, DRAINED))
+
+    def notes(self):
+        """The end of the log of each agent that ended, and should not have."""
+        for address, agent in self.agents.items():
+            at = WHO[socket.inet_aton(address)][1]
+            if agent.poll() not in {VICTIM: (None, -signal.SIGKILL), DRAINED: (None, 0)}.get(
+                    at, (None,)):
+                text = (self.folder / f"agent-{address}").read_text().strip()
+                yield f"agent of {address}: {text[-200:]}"
 
 
 # ---- 2. Clients -------------------------------------------------------------------------------
@@ -246,7 +269,7 @@ class Clients:
         self.dice = random.Random(seed)        # arrivals and lifetimes: the same for each pool
         self.choice = random.Random(seed + 1)  # which lbdns is asked
         self.counts = {policy: [0] * (BACKENDS + 1) for policy in POOLS}
-        self.servers, self.port, self.began, self.serial, self.tasks = [], 0, 0.0, 0, set()
+        self.servers, self.ports, self.began, self.serial, self.tasks = [], {}, 0.0, 0, set()
 
     def now(self):
         """Seconds from the first connection."""
@@ -284,9 +307,10 @@ class Clients:
             at, tries = await self.resolve(policy), tries + 1
             with contextlib.closing(socket.socket()) as sock:
                 sock.setblocking(False)
-                where = ADDRESSES[policy][at], self.port
+                where = ADDRESSES[policy][at]
                 try:
-                    await asyncio.get_running_loop().sock_connect(sock, where)
+                    await asyncio.get_running_loop().sock_connect(
+                        sock, (where, self.ports[where]))
                 except OSError:
                     self.seen.refused[policy] += 1
                     await asyncio.sleep(PAUSE * (tries > 1))
@@ -330,26 +354,25 @@ class Clients:
             self.seen.samples.append((self.now(), {policy: [*counts] for policy, counts
                                                    in self.counts.items()}))
 
-    async def events(self, processes, table):
+    async def events(self, fleet):
         """Do to the fleet what the plan says, and note in the plan when it was done."""
         await self.until(self.plan.kill)
-        for policy in POOLS:
-            processes[ADDRESSES[policy][VICTIM]].kill()
+        fleet.kill(VICTIM)
         self.plan = self.plan._replace(kill=self.now())
         await self.until(self.plan.add)
-        change(table, ADD, [NEWCOMER])
+        fleet.start_agents(NEWCOMER)
         self.plan = self.plan._replace(add=self.now())
         await self.until(self.plan.drain)
-        change(table, DRAIN, [DRAINED])
+        fleet.end_agents(DRAINED)
         self.plan = self.plan._replace(drain=self.now())
         await self.until(self.plan.end)
 
-    async def run(self, ports, port, processes, table):
-        """All of it, from the first connection to the end of the plan."""
+    async def run(self, ports, fleet):
+        """All of it, from the first connection to the end of the plan; `ports` are of the lbdns."""
         self.servers = [Asked(each) for each in ports]
-        self.port, self.began = port, asyncio.get_running_loop().time()
+        self.ports, self.began = fleet.ports, asyncio.get_running_loop().time()
         others = [asyncio.create_task(each) for each in (self.arrivals(), self.watch())]
-        await self.events(processes, table)
+        await self.events(fleet)
         for task in others:
             if task.done():
                 task.result()   # raises what ended it
@@ -460,7 +483,7 @@ def show(number):
     return f"{number:.2f}" if number < 10 else f"{number:.0f}"
 
 
-def report(table, seen, cpu, seconds):
+def report(table, seen, shares):
     """Print the table, in Markdown, and what concerns both pools."""
     print(f"| | {' | '.join(table)} |\n| --- |{' --- |' * len(table)}")
     for text in table["random"]:
@@ -468,7 +491,8 @@ def report(table, seen, cpu, seconds):
     slow = sorted(seen.waits)[int(0.99 * len(seen.waits))] if seen.waits else math.nan
     print(f"\n{len(seen.waits):,} queries answered, {seen.unanswered} not within {ANSWER:g} s; "
           f"99 % within {1000 * slow:.1f} ms, all within {1000 * max(seen.waits, default=0):.0f}.\n"
-          f"The {SERVERS} lbdns used {100 * cpu / seconds / SERVERS:.1f} % of a core each.")
+          "Of a core, each lbdns used {:.1f} %, {:.1f} of them its monitor; each agent {:.2f} %."
+          .format(*shares))
 
 
 # ---- 4. The run -------------------------------------------------------------------------------
@@ -482,29 +506,36 @@ def allow_files(wanted):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def used(servers, fleet):
+    """Microseconds of CPU that were used so far, on average: by an lbdns, its monitor, an agent."""
+    return [statistics.fmean(sum(server.cpu()) for server in servers),
+            statistics.fmean(sum(server.cpu("lbdns-monitor")) for server in servers), fleet.cpu()]
+
+
 def run(options, plan, folder):
-    """The fleet, from its start to its end: (clients, seconds of CPU that the lbdns used)."""
-    table, cores = folder / "backends.db", os.sched_getaffinity(0)
-    with contextlib.closing(sqlite3.connect(table)) as database:
-        database.execute("PRAGMA journal_mode = WAL")   # one user: no writer waits for a reader
-        database.execute(TABLE)
-    change(table, ADD, range(BACKENDS))
+    """The fleet, from its start to its end: (clients, what `used` has, in % of a core)."""
+    cores = os.sched_getaffinity(0)
+    reports = [f"127.3.0.{number + 1}:{free_port()}" for number in range(SERVERS)]
+    pools = "".join(fill(POOL, name=name, policy=policy, stale=STALE)
+                    for policy, name in POOLS.items())
     with contextlib.ExitStack() as stack:
-        processes, port = stack.enter_context(backends(table))
-        pools = "".join(fill(POOL, name=name, policy=policy, table=table, every=EVERY, port=port)
-                        for policy, name in POOLS.items())
-        servers = [stack.enter_context(start_lbdns(options, pools, folder, cores, f"lbdns-{number}",
-                                                   workers=2, servers=SERVERS))
-                   for number in range(SERVERS)]
+        fleet = stack.enter_context(Fleet(options, folder, reports))
+        fleet.start()   # first, since the first answers of an lbdns wait for reports
+        servers = [stack.enter_context(start_lbdns(
+            options, pools, folder, cores, f"lbdns-{number}", workers=2, servers=SERVERS,
+            top=fill(TOP, reports=hears, key=fleet.key))) for number, hears in enumerate(reports)]
         clients = Clients(plan, options.rate, options.seed)
-        print(f"{SERVERS} lbdns and {len(processes)} backends run; {plan.end:g} s", flush=True)
-        before = sum(sum(server.cpu()) for server in servers)
-        asyncio.run(clients.run([server.port for server in servers], port, processes, table))
-        used = sum(sum(server.cpu()) for server in servers) - before
+        print(f"{SERVERS} lbdns and {len(fleet.backends)} backends run; {plan.end:g} s", flush=True)
+        before = used(servers, fleet)
+        asyncio.run(clients.run([server.port for server in servers], fleet))
+        shares = [(after - early) / 1e4 / plan.end
+                  for after, early in zip(used(servers, fleet), before, strict=True)]
         for server in servers:   # with log = "errors", silence is well
             for line in (server.folder / "log").read_text().splitlines():
                 print(f"note: {server.name}: {line}")
-    return clients, used / 1e6
+        for each in fleet.notes():
+            print(f"note: {each}")
+    return clients, shares
 
 
 def plot(clients, table, options):
@@ -522,7 +553,7 @@ def plot(clients, table, options):
         (plan.kill, "one killed"), (plan.add, "one added"), (plan.drain, "one drained"))]
     return draw("Established connections of each backend",
                 f"{BACKENDS} backends, {SERVERS} lbdns, {options.rate:g} new connections a second, "
-                f"mean lifetime {plan.lifetime:g} s, loads reported and read every second",
+                f"mean lifetime {plan.lifetime:g} s, an agent on each backend reports every second",
                 panels, events, plan.end - plan.warm)
 
 
@@ -533,7 +564,7 @@ def main():
                       help="of the run; lifetimes and phases scale with it (%(default)s)")
     args.add_argument("--rate", type=float, default=50,
                       help="new connections per second and pool (%(default)s)")
-    args.add_argument("--most", type=float, default=1.10,
+    args.add_argument("--most", type=float, default=1.05,
                       help="what settled max/mean of least-connections may be (%(default)s)")
     args.add_argument("--seed", type=int, default=1, help="of the arrivals (%(default)s)")
     args.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draw an SVG picture")
@@ -543,9 +574,9 @@ def main():
     plan = Plan(*(options.seconds / Plan().end * each for each in Plan()))
     with workspace(options) as folder:
         allow_files(int(len(POOLS) * 1.25 * options.rate * plan.lifetime) + SPARE)
-        clients, cpu = run(options, plan, folder)
+        clients, shares = run(options, plan, folder)
     table = {policy: figures(clients.seen, clients.plan, policy) for policy in POOLS}
-    report(table, clients.seen, cpu, plan.end)
+    report(table, clients.seen, shares)
     if options.plot:
         options.plot.write_text(plot(clients, table, options))
     wrong = [*judge(table, clients.seen, options.most)]

@@ -56,6 +56,19 @@ def tree(pid):
     return pids
 
 
+def cpu_of(pids, name=""):
+    """Microseconds of CPU that processes have used so far: user, system. With a name, only those
+    that have it."""
+    used = [0, 0]
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            head, _, stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+            if name in ("", head.partition("(")[2]):
+                used = [so_far + int(ticks)
+                        for so_far, ticks in zip(used, stat.split()[11:13], strict=True)]
+    return [1e6 * ticks / TICK for ticks in used]
+
+
 class Server:
     """A server that runs: started on its cores with its config in a folder of its own.
 
@@ -115,14 +128,10 @@ class Server:
         said = (self.folder / "log").read_text(errors="replace").strip().split("\n")[-1]
         raise NoAnswer(f"{self.name} gives no answer; the last line of its log: {said or 'none'}")
 
-    def cpu(self):
-        """Microseconds of CPU that its processes have used so far: user, system."""
-        used = [0, 0]
-        for pid in tree(self.process.pid):
-            with contextlib.suppress(OSError):
-                stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                used = [used[0] + int(stat[11]), used[1] + int(stat[12])]
-        return [1e6 * ticks / TICK for ticks in used]
+    def cpu(self, name=""):
+        """Microseconds of CPU that its processes have used so far: user, system. With a name, only
+        those that have it."""
+        return cpu_of(tree(self.process.pid), name)
 
     def memory(self):
         """MiB resident, summed over its processes: RSS, and PSS, which has shared pages once."""
