@@ -14,14 +14,17 @@ import pathlib
 import platform
 import random
 import re
+import select
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
-from server import NoAnswer, Server, fill
+from server import NoAnswer, Server, fill, packet
 
 LBDNS = pathlib.Path(__file__).resolve().parent.parent / "lbdns.py"
 LBDNS_CONFIG = """\
@@ -124,7 +127,7 @@ def version(*command):
     return found[1] if found else "?"
 
 
-def describe_machine(options, cores, programs=()):
+def describe_machine(options, cores, programs=("dnsperf",)):
     """Print what the figures below depend on."""
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.M)
@@ -134,7 +137,7 @@ def describe_machine(options, cores, programs=()):
     versions = [f"Python {version(options.python, '--version')}",
                 f"lbdns {version(options.python, options.lbdns, '--version')}"]
     versions += [f"{program} {version(program, VERSION.get(program, '--version'))}"
-                 for program in ("dnsperf", *programs)]
+                 for program in programs]
     print(f"versions: {', '.join(versions)}", flush=True)
 
 
@@ -191,6 +194,30 @@ def dnsperf(server, queries, *words, window=400):
     completed = int(found["Queries completed"])
     user, system = (us / completed if completed else math.nan for us in used)
     return Cost(user, system, float(found["Queries per second"]), int(found["Queries lost"]))
+
+
+def ask_steadily(port, names, rate, seconds):
+    """Ask this many queries a second; returns the milliseconds that each answer took, sorted, and
+    how many got none."""
+    taken, sent = [], collections.OrderedDict()
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        client.connect(("127.0.0.1", port))
+        client.setblocking(False)
+        begun, number, total = time.perf_counter(), 0, round(rate * seconds)
+        while number < total or (sent and time.perf_counter() < begun + seconds + 2):
+            now = time.perf_counter()
+            while number < total and begun + number / rate <= now:
+                sent[number & 0xFFFF] = now
+                client.send(packet(number & 0xFFFF, names[number % len(names)]))
+                number += 1
+            pause = begun + number / rate - time.perf_counter() if number < total else 0.1
+            if select.select([client], [], [], max(0, pause))[0]:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        ident = int.from_bytes(client.recv(4096)[:2], "big")
+                        taken.append(1000 * (time.perf_counter() - sent.pop(ident)))
+    return sorted(taken), len(sent)
 
 
 def interleave(options, works, servers, measure):

@@ -64,8 +64,8 @@ def which_servers(options, cores):
     missing = {name: program for name, program in programs.items() if not installed(program)}
     if options.only and missing:
         fail(f"not installed: {', '.join(missing.values())}.")
-    describe_machine(options, cores, [program for name, program in programs.items()
-                                      if name not in missing and name != "echo"])
+    describe_machine(options, cores, ["dnsperf", *(
+        program for name, program in programs.items() if name not in missing and name != "echo")])
     if missing:
         print(f"not installed, so left out: {', '.join(missing)}")
     return [name for name in names if name not in missing]

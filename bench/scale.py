@@ -21,21 +21,17 @@ the processes used.
   changes  10,000 rows that all change each second
   table    1,000 pools with 10 rows each in one table, of which each changes once a second
 """
-import collections
 import contextlib
 import dataclasses
 import ipaddress
 import json
-import select
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
 
-from common import (anti_cache, choose, describe_machine, dnsperf, interleave, median, middle,
-                    parser, prepared, ratio, row, start_lbdns)
-from server import packet
+from common import (anti_cache, ask_steadily, choose, describe_machine, dnsperf, interleave, median,
+                    middle, parser, prepared, ratio, row, start_lbdns)
 
 WINDOW = 20      # queries on their way: few enough for a reply in time at 30 ms of CPU each
 NAMES = 20_000   # in a file of queries, unless their number is what is measured
@@ -161,30 +157,6 @@ def fleet_table(path, scenario):
         table.execute(SCHEMA)
         table.executemany("INSERT INTO backends (pool, address, connections, max_connections) "
                           "VALUES (?, ?, ?, ?)", rows)
-
-
-def ask_steadily(port, names, rate, seconds):
-    """Ask this many queries a second; returns the milliseconds that each answer took, sorted, and
-    how many got none."""
-    taken, sent = [], collections.OrderedDict()
-    with socket.socket(type=socket.SOCK_DGRAM) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        client.connect(("127.0.0.1", port))
-        client.setblocking(False)
-        begun, number, total = time.perf_counter(), 0, round(rate * seconds)
-        while number < total or (sent and time.perf_counter() < begun + seconds + 2):
-            now = time.perf_counter()
-            while number < total and begun + number / rate <= now:
-                sent[number & 0xFFFF] = now
-                client.send(packet(number & 0xFFFF, names[number % len(names)]))
-                number += 1
-            pause = begun + number / rate - time.perf_counter() if number < total else 0.1
-            if select.select([client], [], [], max(0, pause))[0]:
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        ident = int.from_bytes(client.recv(4096)[:2], "big")
-                        taken.append(1000 * (time.perf_counter() - sent.pop(ident)))
-    return sorted(taken), len(sent)
 
 
 def show_scenario(name, options, folder, cores):

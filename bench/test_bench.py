@@ -94,6 +94,17 @@ class BenchTest(unittest.TestCase):
                                            rf"({self.NUMBER}){{4}}$")
         self.assertNotRegex(text, r"(?m)^note: ")
 
+    def test_reports(self):
+        text = self.bench("reports.py", "--backends", "20", "--forged", "500", "--stopped", "0.8")
+        for load in ("quiet", "reports", "forged"):    # lost, ms, their growth, rates, dropped
+            with self.subTest(load=load):
+                self.assertRegex(text, rf"(?m)^{load}({self.NUMBER}){{4}} +-?[\d.]+{self.NUMBER}"
+                                       rf"{self.NUMBER} %{self.NUMBER}$")
+        for turn in ("number 1", "number 2", "number 3", "ended"):
+            with self.subTest(turn=turn):
+                self.assertRegex(text, rf"(?m)^{turn}({self.NUMBER}){{3}}$")
+        self.assertNotRegex(text, r"(?m)^note: ")
+
     @needs("dnsperf")
     def test_what_cannot_be_measured_is_one_sentence(self):
         for program, words, says in (
@@ -122,7 +133,8 @@ class BenchTest(unittest.TestCase):
         typed = re.findall(r"(?m)^\$ python3 bench/(\w+\.py)([^#\n]*)",
                            "".join(text for kind, text in blocks if kind == "console"))
         self.assertEqual({program for program, _ in typed},
-                         {"agent.py", "balance.py", "compare.py", "fleet.py", "scale.py"})
+                         {"agent.py", "balance.py", "compare.py", "fleet.py", "reports.py",
+                          "scale.py"})
         for program, words in typed:
             with self.subTest(program=program, words=words):
                 text = self.bench(program, "--lbdns", "/nowhere", *words.split(), code=2)
@@ -286,7 +298,7 @@ class BenchTest(unittest.TestCase):
             counts[fleet.DRAINED] -= 8 * (when >= plan.drain)
             seen.samples.append((when, {"random": counts}))
             seen.opened.append((when, "random", 0 if when % 2 else fleet.NEWCOMER))
-        seen.answers += [(plan.kill + 2.5, "random", fleet.VICTIM), (plan.drain, "random", 0),
+        seen.answers += [(plan.kill + 5.5, "random", fleet.VICTIM), (plan.drain, "random", 0),
                          (plan.drain + 2.25, "random", fleet.DRAINED)]
         return fleet, plan, seen
 
@@ -296,7 +308,7 @@ class BenchTest(unittest.TestCase):
         self.assertEqual([round(each, 3) for each in found], [
             1, 1, 1, 1, 1,                # settled, and its four phases
             1.004, 1.127, 1.143,          # all the time; the worst is when the newcomer is empty
-            2.5, 0, 4.364, 9, 2.25, 1])   # a share of 6/11 in 10 s, of 1/8 that is fair
+            5.5, 0, 4.364, 9, 2.25, 1])   # a share of 6/11 in 10 s, of 1/8 that is fair
 
     def test_what_the_fleet_must_not_do(self):
         fleet, plan, seen = self.fleet()
@@ -308,8 +320,8 @@ class BenchTest(unittest.TestCase):
         table["random"], seen.unanswered, seen.wrong = (
             fleet.figures(seen, plan, "random"), 1, ["00"])
         self.assertEqual(list(fleet.judge(table, seen, 1.0))[1:], [
-            "random: dead backend: seconds until its last answer 2.50, more than 2",
-            "random: drained backend: seconds until its last answer 2.25, more than 2",
+            "random: dead backend: seconds until its last answer 5.50, more than 5",
+            "random: drained backend: seconds until its last answer 2.25, more than 1",
             "1 queries without an answer within 1 s", "1 answers are wrong, such as 00"])
 
 
