@@ -153,7 +153,7 @@ except ImportError:
           "lbdns.py bundle > DIR/lbdns.py' writes the one file to copy", file=sys.stderr)
     sys.exit(2)
 
-VERSION = "0.5.0"
+VERSION = "0.6.0"
 
 # ---- What strangers can cost (limits on one message are in wire.py) ------------------------------
 BATCH = 32                # datagrams a system call takes; more would not stay in the cache
@@ -6226,7 +6226,8 @@ class Agent:
         if abs(now - self.updated_at) < AGENT_JUMP:
             now = max(now, self.updated_at + 0.001)
         self.updated_at = now
-        datagrams = [seal_report(self.words.key, {**each, "updated_at": now}) for each in entries]
+        about = {"host": socket.gethostname(), "updated_at": now}
+        datagrams = [seal_report(self.words.key, {**each, **about}) for each in entries]
         done = set[Any]()
         for each in self.words.to:
             wrong = each.send(datagrams, done, time.monotonic())
