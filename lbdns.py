@@ -5337,7 +5337,7 @@ class ConfigReader:
             return ""
 
     def read_reports(self, keys: Keys) -> None:
-        """Read the keys of reports, and check that all words about reports go together."""
+        """Check that all words about reports go together, and read their keys."""
         pools = [pool.name for pool in self.pools.values() if pool.source and pool.source.reports]
         taken = {port for _, port in keys.listen} & {port for _, port in keys.reports} - {0}
         if pools and not keys.reports:
@@ -5351,15 +5351,21 @@ class ConfigReader:
         if bool(keys.reports) != bool(keys.reports_key):
             self.problem("reports", ": goes with reports_key, and that with reports; make a key "
                          "by: openssl rand -hex 32 > reports.key")
-        path = self.folder / keys.reports_key
         keys.reports = tuple(dict.fromkeys(keys.reports))
+        keys.reports_key = self.keys_of(keys) if keys.reports_key else ()
+
+    def keys_of(self, keys: Keys) -> tuple[bytes, ...]:
+        """Return the keys in the file that `reports_key` names."""
+        path = self.folder / keys.reports_key
         try:
-            keys.reports_key = read_report_keys(path) if keys.reports_key else ()
-            if keys.reports_key and not is_readable(path, keys.user):
+            found = read_report_keys(path)
+            if not is_readable(path, keys.user):
                 self.warn("reports_key", f": user {keys.user} cannot read it, so each reload would "
                           f"be refused: chown {keys.user} {path}")
+            return found
         except (Problem, OSError) as bad:
             self.problem("reports_key", f" = {keys.reports_key!r:.80}: {bad}")
+        return ()
 
     def fit_to_host(self, keys: Keys) -> None:
         """Check the user and the addresses against this host, and count its CPUs. An address that
