@@ -6277,8 +6277,9 @@ def agent_words(argv: Sequence[str]) -> argparse.Namespace:
     if "address" in words.row:
         words.row["address"] = ",".join(words.row["address"])
     words.pools = agent_pools(words.pools)
-    if words.count and len(words.pools) > 1:
-        parser.error("--count counts for one pool; run an agent for each")
+    if words.count is not None and not len(words.count) >= len(words.pools) == 1:
+        parser.error("--count takes a program and its words, and counts for one pool; run an agent "
+                     "for each")
     if bool(words.to) != bool(words.key):
         parser.error("--to and --key go together; make a key by: openssl rand -hex 32 > FILE")
     words.to = words.to.split(",") if words.to else []

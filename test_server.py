@@ -5312,7 +5312,9 @@ class PureAgent(unittest.TestCase):
                 (["a.example", 80, "--every", "nan"], "every = nan: must be a number from 0.1"),
                 (["a.example", 80, "--every", "0"], "every = 0.0: must be a number from 0.1"),
                 (["a.example", 80, "--every", "x"], "--every: invalid float value"),
-                (["a.example=1", "b.example=2", "--count", "x"], "run an agent for each")):
+                (["a.example=1", "b.example=2", "--count", "x"], "run an agent for each"),
+                (["a.example", 80, "--count"], "--count takes a program"),
+                ([".".join(["\\255" * 62] * 4), 80, "--to", "127.0.0.1", *key], "1200 may be sent")):
             with self.subTest(words):
                 _, err = LiveCommands.call(self, "agent", *words, code=2)
                 self.assertIn(says, " ".join(err.split()))
@@ -5470,6 +5472,23 @@ class PureAgent(unittest.TestCase):
             agent.report(5.0)
             agent.report(6.0)
             self.assertEqual([receiver.read()["updated_at"] for _ in range(2)], [5.0, 6.0])
+
+    def test_what_this_host_lacks_is_said_if_no_address_is_reached(self):
+        """Such as IPv6, where `--address` has reports go to both families."""
+        one, two = (socket.AF_INET, ("192.0.2.1", 9053)), (socket.AF_INET6, ("2001:db8::1", 9053))
+        for first, second, says in (
+                (0, errno.ENETUNREACH, ""), (0, errno.ECONNREFUSED, "2001:db8::1: Connection ref"),
+                (errno.ENETUNREACH, errno.EPERM, "; see `reports` in its config, routes, and"),
+                (0, 0, "")):
+            recipient = lbdns.agent_recipient("ns1.example", True)
+            recipient.addresses = [one, two]
+            errors = {one: first, two: second}
+            recipient.send_to = lambda to, _, errors=errors: errors[to]
+            self.assertIn(says, recipient.send([], set(), 0.0))
+            # It is not over as soon as one datagram was not refused.
+            errors.update({one: 0, two: 0})
+            self.assertEqual(bool(recipient.send([], set(), lbdns.ERROR_LIFE - 0.1)), bool(says))
+            self.assertEqual(recipient.send([], set(), lbdns.ERROR_LIFE), "")
 
     def test_an_address_that_a_name_leaves_is_let_go(self):
         with Receiver() as one, Receiver() as two:
@@ -7668,6 +7687,9 @@ class LiveAgent(unittest.TestCase):
                 (folder / "number").write_text("18")
                 receiver.until(connections=18)
                 agent.wait_for("count: well again")
+                (folder / "count.sh").write_text(  # what is blocked here is blocked for its family
+                    "echo 1$(grep SigBlk /proc/self/status | grep -o '[0-9a-f]*$' | grep -c 0000$)")
+                receiver.until(connections=11)
 
 
 class LiveReloads(unittest.TestCase):
