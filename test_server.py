@@ -5262,6 +5262,7 @@ class PureAgent(unittest.TestCase):
         lists = iter(lists)
         with unittest.mock.patch.object(lbdns, "choose_lister", lambda _: lambda _: next(lists)):
             agent = lbdns.Agent(self.words(*pools, *options), lbdns.Log())
+        agent.log.write = len  # to nobody
         self.addCleanup(self.close, agent.words.to)
         return agent
 
@@ -5313,8 +5314,7 @@ class PureAgent(unittest.TestCase):
                 (["a.example", 80, "--every", "0"], "every = 0.0: must be a number from 0.1"),
                 (["a.example", 80, "--every", "x"], "--every: invalid float value"),
                 (["a.example=1", "b.example=2", "--count", "x"], "run an agent for each"),
-                (["a.example", 80, "--count"], "--count takes a program"),
-                ([".".join(["\\255" * 62] * 4), 80, "--to", "127.0.0.1", *key], "1200 may be sent")):
+                (["a.example", 80, "--count"], "--count takes a program")):
             with self.subTest(words):
                 _, err = LiveCommands.call(self, "agent", *words, code=2)
                 self.assertIn(says, " ".join(err.split()))
@@ -5489,6 +5489,29 @@ class PureAgent(unittest.TestCase):
             errors.update({one: 0, two: 0})
             self.assertEqual(bool(recipient.send([], set(), lbdns.ERROR_LIFE - 0.1)), bool(says))
             self.assertEqual(recipient.send([], set(), lbdns.ERROR_LIFE), "")
+
+    def test_a_server_that_was_gone_gets_the_next_report(self):
+        """And not the one after that, since the error of those before is none of this one."""
+        with Receiver() as receiver:
+            name, address = receiver.name, receiver.sock.getsockname()
+        recipient = lbdns.agent_recipient(name, False)
+        recipient.look_up()
+        self.addCleanup(self.close, [recipient])
+        self.assertEqual(recipient.send([b"1"], set(), 0.0), "")
+        self.assertIn("Connection refused", recipient.send([b"2"], set(), 1.0))
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(PATIENCE)
+            sock.bind(address)
+            self.assertIn("Connection refused", recipient.send([b"3"], set(), 2.0))
+            self.assertEqual(sock.recv(9), b"3")
+            self.assertEqual(recipient.send([b"4"], set(), 2.0 + lbdns.ERROR_LIFE), "")
+
+    def test_a_report_that_is_too_long_is_a_mistake(self):
+        """Only a name of octets that are no text can be so long."""
+        agent = self.agent(pools=(".".join(["\\255" * 62] * 4), 80), options=(
+            "--key", self.key, "--to", "127.0.0.1"))
+        with self.assertRaisesRegex(lbdns.Problem, "of which 1200 may be sent"):
+            agent.report(1.0)
 
     def test_an_address_that_a_name_leaves_is_let_go(self):
         with Receiver() as one, Receiver() as two:
