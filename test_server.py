@@ -5498,13 +5498,12 @@ class PureAgent(unittest.TestCase):
         recipient.look_up()
         self.addCleanup(self.close, [recipient])
         self.assertEqual(recipient.send([b"1"], set(), 0.0), "")
-        self.assertIn("Connection refused", recipient.send([b"2"], set(), 1.0))
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.settimeout(PATIENCE)
             sock.bind(address)
-            self.assertIn("Connection refused", recipient.send([b"3"], set(), 2.0))
-            self.assertEqual(sock.recv(9), b"3")
-            self.assertEqual(recipient.send([b"4"], set(), 2.0 + lbdns.ERROR_LIFE), "")
+            self.assertIn("Connection refused", recipient.send([b"2"], set(), 2.0))
+            self.assertEqual(sock.recv(9), b"2")
+            self.assertEqual(recipient.send([b"3"], set(), 2.0 + lbdns.ERROR_LIFE), "")
 
     def test_a_report_that_is_too_long_is_a_mistake(self):
         """Only a name of octets that are no text can be so long."""
