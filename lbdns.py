@@ -71,6 +71,7 @@ Glossary:
     slot        a child's place in the memory that it shares with the supervisor
     heartbeat   the time that a child writes there, again and again
     trial       of a policy file, in a process of its own
+    agent       what runs on a backend, counts its connections, and reports them
 """
 import sys
 
@@ -5957,7 +5958,8 @@ def write_text(text: str, file: Any) -> OSError | None:
 # says the same at four times the cost, and addresses and ports take the cookie's place.
 #
 # Names are looked up in threads of their own, so that a resolver that hangs delays no report.
-# Signals are blocked but where the agent sleeps, or where a program of the user counts.
+# Signals are blocked, and looked for where the agent sleeps; only while a program of the user counts
+# they are not, since that would have them blocked, too.
 AGENT_EVERY = 1.0         # seconds between two reports, if `--every` does not say otherwise
 AGENT_REST = 20           # times the CPU time of a count until the next one: 5 % of a core, but
 AGENT_GAP = 5.0           # no more seconds for that, since old reports are not believed
@@ -5967,10 +5969,9 @@ GOODBYES = 3              # last reports, since datagrams can be lost,
 GOODBYE_PAUSE = 0.1       # and the seconds after each
 REPORTS_PORT = 9053       # of a name server, if `--to` names none
 NAME_LIFE = 60.0          # seconds until a name server's name is looked up anew,
-NAME_RETRY = 5.0          # if it was never found,
-NAME_WAIT = 0.2           # and for the first report
-ERROR_LIFE = 10.0         # seconds an error is held against a name server: not each datagram that
-                          # nobody takes is answered with one
+NAME_RETRY = 5.0          # and as long as it has never been found
+NAME_WAIT = 0.2           # seconds that the first report waits for names to be found
+ERROR_LIFE = 10.0         # seconds an error counts: not each datagram to nobody is answered by one
 NETLINK_SOCK_DIAG = 4     # linux/netlink.h, linux/inet_diag.h
 # Lists the sockets of IPv4 and IPv6 at once, unlike the newer SOCK_DIAG_BY_FAMILY: 118 ms for
 # 100,000 of them instead of 148.
@@ -6066,7 +6067,8 @@ class Recipient:
         try:
             # Octets, since text would need encodings.idna, which may be unreadable.
             found = socket.getaddrinfo(self.host.encode(), self.port, type=socket.SOCK_DGRAM)
-            # Over both families a server would see two backends; IPv4 is the smaller number.
+            # A server that takes the sender's address would see two backends, if both families
+            # led there. IPv4 has the smaller number.
             first = min(family for family, *_ in found)
             self.addresses = [(family, address) for family, *_, address in found
                               if self.both or family == first]
