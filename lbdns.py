@@ -5958,8 +5958,8 @@ def write_text(text: str, file: Any) -> OSError | None:
 # says the same at four times the cost, and addresses and ports take the cookie's place.
 #
 # Names are looked up in threads of their own, so that a resolver that hangs delays no report.
-# Signals are blocked, and looked for where the agent sleeps. While a program of the user counts they
-# are not, since it would have them blocked, too.
+# Signals are blocked, and looked for where the agent sleeps. While a program of the user counts,
+# they are not: it would have them blocked, too.
 AGENT_EVERY = 1.0         # seconds between two reports, if `--every` does not say otherwise
 AGENT_REST = 20           # times the CPU time of a count until the next one: 5 % of a core, but
 AGENT_GAP = 5.0           # no more seconds for that, since old reports are not believed
@@ -6210,8 +6210,8 @@ class Agent:
             code, output, errors = asyncio.run(self.runner.run(words, AGENT_PROGRAM))
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        load = {"connections": tidy_value("connections", output)}
-        load = reader.table(words[0], load, ENTRY)
+        value = tidy_value("connections", output)
+        load = reader.table(words[0], {"connections": value}, ENTRY)
         if code or reader.problems:
             raise Problem(f"{words[0]}: {show_end(code, errors)}" if code else reader.problems[0])
         return load | {"state": "up"}
