@@ -3147,15 +3147,19 @@ def open_report(keys: Iterable[bytes], octets: bytes) -> "Entry":
 def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
     """Return the keys of reports that a file has, one a line: the first signs, all are believed.
     Raise Problem where a stranger may read the file, or it has no good keys."""
-    text = read_text(path)
-    if path.stat().st_mode & stat.S_IROTH:
+    remedy = f"make one by: openssl rand -hex 32 > {path}"
+    try:
+        text, mode = read_text(path), path.stat().st_mode
+    except Problem as bad:
+        raise Problem(f"{bad}; {remedy}" if not path.exists() else bad) from None
+    if mode & stat.S_IROTH:
         raise Problem(f"everybody on this host may read it: chmod 640 {path}")
     lines = [line.strip() for line in text.splitlines()]
     keys = [line for line in lines if line and not line.startswith("#")]
     form = f"([0-9a-fA-F]{{2}}){{{KEY_OCTETS},}}"
     if not keys or not all(re.fullmatch(form, key) for key in keys):
         raise Problem(f"must have a key on each line, of at least {2 * KEY_OCTETS} hexadecimal "
-                      f"digits; make one by: openssl rand -hex 32 > {path}")
+                      f"digits; {remedy}")
     return tuple(map(bytes.fromhex, keys))
 
 
@@ -5964,7 +5968,6 @@ AGENT_EVERY = 1.0         # seconds between two reports, if `--every` does not s
 AGENT_REST = 20           # times the CPU time of a count until the next one: 5 % of a core, but
 AGENT_GAP = 5.0           # no more seconds for that, since old reports are not believed
 AGENT_PROGRAM = 2.0       # seconds that the program of `--count` may take
-AGENT_JUMP = 300.0        # seconds a clock may be off; the time of such a report is refused anyway
 GOODBYES = 3              # last reports, since datagrams can be lost,
 GOODBYE_PAUSE = 0.1       # and the seconds after each
 REPORTS_PORT = 9053       # of a name server, if `--to` names none
@@ -6231,7 +6234,7 @@ class Agent:
             return show("".join(f"{json.dumps(each)}\n" for each in entries))
         # A later report has a later time, or it would be taken for an old one that somebody sends
         # again; but a clock that was far ahead and has been put right is right.
-        if abs(now - self.updated_at) < AGENT_JUMP:
+        if abs(now - self.updated_at) < CLOCK_MAX:
             now = max(now, self.updated_at + 0.001)
         self.updated_at = now
         about = {"host": socket.gethostname(), "updated_at": now}
