@@ -90,7 +90,6 @@ try:
     import argparse
     import array
     import bisect
-    import collections
     import contextlib
     import difflib
     import errno
@@ -1997,7 +1996,6 @@ Entry = dict[str, Any]  # column -> value, of what a source says about one backe
 class Found(NamedTuple):
     """What a poll has found."""
     entries: list[Entry]
-    keep: float = 0.0           # seconds for which rows stay that have no entry now
     wrong: Sequence[str] = ()   # why lines that a command has printed are no entries
     pools: Sequence[str] = ()   # that have rows, if one which was asked for has none
     failed: Mapping[str, str] = {}  # pool -> why its rows, unlike those of others, cannot be read
@@ -2217,7 +2215,7 @@ def read_printed(octets: bytes) -> Found:
             wrong.append(f"line {number}: {bad}: {line[:40]!r}")
         if len(entries) + len(wrong) > ROWS_MAX:
             raise Problem(TOO_MANY)
-    return Found(entries, wrong=wrong)
+    return Found(entries, wrong)
 
 
 def parse_line(line: str) -> Entry:
@@ -2320,12 +2318,11 @@ class Feed:
     Rows of the config, which may be joined by a source that knows their load, are true since -inf:
     as long as no entry speaks of them, they have no report.
 
-    Agents are heard, too, where there is nothing to count: a backend whose agent is silent is down,
-    unless a check says how it is.
+    Where agents are the source and no check says how backends are, one without a recent report is
+    down.
 
     rows       by all addresses of the backend
-    heartbeat  whether a backend that has no report is down
-    silent     addresses of those that are
+    silent     addresses of backends that are down for that
     version    a number that is another one when the rows, or what is wrong with them, may be
     good       when the last good poll began, or this process; what the config says does not age
     late       when the poll that began last should long have ended; inf = none began
@@ -2338,12 +2335,12 @@ class Feed:
     def __init__(self, pool: PoolConfig, origin: str) -> None:
         self.pool = pool
         self.origin = f"{pool.source.name if pool.source else origin:.80}"  # for people
-        self.heartbeat = bool(pool.source and pool.source.reports and not pool.check)
+        self.silence_is_down = bool(pool.source and pool.source.reports and not pool.check)
         self.silent = set[str]()
         self.version = 0
         self.good = time.monotonic() if pool.source else math.inf
         # An agent has time for its first report.
-        first = self.good if self.heartbeat else -math.inf
+        first = self.good if self.silence_is_down else -math.inf
         self.base = {row.addresses: Dated(row, first) for row in pool.backends}
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.rows: Rows = self.base
@@ -2359,7 +2356,7 @@ class Feed:
             if own:
                 row = row._replace(state=worse_state(own.row.state, row.state))
             if own or not self.base:
-                silent = self.pool.stale if self.heartbeat and row.down else 0.0
+                silent = self.pool.stale if self.silence_is_down and row.down else 0.0
                 self.rows[row.addresses] = Dated(row, before.at - silent)
 
     def apply(self, found: Found, now: float) -> None:
@@ -2371,6 +2368,15 @@ class Feed:
             self.trouble, self.good = "", now
         except Problem as bad:
             self.trouble = str(bad)
+
+    def hear(self, rows: Rows, now: float) -> None:
+        """Take over rows that agents have reported. All others stay for as long as FORGET, but
+        those that have an address of these."""
+        taken = {address for addresses in rows for address in addresses}
+        kept = {addresses: dated for addresses, dated in self.rows.items()
+                if dated.at > now - FORGET and taken.isdisjoint(addresses)}
+        self.rows = self.base | kept | rows
+        self.version, self.trouble, self.good = self.version + 1, "", now
 
     def apply_entries(self, found: Found, now: float) -> None:
         """Make rows of what was found; raises Problem where nothing can be taken over."""
@@ -2401,7 +2407,7 @@ class Feed:
         # Where a bad entry does not say which backend it is about, all rows that are young enough
         # stay: a backend that was removed must not stay for ever. No address stays beside a row
         # that has it now.
-        oldest = now - max(found.keep, self.pool.stale if None in blamed else -math.inf)
+        oldest = now - self.pool.stale if None in blamed else math.inf
         kept = {dated.row.addresses: dated for dated in self.dated()
                 if (dated.at > oldest or dated.row.addresses in blamed)
                 and taken.keys().isdisjoint(dated.row.addresses)}
@@ -2438,7 +2444,7 @@ class Feed:
         row = self.row_before(addresses)
         at = time.monotonic() - time.time() + given.pop("updated_at", math.inf)
         load = given.keys() & {"connections", "opened"}
-        if not load and not self.heartbeat:  # only these grow old
+        if not load and not self.silence_is_down:  # only these grow old
             at = math.inf
         given["state"] = worse_state(row.state, given.get("state", "up"))
         return Dated(row._replace(**given), at)
@@ -2478,7 +2484,7 @@ class Feed:
         """Take note of whose agents are silent."""
         oldest = now - self.pool.stale
         self.silent = {address for row, at in self.dated() for address in row.addresses
-                       if at < oldest and self.heartbeat}
+                       if at < oldest and self.silence_is_down}
 
     def believed(self, now: float) -> list[Row]:
         """Return the rows, without connections that are too old to be true."""
@@ -3095,13 +3101,13 @@ class Prober:
 
 # ---- 13. Reports of agents: signed datagrams, which nobody answers ------------------------------
 # A report is a datagram: hex(HMAC-SHA-256(key, REPORT_CONTEXT + body)) SP body, the body being one
-# JSON object with the columns of an entry, `pool`, `host` (the sender's own name, for people), and
+# JSON object with the columns of an entry, `pool`, `agent` (which sends it, for people), and
 # `updated_at` by the sender's clock. An entry without address is about the address that the
 # datagram came from.
 #
 # Reports are the third reader of a source, beside tables and commands: what arrives is gathered,
-# and once a second, or at once where a state changes, it becomes entries of a poll. A report that
-# is refused changes nothing; each kind of refusal is counted, and logged once in LOG_REPEAT.
+# and once a second, or at once where a state changes, it is a poll. A report that is refused
+# changes nothing; each kind of refusal is counted, and logged once in LOG_REPEAT.
 REPORT_MAX = 1200         # octets of a datagram: it fits into one packet on every road
 REPORT_CONTEXT = b"lbdns report 1\0"  # what is signed with a key is a report, and nothing else
 SEAL = 65                 # octets before the body: a signature in hexadecimal digits, and a space
@@ -3128,19 +3134,19 @@ def seal_report(key: bytes, entry: "Entry") -> bytes:
 
 
 def open_report(keys: Iterable[bytes], octets: bytes) -> "Entry":
-    """Return the entry of a report that is signed with one of the keys; raise Problem. Nothing else
-    of this program looks into a datagram before its signature was found good."""
+    """Return the entry of a report that is signed with one of the keys; raise Problem. Before the
+    signature is found good, nothing but the length of a datagram matters."""
     if len(octets) > REPORT_MAX:
-        raise Problem("is too long")
+        raise Problem("too long")
     seal, body = octets[:SEAL], octets[SEAL:]
     if not any(hmac.compare_digest(seal, sign_report(key, body)) for key in keys):
-        raise Problem("is signed with none of our keys")
+        raise Problem("signed with none of our keys")
     try:
         entry = json.loads(body)
     except (ValueError, RecursionError) as bad:
-        raise Problem(f"is no JSON: {bad}") from None
+        raise Problem(f"no JSON: {bad}") from None
     if not isinstance(entry, dict):
-        raise Problem("is no JSON object")
+        raise Problem("no JSON object")
     return entry
 
 
@@ -3165,38 +3171,32 @@ def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
 
 class Heard(NamedTuple):
     """What is known of the last report about a backend."""
-    updated_at: float           # unix time by its sender's clock; a later one must be greater
+    updated_at: float           # unix time by its sender's clock; that of the next must be greater
     at: float                   # monotonic seconds: when it arrived
     state: str
-    host: str                   # that sent it
-    other: str                  # that sent reports about this backend before; "" = no other did
-    since: float                # monotonic seconds: when that became another
+    agent: str                  # that sent it
+    other: str                  # that sent those before its first one; "" = no other did
+    since: float                # monotonic seconds: when `agent` last became another
 
 
-class Refusal:
-    """How often reports were refused for one reason."""
-    def __init__(self) -> None:
-        self.count = self.printed = 0   # all, and those of them that were logged
-        self.at = -math.inf             # monotonic seconds: when they were
-        self.example = ""
+Backends = dict[tuple[str, ...], Heard]  # by all addresses of the backend
 
 
 class Reports(Poll):
     """Hears agents, for all pools whose source they are.
 
-    heard      by pool, then by all addresses of the backend
-    fresh      entries that have come since the last poll, in the same way
-    refusals   by reason
+    heard      by pool, what was heard about each backend
+    owners     by pool, of each address the backend that has it
+    fresh      by pool, rows that have come since the last poll
     urgent     whether what has come should not wait for the next poll
     """
-    def __init__(self, poll: Poll, keys: Sequence[bytes], ears: Sequence[socket.socket],
-                 log: "Log") -> None:
-        super().__init__(poll.source, [*poll.feeds.values()], False, poll.runner)
+    def __init__(self, source: Source, feeds: Sequence[Feed], runner: "Runner",
+                 keys: Sequence[bytes], ears: Sequence[socket.socket], log: "Log") -> None:
+        super().__init__(source, feeds, False, runner)
         self.keys, self.ears, self.log = keys, ears, log
-        self.heard: dict[str, dict[tuple[str, ...], Heard]] = {name: {} for name in self.feeds}
-        self.fresh: dict[str, dict[tuple[str, ...], Entry]] = {name: {} for name in self.feeds}
-        self.refusals = collections.defaultdict[str, Refusal](Refusal)
-        self.others: dict[str, None] = {}  # names of pools that reports are about, but no feed
+        self.heard: dict[str, Backends] = {name: {} for name in self.feeds}
+        self.owners: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in self.feeds}
+        self.fresh: dict[str, Rows] = {name: {} for name in self.feeds}
         self.urgent = asyncio.Event()
 
     def remember(self) -> dict[str, dict[str, float]]:
@@ -3208,8 +3208,13 @@ class Reports(Poll):
         """Begin with what another monitor has heard."""
         now = time.monotonic()
         for name in before.keys() & self.heard.keys():
-            self.heard[name] = {tuple(addresses.split(",")): Heard(at, now, "", "", "", now)
-                                for addresses, at in before[name].items()}
+            for addresses, at in before[name].items():
+                self.know(name, tuple(addresses.split(",")), Heard(at, now, "up", "", "", now))
+
+    def know(self, name: str, backend: tuple[str, ...], heard: Heard) -> None:
+        """Take note of what was heard about a backend of a pool."""
+        self.heard[name][backend] = heard
+        self.owners[name].update(dict.fromkeys(backend, backend))
 
     async def run(self) -> NoReturn:
         """Hear what comes, and make rows of it."""
@@ -3228,81 +3233,89 @@ class Reports(Poll):
                 octets, (sender, *_) = sock.recvfrom(REPORT_MAX + 1)
                 try:
                     self.take(octets, plain_address(sender), now)
-                except (ValueError, RecursionError) as bad:  # Problem, or what has no end
-                    self.refuse(str(bad), plain_address(sender))
-
-    def refuse(self, why: str, sender: str) -> None:
-        """Count a report that is refused; what follows a colon in the reason, and numbers, are not
-        part of it."""
-        kind = re.sub("[0-9]+", "", why.partition(":")[0])
-        refusal = self.refusals[kind]
-        refusal.count += 1
-        refusal.example = f"{sender}: {why}"
-
-    def log_refusals(self, now: float) -> None:
-        """Log what was refused, for each reason once in LOG_REPEAT."""
-        for each in self.refusals.values():
-            if each.count > each.printed and now >= each.at + LOG_REPEAT:
-                self.log.warning(f"reports: {each.count - each.printed} refused, such as from "
-                                 f"{each.example}")
-                each.printed, each.at = each.count, now
+                except Exception as bad:  # nothing that is sent may end the hearing
+                    says = str(bad) if isinstance(bad, Problem) else f"not understood: {bad!r:.80}"
+                    kind, _, detail = says.partition(": ")
+                    self.log.trouble(f"reports refused, {kind}", "the last one came from: "
+                                     f"{plain_address(sender)} {detail}".rstrip(), "warning")
 
     def take(self, octets: bytes, sender: str, now: float) -> None:
-        """Take note of a report, whose age counts from now; raise Problem where it is refused."""
+        """Take note of a report that arrives now; raise Problem, whose text up to the first colon
+        is one of few, where it is refused."""
         entry = {"address": sender, **tidy(open_report(self.keys, octets))}
         name = plain_pool(entry.get("pool"))
         if name not in self.feeds:
-            if len(self.others) < LOG_BURST:
-                self.others[name] = None
-            raise Problem(f"is about no pool that listens to agents: {name:.80}")
-        host = str(entry.pop("host", ""))[:wire.NAME_MAX]
-        at = entry["updated_at"] if type(entry.get("updated_at")) in (int, float) else math.nan
+            raise Problem(f"about no pool that listens to agents: {name:.80}")
+        agent = str(entry.pop("agent", ""))[:wire.NAME_MAX]
+        try:
+            row, _ = self.feeds[name].row_of(entry)
+        except Problem as bad:
+            raise Problem(f"against the rules of rows: {bad}") from None
+        if "updated_at" not in entry:
+            raise Problem("without updated_at")
+        at = entry["updated_at"]
         off = at - time.time()
-        if not abs(off) <= CLOCK_MAX:  # NaN is refused, too
-            raise Problem(f"has a clock that is {off:+.0f} s off: set that host's clock by NTP")
-        addresses, heard = server_address(entry["address"]), self.heard[name]
-        if addresses not in heard and len(heard) >= ROWS_MAX:
-            raise Problem(f"is about one backend of {name} too many: {TOO_MANY}")
-        last = heard.get(addresses, Heard(0.0, now, "", host, "", 0.0))
-        new = Heard(at, now, entry.get("state", "up"), host, last.other, last.since)
+        if abs(off) > CLOCK_MAX:
+            raise Problem(f"of a clock that is wrong: by {off:+.0f} s; set it by NTP")
+        backend = row.addresses
+        last = self.heard[name].get(backend) or self.meet(name, backend, agent, now)
         if at == last.updated_at:
             return  # an agent sends to all addresses of this server
         if at < last.updated_at:
-            raise Problem("is older than another about the same backend: replayed, or two hosts "
-                          f"report {addresses[0]}")
-        if new.state != last.state:
+            raise Problem("older than another about the same backend: "
+                          f"{backend[0]}; replayed, or two agents report it")
+        self.fresh[name][backend] = Dated(row, now)
+        if row.state != last.state:
             self.urgent.set()
-        if host != last.host:
-            new = new._replace(other=last.host, since=now)
-        heard[addresses] = new
-        self.fresh[name][addresses] = {**entry, "updated_at": time.time()}
-        self.compare_hosts(addresses[0], last, new)
+        new = last._replace(updated_at=at, at=now, state=row.state)
+        if agent != last.agent:
+            new = new._replace(agent=agent, other=last.agent, since=now)
+            if agent == last.other and now - last.since < CLOCK_MAX:
+                self.log.trouble(f"pool {name}: agents", "two report one backend by turns: "
+                                 f"{backend[0]}, {agent} and {last.agent}; the newest counts; give "
+                                 "each its own --address")
+        self.know(name, backend, new)
 
-    def compare_hosts(self, address: str, last: Heard, new: Heard) -> None:
-        """Raise Problem where two hosts report one backend by turns; the newest report counts."""
-        if new.host == last.other != last.host and new.since - last.since < CLOCK_MAX:
-            raise Problem(f"is of one of two hosts that report {address}, {new.host:.80} and "
-                          f"{last.host:.80}: give each its own --address")
+    def meet(self, name: str, backend: tuple[str, ...], agent: str, now: float) -> Heard:
+        """Return what is known of a backend that nobody has reported yet. Raise Problem where there
+        are too many, or another one reports an address of it; one that is silent has to give
+        way."""
+        heard, owners = self.heard[name], self.owners[name]
+        for other in {owners[each] for each in backend if each in owners}:
+            if heard[other].at > now - self.feeds[name].pool.stale:
+                raise Problem("with an address that another backend reports: "
+                              f"{','.join(backend)} beside {','.join(other)}")
+            self.forget(name, other)
+        if len(heard) >= ROWS_MAX:
+            raise Problem(f"about one backend too many: {TOO_MANY} of {name}")
+        return Heard(0.0, now, "", agent, "", now)
+
+    def forget(self, name: str, backend: tuple[str, ...]) -> None:
+        """Forget what was heard about a backend of a pool."""
+        del self.heard[name][backend]
+        for each in backend:
+            del self.owners[name][each]
 
     async def poll_once(self, now: float) -> None:
-        """Make rows of what was heard since the last poll; the first one waits for a round."""
+        """Hand what was heard to the feeds; the first time, after a round of reports."""
         while not self.count and time.monotonic() < now + FIRST_ROUND and not self.is_complete():
             await asyncio.sleep(PUBLISH)
-        self.log_refusals(now)
+        now = time.monotonic()
         for name, feed in self.feeds.items():
-            entries, self.fresh[name] = self.fresh[name], {}
-            if entries or not self.count and not self.heard[name]:
-                feed.apply(Found([*entries.values()], FORGET, pools=[*self.others]),
-                           time.monotonic())
-            oldest = now - FORGET
-            self.heard[name] = {addresses: each for addresses, each in self.heard[name].items()
-                                if each.at > oldest}
+            rows, self.fresh[name] = self.fresh[name], {}
+            if rows:
+                feed.hear(rows, now)
+            elif not self.count and not self.heard[name]:
+                feed.trouble = "no agent has reported yet"
+            for backend in [each for each, last in self.heard[name].items()
+                            if last.at < now - FORGET]:
+                self.forget(name, backend)
             await asyncio.sleep(0)  # other tasks have their turn, such as the one that beats
 
     def is_complete(self) -> bool:
-        """Return whether all backends are heard that are known already."""
-        return all(self.heard[name].keys() | feed.base.keys() <= self.heard[name].keys()
-                   and feed.rows for name, feed in self.feeds.items())
+        """Return whether all backends that are known already have been heard."""
+        return all(heard and self.feeds[name].base.keys() <= heard.keys()
+                   for name, heard in self.heard.items())
 
     async def rest(self, seconds: float) -> None:
         """Wait until the next poll is due, or is urgent."""
@@ -3550,7 +3563,7 @@ class Watch:
             target = self.prober.targets[address, self.pool.check]
             why = f"check {show_probe(target.probe, address)}: {target.reason}"
         elif new.checked:
-            why = f"its agent has been silent for over {self.pool.stale:g} s"
+            why = f"no good report of its agent for over {self.pool.stale:g} s"
         line = f"{address}: {old.state} -> {new.state}, {why}"
         if old.state != "absent":
             line += f"; was {old.state} for {now - old.since:.0f} s"
@@ -3610,13 +3623,16 @@ class Monitor:
             if source is not None:
                 own = watch.pool.name if ":pool" in (source.query or "") else ""
                 sources.setdefault((source, own), []).append(watch.feed)
-        polls = []
+        polls = list[Poll]()
         for (source, _), feeds in sources.items():
-            poll = Poll(source, feeds, source.name not in self.memory["polled"], self.runner)
             if source.reports:
-                poll = self.reports = Reports(poll, self.config.reports_key, self.ears, self.log)
-                poll.resume(self.memory["heard"])
-            polls.append(poll)
+                self.reports = Reports(source, feeds, self.runner, self.config.reports_key,
+                                       self.ears, self.log)
+                self.reports.resume(self.memory["heard"])
+                polls.append(self.reports)
+            else:
+                is_new = source.name not in self.memory["polled"]
+                polls.append(Poll(source, feeds, is_new, self.runner))
         return polls
 
     async def run(self) -> None:
@@ -4750,7 +4766,7 @@ class Log:
         """Report once that something may not be as it was meant."""
         self._put(f"warning: {text}", level="warning", text=text)
 
-    def trouble(self, subject: str, text: str) -> None:
+    def trouble(self, subject: str, text: str, level: str = "error") -> None:
         """Report, as often as it is seen, that something is wrong with a subject. An empty text
         says that all is well with it.
 
@@ -4767,7 +4783,8 @@ class Log:
                 self.change(f"{subject}: well again after {now - old.since:.0f} s")
         elif kind != old.kind or now - old.printed > LOG_REPEAT:
             repeats = f" ({old.repeats} times more)" if old.repeats else ""
-            self.error(f"{subject}: {text}{repeats}")
+            line = f"{subject}: {text}{repeats}"
+            self._put(f"{level}: {line}", level=level, text=line)
             self.troubles[subject] = Trouble(kind, old.since, now, 0)
         else:
             self.troubles[subject] = old._replace(repeats=old.repeats + 1)
@@ -6019,7 +6036,7 @@ def list_by_netlink(port: int) -> Listed:
                                     socket.htons(port), 1 << ESTABLISHED | 1 << LISTEN))
         kind = at = size = 0
         while kind != NLMSG_DONE:
-            if at == size:
+            if at >= size:
                 size, at = sock.recv_into(buffer, DUMP_SIZE, socket.MSG_TRUNC), 0
             length, kind, state, local, cookie = DIAG_MESSAGE.unpack_from(buffer, at)
             if kind == NLMSG_ERROR or size > DUMP_SIZE:
@@ -6130,6 +6147,7 @@ class Agent:
         self.loads: dict[int, Entry] = {port: {"state": "up"} for port in self.ports}
         self.updated_at = 0.0                        # of the last report
         self.signals: list[int] = []                 # that have come, each of which ends it
+        self.name = f"{socket.gethostname()}/{os.getpid()}"
         if words.count:
             import_for_monitor()
             self.runner = Runner(memoryview(array.array("i", [0])))
@@ -6237,7 +6255,7 @@ class Agent:
         if abs(now - self.updated_at) < CLOCK_MAX:
             now = max(now, self.updated_at + 0.001)
         self.updated_at = now
-        about = {"host": socket.gethostname(), "updated_at": now}
+        about = {"agent": self.name, "updated_at": now}
         datagrams = [seal_report(self.words.key, {**each, **about}) for each in entries]
         done = set[Any]()
         for each in self.words.to:
