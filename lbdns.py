@@ -3153,7 +3153,8 @@ def open_report(keys: Iterable[bytes], octets: bytes) -> "Entry":
 def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
     """Return the keys of reports that a file has, one a line: the first signs, all are believed.
     Raise Problem where a stranger may read the file, or it has no good keys."""
-    remedy = f"make one by: openssl rand -hex 32 > {path}"
+    remedy = (f"make one by openssl rand -hex 32 > {path}, the same for all name servers and "
+              "backends")
     try:
         text, mode = read_text(path), path.stat().st_mode
     except Problem as bad:
@@ -5298,7 +5299,7 @@ class ConfigReader:
             self.problem("zones", ': there is none; add [zones."example.com"]')
         self.review()
         self.review_hidden()
-        self.read_reports(keys)
+        self.read_reports(document, keys)
         self.fit_to_host(keys)
         if self.problems:
             raise ConfigError("\n".join(self.problems))
@@ -5358,21 +5359,22 @@ class ConfigReader:
             self.problem(path, f" = {file!r}: {bad}")
             return ""
 
-    def read_reports(self, keys: Keys) -> None:
+    def read_reports(self, document: Table, keys: Keys) -> None:
         """Check that all words about reports go together, and read their keys."""
         pools = [pool.name for pool in self.pools.values() if pool.source and pool.source.reports]
         taken = {port for _, port in keys.listen} & {port for _, port in keys.reports} - {0}
-        if pools and not keys.reports:
-            self.problem(f'pools."{pools[0]}".source', ': agents cannot be heard without '
-                         'reports = ["[::]:9053"] at the top of the file')
-        elif keys.reports and not pools:
+        has_key = "reports_key" in document
+        if (pools or has_key) and "reports" not in document:
+            self.problem("reports", ": is missing, and agents cannot be heard without; add reports "
+                         '= ["[::]:9053"]')
+        if keys.reports and not has_key:
+            self.problem("reports_key", ": is missing, and reports need it; make a key by openssl "
+                         "rand -hex 32 > reports.key, the same for all backends")
+        if keys.reports and not pools:
             self.warn("reports", ": no pool listens to agents; add source = { reports = true } to "
                       "one that should")
         if taken:
-            self.problem("reports", f": port {taken.pop()} is one of listen; take 9053")
-        if bool(keys.reports) != bool(keys.reports_key):
-            self.problem("reports", ": goes with reports_key, and that with reports; make a key "
-                         "by: openssl rand -hex 32 > reports.key")
+            self.problem("reports", f": port {taken.pop()} is one of listen; take another")
         keys.reports = tuple(dict.fromkeys(keys.reports))
         keys.reports_key = self.keys_of(keys) if keys.reports_key else ()
 
@@ -5556,7 +5558,10 @@ class ConfigReader:
         if keys.source is not None:
             keys.source = source = self.source(f"{where}.source", keys.source, keys.name)
             rhythm = max(source.every, source.timeout)
-            if stale and stale <= source.every:
+            if source.reports and stale and stale < AGENT_LOST * AGENT_EVERY:
+                self.warn(where, f".stale = {stale:g}: agents report once a second, so that one or "
+                          "two lost datagrams make a backend unknown or down; leave it out")
+            elif stale and stale <= source.every:
                 self.warn(where, f".stale = {stale:g}: load is unknown before each poll, since "
                           f"source.every = {source.every:g}; leave it out, or say "
                           f"{3 * source.every:g}")
@@ -5573,7 +5578,7 @@ class ConfigReader:
             self.problem(where, ': needs one of sqlite = "FILE", command = ["PROGRAM", ...] and '
                          "reports = true")
         elif keys.query and kinds != ["sqlite"]:
-            self.problem(where, ".query: goes with sqlite; a command has its own")
+            self.problem(where, ".query: goes with sqlite only")
         elif keys.query:
             self.check_query(where, keys.query)
         elif keys.reports and value.keys() & {"every", "timeout"}:
@@ -5982,6 +5987,7 @@ def write_text(text: str, file: Any) -> OSError | None:
 # Signals are blocked, and looked for where the agent sleeps. While a program of the user counts,
 # they are not: it would have them blocked, too.
 AGENT_EVERY = 1.0         # seconds between two reports, if `--every` does not say otherwise
+AGENT_LOST = 3            # reports in a row that `stale` should outlast
 AGENT_REST = 20           # times the CPU time of a count until the next one: 5 % of a core, but
 AGENT_GAP = 5.0           # no more seconds for that, since old reports are not believed
 AGENT_PROGRAM = 2.0       # seconds that the program of `--count` may take
@@ -6012,13 +6018,14 @@ AGENT_USAGE = """lbdns.py agent POOL PORT [options]
        lbdns.py agent POOL=PORT POOL=PORT ... [options]
 
 Count the established connections to a port of this host, and report them to the
-name servers that balance POOL; without --to print them, one JSON object a line."""
+name servers that balance POOL; without --to print them, one JSON object a line.
+SIGTERM reports once more, that this backend drains, and ends it."""
 AGENT_OPTIONS = {
-    "--to": ("HOST[:PORT],...", "the name servers; port 9053 if none is given"),
-    "--key": ("FILE", "with the key that they have as `reports_key`"),
-    "--address": ("IP[,IP]", "of this backend; else it is what they see"),
-    "--weight": ("N", "its relative capacity"),
-    "--max-connections": ("N", "its limit"),
+    "--to": ("HOST[:PORT],...", "the name servers; the port is 9053 unless given"),
+    "--key": ("FILE", "the file that they have as `reports_key`"),
+    "--address": ("IP[,IP]", "of this backend; unless given, that which they see"),
+    "--weight": ("N", "its relative capacity, in all pools"),
+    "--max-connections": ("N", "its limit, in all pools"),
     "--drain": ("FILE", "while that exists, no new clients are wanted")}
 
 
@@ -6287,17 +6294,21 @@ def agent_words(argv: Sequence[str]) -> argparse.Namespace:
     for option, (metavar, says) in AGENT_OPTIONS.items():
         parser.add_argument(option, metavar=metavar, help=says)
     parser.add_argument("--every", metavar="SECONDS", type=float, default=AGENT_EVERY,
-                        help="from one report to the next (1)")
+                        help="from one report to the next, well below `stale` (1)")
     parser.add_argument("--count", metavar="PROGRAM", nargs=argparse.REMAINDER,
-                        help="and its words: prints the load, in place of the kernel")
+                        help="the last option: prints the number of connections, instead "
+                             "of asking the kernel")
     words = parser.parse_args(argv)
     columns = "address", "weight", "max_connections"
     reader = ConfigReader("")
     words.row = reader.table("", tidy({name: getattr(words, name) for name in columns}), ENTRY)
     reader.table("", {"every": words.every}, SOURCE)
     if reader.problems:
-        raise Problem("\n".join(reader.problems))
+        raise Problem("\n".join(f"--{each.replace('_', '-', 1)}" for each in reader.problems))
     if "address" in words.row:
+        if not all(map(is_address, words.row["address"])):
+            raise Problem(f"--address = {words.address!r}: must be an IPv4 or IPv6 address, or one "
+                          "of each with a comma")
         words.row["address"] = ",".join(words.row["address"])
     words.pools = agent_pools(words.pools)
     if words.count is not None and not len(words.count) >= len(words.pools) == 1:
@@ -6310,7 +6321,7 @@ def agent_words(argv: Sequence[str]) -> argparse.Namespace:
     try:
         words.key = read_report_keys(pathlib.Path(words.key))[0] if words.key else b""
     except Problem as bad:
-        raise Problem(f"--key {words.key}: {bad}; name servers have the same file") from None
+        raise Problem(f"--key {words.key}: {bad}") from None
     return words
 
 
@@ -6322,6 +6333,8 @@ def agent_pools(words: Sequence[str]) -> dict[str, int]:
     for each in words:
         pool, _, port = each.rpartition("=")
         try:
+            if not pool:
+                raise Problem("pool or port is missing")
             name = wire.show_name(domain(pool).lower())[:-1]
             if name in pools:
                 raise Problem("the pool stands there twice; each has one port")

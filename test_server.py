@@ -4453,7 +4453,7 @@ class PureReports(unittest.TestCase):
     def test_a_file_of_keys_that_is_no_secret_is_refused(self):
         for text, mode, says in (
                 (KEYS[0], 0o644, "everybody on this host may read it: chmod 640 .*reports.key$"),
-                ("", 0o600, "at least 32 hexadecimal digits; make one by: openssl rand -hex 32 > "),
+                ("", 0o600, "at least 32 hexadecimal digits; make one by openssl rand -hex 32 > "),
                 ("# none", 0o600, "at least 32"), (KEYS[0][2:], 0o600, "at least 32"),
                 (KEYS[0] + "0", 0o600, "at least 32"), ("secret" * 9, 0o600, "at least 32"),
                 (f"{KEYS[0]}\nx", 0o600, "at least 32")):
@@ -4586,12 +4586,14 @@ class PureReports(unittest.TestCase):
     def test_words_about_reports_go_together(self):
         pool, head = "source = { reports = true }", "reports = ['[::]:9053']\n"
         for top, text, says in (
-                ("", pool, "source: agents cannot be heard without reports ="),
-                (head, pool, "reports: goes with reports_key"),
-                ("reports_key = 'reports.key'", "", "reports: goes with reports_key"),
+                ("", pool, "reports: is missing, and agents cannot be heard without; add "),
+                (head, pool, "reports_key: is missing, and reports need it; make a key by openssl"),
+                ("reports_key = 'reports.key'", "", "reports: is missing, and agents"),
+                ("reports_key = 'reports.key'\nreports = 'x'", pool,
+                 "^[^\n]*must be a list[^\n]*$"),
                 (head + "reports_key = 'no.key'", pool, "reports_key = 'no.key': No such file"),
                 (head + "reports_key = 'reports.key'\nlisten = ['127.0.0.1:9053']", pool,
-                 "reports: port 9053 is one of listen; take 9053"),
+                 "reports: port 9053 is one of listen; take another"),
                 (head, "source = { reports = false }", "reports = False: must be true, or be left"),
                 (head, "source = { reports = true, sqlite = 'x' }", "source: needs one of"),
                 (head, "source = { reports = true, query = 'SELECT 1' }", "query: goes with sql"),
@@ -5323,7 +5325,7 @@ class PureAgent(unittest.TestCase):
                 (["a.example", 80, "--to", "1.2.3", *key], "must be a name or an address"),
                 (["a.example", 80, "--weight", "NaN"], "weight = 'NaN': must be a number"),
                 (["a.example", 80, "--weight", "-1"], "weight = -1: must be a number"),
-                (["a.example", 80, "--max-connections", "0"], "max_connections = 0: must be"),
+                (["a.example", 80, "--max-connections", "0"], "max-connections = 0: must be"),
                 (["a.example", 80, "--address", "0.0.0.0"], "that a client can connect to"),
                 (["a.example", 80, "--address", "1.2.3.4,1.2.3.5"], "at most one IPv4"),
                 (["a.example", 80, "--every", "nan"], "every = nan: must be a number from 0.1"),
