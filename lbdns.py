@@ -6,10 +6,11 @@
 
 Processes: a supervisor binds the sockets, drops privileges, forks, and then only waits. Workers
 answer. A monitor reads the sources, checks the backends' health, and publishes what it learns in
-memory that workers read. A loader, once for each start, reload and `check`, reads the config, and
-has each policy file of a user tried in a process of its own. As root, if started so, run: the
-supervisor until it has bound the sockets (that of `check` to its end); the first loader; and what
-tries a policy file, until just before it loads that. (With user = "root", all of them.)
+memory that workers read; it hears agents, which are processes on other hosts. A loader, once for
+each start, reload and `check`, reads the config, and has each policy file of a user tried in a
+process of its own. As root, if started so, run: the supervisor until it has bound the sockets (that
+of `check` to its end); the first loader; and what tries a policy file, until just before it loads
+that. (With user = "root", all of them.)
 
 Contents: five parts, each of which says what it may touch.
 
@@ -22,7 +23,7 @@ Contents: five parts, each of which says what it may touch.
            14 what changed
     IV   The supervisor      root, fork, signals; parses nothing of others, serves nobody
            16 children, 17 sockets and privileges, policies of users, 18 the supervisor
-    V    The operator        terminal and config files
+    V    The operator        terminal and config files; the agent: sockets' numbers, its own socket
            19 the log, 20 config, 21 commands, 22 the agent
 
 (15 is free. The log of part V is handed to all parts as an argument.)
@@ -3647,8 +3648,7 @@ class Monitor:
 
     async def publish(self) -> None:
         """Publish a snapshot when the first round of polls and probes is complete, at the latest
-        after FIRST_LIMIT, then every
-        change, until this process is to end."""
+        after FIRST_LIMIT, then every change, until this process is to end."""
         limit, before = self.child.beat() + FIRST_LIMIT, tuple[float, ...]()
         while not self.child.order():
             now = self.child.beat()
@@ -4718,6 +4718,8 @@ class Supervisor:
 
 
 # ==== V  The operator: terminal and config files ==================================================
+# And the agent, which is no process of a server, but runs alone on a backend: it asks the kernel for
+# numbers of connections, and sends them.
 
 
 # ---- 19. The log: never blocks, counts what it cannot write --------------------------------------
