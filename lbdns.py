@@ -4718,8 +4718,8 @@ class Supervisor:
 
 
 # ==== V  The operator: terminal and config files ==================================================
-# And the agent, which is no process of a server, but runs alone on a backend: it asks the kernel for
-# numbers of connections, and sends them.
+# And the agent, which is no process of a server, but runs alone on a backend: it asks the kernel
+# for numbers of connections, and sends them.
 
 
 # ---- 19. The log: never blocks, counts what it cannot write --------------------------------------
