@@ -19,6 +19,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ ns1 60 IN A 127.0.0.1
 www 300 IN A 192.0.2.80
 '''
 """
+SO_TIMESTAMPNS = 35           # Linux: the kernel tells when a datagram came, however busy we are,
+STAMP = struct.Struct("qq")   # in seconds and nanoseconds
 VERSION = {"gdnsd": "-V", "knotd": "-V", "nsd": "-v", "named": "-v", "dnsperf": "-h"}
 
 
@@ -196,27 +199,41 @@ def dnsperf(server, queries, *words, window=400):
     return Cost(user, system, float(found["Queries per second"]), int(found["Queries lost"]))
 
 
+def asker(port):
+    """A socket that asks a server here, and never waits; replies are for `receive`."""
+    sock = socket.socket(type=socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+def receive(sock):
+    """When a reply came (unix time), and its octets; raises OSError if there is none."""
+    reply, control, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(STAMP.size))
+    seconds, nanoseconds = STAMP.unpack(control[0][2])
+    return seconds + nanoseconds / 1e9, reply
+
+
 def ask_steadily(port, names, rate, seconds):
     """Ask this many queries a second; returns the milliseconds that each answer took, sorted, and
     how many got none."""
-    taken, sent = [], collections.OrderedDict()
-    with socket.socket(type=socket.SOCK_DGRAM) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        client.connect(("127.0.0.1", port))
-        client.setblocking(False)
+    taken, sent = [], {}
+    with asker(port) as client:
         begun, number, total = time.perf_counter(), 0, round(rate * seconds)
         while number < total or (sent and time.perf_counter() < begun + seconds + 2):
             now = time.perf_counter()
             while number < total and begun + number / rate <= now:
-                sent[number & 0xFFFF] = now
+                sent[number & 0xFFFF] = time.time()
                 client.send(packet(number & 0xFFFF, names[number % len(names)]))
                 number += 1
             pause = begun + number / rate - time.perf_counter() if number < total else 0.1
             if select.select([client], [], [], max(0, pause))[0]:
                 with contextlib.suppress(BlockingIOError):
                     while True:
-                        ident = int.from_bytes(client.recv(4096)[:2], "big")
-                        taken.append(1000 * (time.perf_counter() - sent.pop(ident)))
+                        came, reply = receive(client)
+                        taken.append(1000 * (came - sent.pop(int.from_bytes(reply[:2], "big"))))
     return sorted(taken), len(sent)
 
 

@@ -37,13 +37,12 @@ import secrets
 import signal
 import socket
 import statistics
-import struct
 import subprocess
 import time
 from typing import NamedTuple
 
 from chart import draw
-from common import fail, parser, start_lbdns, workspace
+from common import asker, fail, parser, receive, start_lbdns, workspace
 from server import cpu_of, fill, free_port, packet
 
 POOLS = {"least-connections": "api.example.com", "random": "dice.example.com"}   # policy -> name
@@ -60,8 +59,6 @@ PAUSE = 0.1        # seconds before a client's third try and each later one; the
 WINDOW = 10.0      # seconds over which the newcomer's share is taken
 DEAD_LIMIT, DRAIN_LIMIT = STALE + 2.0, 1.0   # seconds to be out of the answers
 SPARE = 200        # open files beside the clients' connections
-SO_TIMESTAMPNS = 35           # Linux: the kernel tells when a datagram came, however busy we are,
-STAMP = struct.Struct("qq")   # in seconds and nanoseconds
 
 TOP = """
 log = "errors"
@@ -219,10 +216,7 @@ class Asked:
     """One lbdns as its clients see it: each reply goes to who waits for it."""
     def __init__(self, port):
         self.loop, self.waiting, self.ident = asyncio.get_running_loop(), {}, 0
-        self.sock = socket.socket(type=socket.SOCK_DGRAM)
-        self.sock.setblocking(False)
-        self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self.sock.connect(("127.0.0.1", port))
+        self.sock = asker(port)
         self.loop.add_reader(self.sock, self.on_replies)
 
     def on_replies(self):
@@ -230,11 +224,10 @@ class Asked:
         hundreds that a dead backend brings); a reply that is late finds nobody."""
         with contextlib.suppress(OSError):
             while True:
-                reply, control, _, _ = self.sock.recvmsg(4096, socket.CMSG_SPACE(STAMP.size))
-                came, nanoseconds = STAMP.unpack(control[0][2])
+                came, reply = receive(self.sock)
                 waiter = self.waiting.pop(int.from_bytes(reply[:2], "big"), None)
                 if waiter and not waiter.done():
-                    waiter.set_result((came + nanoseconds / 1e9, reply))
+                    waiter.set_result((came, reply))
 
     async def ask(self, name):
         """When the reply came (unix time), and its octets; raises TimeoutError."""

@@ -15,7 +15,7 @@ Then four lbdns hear eight agents, real ones, that report every second. The name
 (SIGSTOP) by turns, each for a fifth of --stopped seconds and then for as long as makes a quarter of
 them it goes on; but the last one is ended (SIGTERM). A line for each turn says how many datagrams
 the kernel dropped for the other three, and how often one of them found that an agent was silent:
-after 2.2 s, so that one late report shows most times, and two in a row always.
+after 2.2 s, so that one report which is not sent shows at times, and two in a row nearly always.
 """
 import contextlib
 import multiprocessing
@@ -46,7 +46,7 @@ reports_key = "{key}"
 QUERIES = 1_000          # a second
 TICK = 0.002             # seconds between two turns of the sender
 AGENTS, SERVERS = 8, 4
-STALE = 2.2              # seconds: a report each second, and one for a poll of what has come
+STALE = 2.2              # seconds: one between two reports, another one until rows are made of them
 STOPPED_PART = 0.8       # of a turn
 
 
