@@ -15,7 +15,8 @@ Then four lbdns hear eight agents, real ones, that report every second. The name
 (SIGSTOP) by turns, each for a fifth of --stopped seconds and then for as long as makes a quarter of
 them it goes on; but the last one is ended (SIGTERM). A line for each turn says how many datagrams
 the kernel dropped for the other three, and how often one of them found that an agent was silent:
-after 2.2 s, so that one report which is not sent shows at times, and two in a row nearly always.
+after 2.2 s, so that one report which is not sent shows at times, and two in a row nearly always. At
+last the agents are killed, which shows that silences are seen: eight by each of three.
 """
 import contextlib
 import multiprocessing
@@ -81,7 +82,7 @@ def send(port, keys, backends, forged, sent):
             for number in range(sent[0], int(seconds * backends)):
                 which = number % backends
                 body = {**body, "address": f"10.0.{which >> 8}.{which & 255}", "state": "up",
-                        "connections": 100 + number * 7919 % 50, "host": f"host{which}",
+                        "connections": 100 + number * 7919 % 50, "agent": f"host{which}",
                         "opened": number, "updated_at": time.time()}
                 sock.sendto(lbdns.seal_report(good, body), ("127.0.0.1", port))
                 sent[0] += 1
@@ -161,13 +162,14 @@ class Log:
         with open(self.path, encoding="utf-8") as log:
             log.seek(self.seen)
             text, self.seen = log.read(), self.path.stat().st_size
-        return text.count("its agent has been silent")
+        return text.count(" up -> down, ")   # the agents' port is open, so nothing else is down
 
 
 @contextlib.contextmanager
 def agents(options, folder, reports, key):
-    """Run real agents of a port of ours, at which nobody has a connection."""
+    """Run real agents of a port of ours, at which nobody has a connection; yields them."""
     with contextlib.ExitStack() as stack:
+        running = []
         port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
         for number in range(AGENTS):
             words = [options.python, options.lbdns.resolve(), "agent", "api.example.com", port,
@@ -177,7 +179,8 @@ def agents(options, folder, reports, key):
                                      stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
             stack.callback(agent.wait)
             stack.callback(agent.kill)
-        yield
+            running.append(agent)
+        yield running
 
 
 def stop(server, last, seconds):
@@ -199,8 +202,8 @@ def show_stops(options, folder, cores):
     key = make_key(folder)
     hosts = [(f"127.3.0.{number + 1}", free_port()) for number in range(SERVERS)]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(agents(options, folder, [f"{host}:{port}" for host, port in hosts],
-                                   key))
+        running = stack.enter_context(agents(
+            options, folder, [f"{host}:{port}" for host, port in hosts], key))
         servers = [stack.enter_context(start_lbdns(
             options, fill(POOL, stale=STALE), folder, cores, f"lbdns-{number}",
             top=fill(TOP, log="changes", host=host, reports=port, key=key)))
@@ -217,6 +220,11 @@ def show_stops(options, folder, cores):
                 options.stopped / SERVERS * (1 if last else STOPPED_PART),
                 sum(dropped(port) for _, port in others) - before,
                 sum(log.silences() for log, _ in others))
+        for agent in running:
+            agent.kill()
+        time.sleep(STALE + 2)
+        row("agents killed", STALE + 2, sum(dropped(port) for _, port in others) - before,
+            sum(log.silences() for log, _ in others))
 
 
 def main():

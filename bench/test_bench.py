@@ -103,6 +103,7 @@ class BenchTest(unittest.TestCase):
         for turn in ("number 1", "number 2", "number 3", "ended"):
             with self.subTest(turn=turn):
                 self.assertRegex(text, rf"(?m)^{turn}({self.NUMBER}){{3}}$")
+        self.assertRegex(text, r"(?m)^agents killed +4\.20 +\d+ +24$")
         self.assertNotRegex(text, r"(?m)^note: ")
 
     @needs("dnsperf")
