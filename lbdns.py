@@ -3114,6 +3114,7 @@ REPORT_CONTEXT = b"lbdns report 1\0"  # what is signed with a key is a report, a
 SEAL = 65                 # octets before the body: a signature in hexadecimal digits, and a space
 KEY_OCTETS = 16           # of a key, at least: 128 bits
 CLOCK_MAX = 300.0         # seconds by which the clock of an agent may differ from ours
+AGENT = "agent "          # before the name of one in `Reports.times`
 FIRST_ROUND = 1.5         # seconds in which each agent that runs has reported once
 FORGET = 3600.0           # seconds of silence after which a backend is forgotten
 EARS_PAUSE = 0.01         # seconds for which datagrams are left to gather: each wake costs 30 us
@@ -3156,12 +3157,13 @@ def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
     Raise Problem where a stranger may read the file, or it has no good keys."""
     remedy = (f"make one by openssl rand -hex 32 > {path}, the same for all name servers and "
               "backends")
-    try:
-        text, mode = read_text(path), path.stat().st_mode
-    except Problem as bad:
-        raise Problem(f"{bad}; {remedy}" if not path.exists() else bad) from None
-    if mode & stat.S_IROTH:
-        raise Problem(f"everybody on this host may read it: chmod 640 {path}")
+    if not path.exists():
+        raise Problem(f"No such file; {remedy}")
+    if not path.is_file():  # a pipe could be read for ever
+        raise Problem("is no file")
+    if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise Problem(f"everybody on this host may read or write it: chmod 640 {path}")
+    text = read_text(path)
     lines = [line.strip() for line in text.splitlines()]
     keys = [line for line in lines if line and not line.startswith("#")]
     form = f"([0-9a-fA-F]{{2}}){{{KEY_OCTETS},}}"
@@ -3173,7 +3175,6 @@ def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
 
 class Heard(NamedTuple):
     """What is known of the last report about a backend."""
-    updated_at: float           # unix time by its sender's clock; that of the next must be greater
     at: float                   # monotonic seconds: when it arrived
     state: str
     agent: str                  # that sent it
@@ -3187,31 +3188,33 @@ Backends = dict[tuple[str, ...], Heard]  # by all addresses of the backend
 class Reports(Poll):
     """Hears agents, for all pools whose source they are.
 
+    times      by pool, of each agent and of each backend `updated_at` of the last report (unix
+               time by its sender's clock): that of the next must be greater, or somebody replays
     heard      by pool, what was heard about each backend
     owners     by pool, of each address the backend that has it
     fresh      by pool, rows that have come since the last poll
     urgent     whether what has come should not wait for the next poll
+    is_deaf    whether another monitor is to hear, so that this one must not
     """
     def __init__(self, source: Source, feeds: Sequence[Feed], runner: "Runner",
-                 keys: Sequence[bytes], ears: Sequence[socket.socket], log: "Log") -> None:
+                 keys: Sequence[bytes], ears: Sequence[socket.socket], log: "Log",
+                 is_deaf: Callable[[], bool] = lambda: False) -> None:
         super().__init__(source, feeds, False, runner)
-        self.keys, self.ears, self.log = keys, ears, log
+        self.keys, self.ears, self.log, self.is_deaf = keys, ears, log, is_deaf
+        self.times: dict[str, dict[str, float]] = {name: {} for name in self.feeds}
         self.heard: dict[str, Backends] = {name: {} for name in self.feeds}
         self.owners: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in self.feeds}
         self.fresh: dict[str, Rows] = {name: {} for name in self.feeds}
         self.urgent = asyncio.Event()
 
-    def remember(self) -> dict[str, dict[str, float]]:
-        """Return what the next monitor has to know, so that nobody can replay reports to it."""
-        return {name: {",".join(addresses): each.updated_at for addresses, each in heard.items()}
-                for name, heard in self.heard.items()}
-
     def resume(self, before: Mapping[str, Mapping[str, float]]) -> None:
-        """Begin with what another monitor has heard."""
+        """Begin with the times that another monitor knew, so that nobody can replay reports."""
         now = time.monotonic()
         for name in before.keys() & self.heard.keys():
-            for addresses, at in before[name].items():
-                self.know(name, tuple(addresses.split(",")), Heard(at, now, "up", "", "", now))
+            self.times[name] = dict(before[name])
+            for key in before[name]:
+                if not key.startswith(AGENT):
+                    self.know(name, tuple(key.split(",")), Heard(now, "up", "", "", now))
 
     def know(self, name: str, backend: tuple[str, ...], heard: Heard) -> None:
         """Take note of what was heard about a backend of a pool."""
@@ -3229,6 +3232,8 @@ class Reports(Poll):
         loop = asyncio.get_running_loop()
         loop.remove_reader(sock)
         loop.call_later(EARS_PAUSE, loop.add_reader, sock, self.on_readable, sock)
+        if self.is_deaf():
+            return
         now = time.monotonic()
         with suppress(OSError):  # BlockingIOError: that was all
             for _ in range(EARS_TURN):
@@ -3244,32 +3249,51 @@ class Reports(Poll):
     def take(self, octets: bytes, sender: str, now: float) -> None:
         """Take note of a report that arrives now; raise Problem, whose text up to the first colon
         is one of few, where it is refused."""
-        entry = {"address": sender, **tidy(open_report(self.keys, octets))}
-        name = plain_pool(entry.get("pool"))
+        entry = tidy(open_report(self.keys, octets))
+        name, agent = plain_pool(entry.get("pool")), str(entry.pop("agent", ""))[:wire.NAME_MAX]
+        unknown = entry.keys() - ENTRY.keys() - {"pool"}
         if name not in self.feeds:
             raise Problem(f"about no pool that listens to agents: {name:.80}")
-        agent = str(entry.pop("agent", ""))[:wire.NAME_MAX]
+        if unknown:  # to suggest known ones takes a millisecond
+            raise Problem(f"with unknown columns: {min(unknown):.40}")
+        if "updated_at" not in entry or not (agent or "address" in entry):
+            raise Problem("without updated_at, or without agent and address")
         try:
-            row, _ = self.feeds[name].row_of(entry)
+            row, _ = self.feeds[name].row_of({"address": sender, **entry})
         except Problem as bad:
             raise Problem(f"against the rules of rows: {bad}") from None
-        if "updated_at" not in entry:
-            raise Problem("without updated_at")
-        at = entry["updated_at"]
-        off = at - time.time()
+        off = entry["updated_at"] - time.time()
         if abs(off) > CLOCK_MAX:
             raise Problem(f"of a clock that is wrong: by {off:+.0f} s; set it by NTP")
+        if self.is_new(name, row.addresses, agent, entry["updated_at"]):
+            self.accept(name, row, agent, now)
+
+    def is_new(self, name: str, backend: tuple[str, ...], agent: str, at: float) -> bool:
+        """Return whether a report is the newest about its backend, and of its agent, and take note
+        of its time; False = it came before, by another address of this server. Raise Problem where
+        it is older, or comes again from elsewhere: the sender's address is not signed."""
+        times, keys = self.times[name], [",".join(backend)]
+        if agent:
+            keys.append(AGENT + agent)
+        last = [times.get(key, 0.0) for key in keys]
+        if at == min(last) == max(last):
+            return False
+        if at <= max(last):
+            raise Problem(f"not newer than the last one: {backend[0]}; replayed, or two agents "
+                          "report it, or one from two addresses, which needs --address")
+        if len(times) > 4 * ROWS_MAX:
+            raise Problem("of one agent too many")
+        times.update(dict.fromkeys(keys, at))
+        return True
+
+    def accept(self, name: str, row: Row, agent: str, now: float) -> None:
+        """Take note of a row that an agent reports; raise Problem as `meet` does."""
         backend = row.addresses
         last = self.heard[name].get(backend) or self.meet(name, backend, agent, now)
-        if at == last.updated_at:
-            return  # an agent sends to all addresses of this server
-        if at < last.updated_at:
-            raise Problem("older than another about the same backend: "
-                          f"{backend[0]}; replayed, or two agents report it")
         self.fresh[name][backend] = Dated(row, now)
         if row.state != last.state:
             self.urgent.set()
-        new = last._replace(updated_at=at, at=now, state=row.state)
+        new = last._replace(at=now, state=row.state)
         if agent != last.agent:
             new = new._replace(agent=agent, other=last.agent, since=now)
             if agent == last.other and now - last.since < CLOCK_MAX:
@@ -3290,7 +3314,7 @@ class Reports(Poll):
             self.forget(name, other)
         if len(heard) >= ROWS_MAX:
             raise Problem(f"about one backend too many: {TOO_MANY} of {name}")
-        return Heard(0.0, now, "", agent, "", now)
+        return Heard(now, "", agent, "", now)
 
     def forget(self, name: str, backend: tuple[str, ...]) -> None:
         """Forget what was heard about a backend of a pool."""
@@ -3300,8 +3324,8 @@ class Reports(Poll):
 
     async def poll_once(self, now: float) -> None:
         """Hand what was heard to the feeds; the first time, after a round of reports."""
-        while not self.count and time.monotonic() < now + FIRST_ROUND and not self.is_complete():
-            await asyncio.sleep(PUBLISH)
+        if not self.count:
+            await self.first_round(now + FIRST_ROUND)
         now = time.monotonic()
         for name, feed in self.feeds.items():
             rows, self.fresh[name] = self.fresh[name], {}
@@ -3312,18 +3336,25 @@ class Reports(Poll):
             for backend in [each for each, last in self.heard[name].items()
                             if last.at < now - FORGET]:
                 self.forget(name, backend)
+            oldest = time.time() - 2 * CLOCK_MAX  # what is older is refused in any case
+            self.times[name] = {key: at for key, at in self.times[name].items() if at > oldest}
             await asyncio.sleep(0)  # other tasks have their turn, such as the one that beats
 
-    def is_complete(self) -> bool:
-        """Return whether all backends that are known already have been heard."""
-        return all(heard and self.feeds[name].base.keys() <= heard.keys()
-                   for name, heard in self.heard.items())
+    async def first_round(self, limit: float) -> None:
+        """Wait until all backends have been heard that are known from the start, of each pool some,
+        or until a time (monotonic seconds)."""
+        known = {name: {*heard, *self.feeds[name].base} for name, heard in self.heard.items()}
+        while time.monotonic() < limit and not all(
+                backends and backends <= self.heard[name].keys()
+                for name, backends in known.items()):
+            await asyncio.sleep(PUBLISH)
 
     async def rest(self, seconds: float) -> None:
-        """Wait until the next poll is due, or is urgent."""
-        await asyncio.sleep(PUBLISH)
+        """Wait until the next poll is due, or is urgent; at least for half of that time, since each
+        change of a state is logged."""
+        await asyncio.sleep(seconds / 2)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.urgent.wait(), max(0.0, seconds - PUBLISH))
+            await asyncio.wait_for(self.urgent.wait(), max(0.0, seconds / 2))
         self.urgent.clear()
 
 
@@ -3629,13 +3660,25 @@ class Monitor:
         for (source, _), feeds in sources.items():
             if source.reports:
                 self.reports = Reports(source, feeds, self.runner, self.config.reports_key,
-                                       self.ears, self.log)
+                                       self.ears, self.log, self.is_deaf)
                 self.reports.resume(self.memory["heard"])
                 polls.append(self.reports)
             else:
                 is_new = source.name not in self.memory["polled"]
                 polls.append(Poll(source, feeds, is_new, self.runner))
         return polls
+
+    def is_deaf(self) -> bool:
+        """Return whether the next generation is to hear agents, and this one no longer: they have
+        one socket, and what one has heard the other does not know."""
+        return self.child.generation.shared[DEAF] > 0
+
+    async def stop_hearing(self, now: float) -> None:
+        """Publish all that was heard, for the next generation, and say that this is done."""
+        if self.reports:
+            await self.reports.poll_once(now)
+        self.publish_changes(now)
+        self.child.generation.shared[DEAF] = 2
 
     async def run(self) -> None:
         """Do all of it at the same time until it is to end; raises what one of the tasks raises, so
@@ -3661,6 +3704,8 @@ class Monitor:
                 if now > limit or self.is_ready():
                     limit = 0.0
                     self.publish_changes(now)
+            if self.child.generation.shared[DEAF] == 1:
+                await self.stop_hearing(now)
             self.log.flush()
             await asyncio.sleep(PUBLISH)
 
@@ -3680,7 +3725,7 @@ class Monitor:
         if looks == self.looks:
             return
         memory = {"targets": self.prober.remember(),
-                  "heard": self.reports.remember() if self.reports else {},
+                  "heard": self.reports.times if self.reports else {},
                   "pools": {watch.pool.name: watch.known for watch in self.watches},
                   "polled": [poll.source.name for poll in self.polls]}
         snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),
@@ -3744,7 +3789,8 @@ CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ende
 STOPS = {signal.SIGTERM, signal.SIGINT}
 # Slots of children in the memory of a generation, and other places there, from its end.
 LOADER, MONITOR, FIRST_WORKER = 0, 1, 2
-NEWEST, SERVING, ORDER = -3, -2, -1
+DEAF, NEWEST, SERVING, ORDER = -4, -3, -2, -1
+DEAF_LIMIT = 1.0          # seconds in which a monitor hears no longer, when it is not to
 # Orders. RETIRE: take no more, but go on with TCP clients until they are idle. STOP: answer what
 # has come, and end. ORPHANED: end at once, nobody is left who would start a child anew.
 RETIRE, STOP, ORPHANED = 1, 2, 3
@@ -3763,10 +3809,11 @@ class Generation:
         self.run = run             # what each of them does
         # Numbers, by place:
         #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet, or it ended
+        #   [DEAF]     1 = agents must not be heard any more, 2 = they are not; else 0
         #   [NEWEST]   how often something was published; an odd one stands in the second file
         #   [SERVING]  whether workers may answer
         #   [ORDER]    how all of them are to end; 0 = they go on
-        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 4))).cast("Q")
+        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 5))).cast("Q")
         # Process groups of the commands that its monitor runs; 0 = none.
         self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")
         if sys.platform == "linux":
@@ -4614,6 +4661,9 @@ class Supervisor:
         which answer once all are ready.
         """
         limit = time.monotonic() + START_LIMIT
+        if self.config.reports:
+            self.current.shared[DEAF] = 1
+            self.tend_until(lambda: self.current.shared[DEAF] == 2, time.monotonic() + DEAF_LIMIT)
         new = self.make_generation(config, self.current.read())
         children = [Child(slot, new) for slot in new.slots]
         try:
@@ -4689,6 +4739,7 @@ class Supervisor:
             for line in str(bad).splitlines():
                 self.log.error(f"reload: {line}")
             self.unbind(kept, True)
+            self.current.shared[DEAF] = 0
             what = "reload: refused; the old config stays in force"
         else:
             self.log.configure(config)
@@ -6156,7 +6207,7 @@ class Agent:
         self.loads: dict[int, Entry] = {port: {"state": "up"} for port in self.ports}
         self.updated_at = 0.0                        # of the last report
         self.signals: list[int] = []                 # that have come, each of which ends it
-        self.name = f"{socket.gethostname()}/{os.getpid()}"
+        self.name = f"{socket.gethostname()}/{os.urandom(8).hex()}"
         if words.count:
             import_for_monitor()
             self.runner = Runner(memoryview(array.array("i", [0])))
@@ -6192,7 +6243,8 @@ class Agent:
     def wait(self, seconds: float) -> None:
         """Sleep, or until a signal comes."""
         found = signal.sigtimedwait(SIGNALS, max(0.0, seconds))
-        if found:
+        # Stopped and continued meanwhile, Python may return a number that is no signal.
+        if found and found.si_signo in SIGNALS:
             self.signals.append(found.si_signo)
 
     def describe(self) -> str:
@@ -6258,7 +6310,7 @@ class Agent:
             if len(entries) == 1:
                 del entries[0]["pool"]
             self.log.flush()
-            return show("".join(f"{json.dumps(each)}\n" for each in entries))
+            return self.show_rows("".join(f"{json.dumps(each)}\n" for each in entries))
         # A later report has a later time, or it would be taken for an old one that somebody sends
         # again; but a clock that was far ahead and has been put right is right.
         if abs(now - self.updated_at) < CLOCK_MAX:
@@ -6272,6 +6324,25 @@ class Agent:
             self.log.trouble(f"name server {show_endpoint(each.host, each.port)}", wrong)
         self.log.flush()
         return 0
+
+
+    def show_rows(self, text: str) -> int:
+        """Print rows. Returns an exit code other than 0 where nobody reads them, or a signal came
+        while nobody did."""
+        def stop(number: int, _: Any) -> NoReturn:
+            """Let the write fail, which Python would begin anew."""
+            self.signals.append(number)
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        before = {number: signal.signal(number, stop) for number in SIGNALS}
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            return show(text)
+        except BrokenPipeError:  # of a signal that came just before or after
+            return 1
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def agent(argv: Sequence[str]) -> int:

@@ -1215,7 +1215,8 @@ def sealed(entry, key=KEYS[0], pool="api.example.com", **columns):
     """A report, as agents send them: octets, or an entry, by columns; `late` is by how many seconds
     its sender's clock is behind."""
     if not isinstance(entry, bytes):
-        columns = {"pool": pool, "updated_at": time.time() - columns.pop("late", 0), **columns}
+        columns = {"pool": pool, "agent": f"host{entry}/1",
+                   "updated_at": time.time() - columns.pop("late", 0), **columns}
         entry = json.dumps({"address": entry, **columns} if entry else columns).encode()
     code = hmac.new(bytes.fromhex(key), b"lbdns report 1\0" + entry, hashlib.sha256)
     return code.hexdigest().encode() + b" " + entry
@@ -4395,7 +4396,8 @@ class PureReports(unittest.TestCase):
         self.hear(sealed("192.0.2.1", connections=7))
         good = sealed("192.0.2.1", connections=1)
         body = good[65:]
-        times = [sealed(b'{"pool": "api.example.com", "updated_at": %s}' % value) for value in (
+        times = [sealed(b'{"pool": "api.example.com", "agent": "a", "updated_at": %s}' % value)
+                 for value in (
             b"NaN", b"-Infinity", b"1e999", b"true", b'"x"', b"[]", b"{}", b"-1", b"1" * 1000)]
         for kind, detail, *datagrams in (
                 ("signed with none of our keys", "", sealed("192.0.2.1", "ee" * 16), b"", b" ",
@@ -4414,9 +4416,12 @@ class PureReports(unittest.TestCase):
                  sealed("192.0.2.1", late=-400.4)),
                 ("of a clock that is wrong", "by -301 s", sealed("192.0.2.1", late=301)),
                 ("against the rules of rows", "updated_at = .*: must be unix time", *times),
-                ("without updated_at", "", sealed(b'{"pool": "api.example.com"}'),
-                 sealed(b'{"pool": "api.example.com", "updated_at": null}')),
-                ("older than another about the same backend", "192.0.2.1; replayed, or two agents",
+                ("without updated_at, or without agent and address", "",
+                 sealed(b'{"pool": "api.example.com", "agent": "a"}'),
+                 sealed(b'{"pool": "api.example.com", "agent": "a", "updated_at": null}'),
+                 sealed("", agent="")),
+                ("with unknown columns", "conections", sealed("192.0.2.1", conections=1)),
+                ("not newer than the last one", "192.0.2.1; replayed, or two agents",
                  sealed("192.0.2.1", late=20), sealed("192.0.2.1", late=299)),
                 ("against the rules of rows", "is no IPv4 or IPv6", sealed("192.0.2.1/24")),
                 ("against the rules of rows", "is no address that a client", sealed("0.0.0.0")),
@@ -4425,7 +4430,7 @@ class PureReports(unittest.TestCase):
                 *(("against the rules of rows", [*columns][0], sealed("192.0.2.1", **columns))
                   for columns in ({"connections": math.nan}, {"connections": -1},
                                   {"weight": math.inf}, {"state": "full"}, {"opened": True},
-                                  {"max_connections": 0}, {"conections": 1},
+                                  {"max_connections": 0},
                                   {"connections": 10**400}, {"state": ["up"]}, {"weight": {}}))):
             with self.subTest(kind, detail=detail):
                 self.refused(kind, *datagrams, detail=detail)
@@ -4452,7 +4457,8 @@ class PureReports(unittest.TestCase):
 
     def test_a_file_of_keys_that_is_no_secret_is_refused(self):
         for text, mode, says in (
-                (KEYS[0], 0o644, "everybody on this host may read it: chmod 640 .*reports.key$"),
+                (KEYS[0], 0o644, "everybody on this host may read or write it: chmod 640 .*y$"),
+                (KEYS[0], 0o602, "everybody on this host may read or write it"),
                 ("", 0o600, "at least 32 hexadecimal digits; make one by openssl rand -hex 32 > "),
                 ("# none", 0o600, "at least 32"), (KEYS[0][2:], 0o600, "at least 32"),
                 (KEYS[0] + "0", 0o600, "at least 32"), ("secret" * 9, 0o600, "at least 32"),
@@ -4473,6 +4479,29 @@ class PureReports(unittest.TestCase):
         rows = self.hear(octets, sender="192.0.2.7")
         self.assertEqual(([*rows], self.log.troubles), (["192.0.2.7"], {}))
         self.assertEqual(rows["192.0.2.7"].connections, 3)
+
+    def test_a_report_that_comes_again_from_elsewhere_is_refused(self):
+        octets = sealed("", connections=3)
+        self.hear(octets)
+        for sender in ("192.0.2.8", "2001:db8::8"):
+            rows = self.hear(octets, sender=sender)
+            self.assertEqual([*rows], ["192.0.2.7"])
+        self.assertRegex(self.log.lines[-1].decode(), "refused, not newer than the last one: the "
+                         "last one came from: 192.0.2.8 192.0.2.8; replayed, or two agents report")
+        rows = self.hear(sealed("", connections=4), sender="192.0.2.8")
+        self.assertEqual([*rows], ["192.0.2.7", "192.0.2.8"], "it has another address now")
+        self.hear(octets, sender="192.0.2.9")
+        rows = self.hear(sealed("", connections=4, agent="another/1", late=1), sender="192.0.2.9")
+        self.assertEqual([*rows], ["192.0.2.7", "192.0.2.8", "192.0.2.9"])
+
+    def test_times_are_forgotten_when_no_replay_could_be_believed(self):
+        self.hear(sealed("192.0.2.1"))
+        [times] = self.reports.times.values()
+        self.assertEqual({*times}, {"192.0.2.1", "agent host192.0.2.1/1"})
+        later = time.time() + 601
+        with unittest.mock.patch.object(lbdns.time, "time", lambda: later):
+            self.hear()
+        self.assertEqual([*self.reports.times.values()], [{}])
 
     def test_nothing_is_added_up_that_one_host_reported_twice(self):
         rows = self.hear(sealed("192.0.2.1", connections=7, late=0.2),
@@ -4554,18 +4583,24 @@ class PureReports(unittest.TestCase):
     def test_the_next_monitor_believes_no_replay_and_keeps_the_rows(self):
         before, after = sealed("192.0.2.1", connections=7), sealed("192.0.2.2", connections=8)
         self.hear(before, after)
-        memory = json.loads(json.dumps(self.reports.remember()))
+        memory = json.loads(json.dumps(self.reports.times))
         old, self.reports = self.reports, self.make()
         [feed], [old_feed] = self.reports.feeds.values(), old.feeds.values()
         feed.resume(lbdns.PoolState("api.example.com", False, time.monotonic(),
                                     iter(old_feed.believed(time.monotonic()))))
         self.reports.resume(memory)
-        self.assertTrue(self.reports.is_complete())
+        begun = time.monotonic()
+        asyncio.run(self.reports.first_round(begun + PATIENCE))
+        self.assertLess(time.monotonic(), begun + PATIENCE, "nobody is waited for")
         self.hear(before)
         self.assertEqual(self.log.troubles, {})
-        self.refused("older than another about the same backend", sealed("192.0.2.1", late=5))
+        self.refused("not newer than the last one", sealed("192.0.2.1", late=5))
         rows = self.hear(sealed("192.0.2.2", connections=9))
         self.assertEqual([row.connections for row in rows.values()], [7, 9])
+
+    def test_one_that_is_deaf_reads_nothing(self):
+        self.reports.is_deaf = lambda: True
+        self.assertEqual(self.hear(sealed("192.0.2.1")), {})
 
     def test_one_that_was_silent_is_so_for_the_next_monitor(self):
         feed = feed_of(self.reports.feeds["api.example.com"].pool)
@@ -4574,6 +4609,24 @@ class PureReports(unittest.TestCase):
             lbdns.Row(("192.0.2.1",), down=("192.0.2.1",)), lbdns.Row(("192.0.2.2",))])))
         feed.note_silence(now)
         self.assertEqual(feed.silent, {"192.0.2.1"})
+
+    def test_the_first_round_waits_for_those_that_are_known_or_for_its_time(self):
+        for pool, heard, waits in (
+                ("", [], True), ("", ["192.0.2.1"], True),
+                ("backends = ['192.0.2.1', '192.0.2.2']", ["192.0.2.1"], True),
+                ("backends = ['192.0.2.1', '192.0.2.2']", ["192.0.2.1", "192.0.2.2"], False)):
+            with self.subTest(pool, heard=heard):
+                reports = self.make(pool)
+
+                async def begin(reports=reports, heard=heard):
+                    waiting = asyncio.ensure_future(reports.first_round(time.monotonic() + 0.3))
+                    await asyncio.sleep(0)
+                    for address in heard:
+                        reports.take(sealed(address), address, time.monotonic())
+                    await waiting
+                begun = time.monotonic()
+                asyncio.run(begin())
+                self.assertEqual(time.monotonic() - begun > 0.29, waits)
 
     def test_a_pool_that_nobody_reports_is_pointed_out(self):
         reports = self.make(names=("api.example.com", "chat.example.com"))
@@ -7114,6 +7167,32 @@ stale = STALE
             self.expect(server, "192.0.2.9")
             server.wait_for("warning: .*: reports: no pool listens to agents; add source = {")
 
+    def test_a_drain_during_a_reload_is_not_forgotten(self):
+        with self.server() as server:
+            self.send(server, sealed("192.0.2.1"), sealed("192.0.2.2"))
+            self.expect(server, "192.0.2.1", "192.0.2.2")
+            for pause in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3):
+                done = len(re.findall(" reloaded:", server.log()))
+                server.signal(signal.SIGHUP)
+                time.sleep(pause)
+                self.send(server, sealed("192.0.2.1", state="drain"))
+                server.wait_for(" reloaded:", done + 1)
+                self.expect(server, "192.0.2.2")
+                self.send(server, sealed("192.0.2.1"))
+                self.expect(server, "192.0.2.1", "192.0.2.2")
+
+    def test_a_reload_that_is_refused_leaves_the_monitor_hearing(self):
+        with self.server() as server:
+            self.send(server, sealed("192.0.2.1"))
+            self.expect(server, "192.0.2.1")
+            server.write("nonsense = 1\n" + self.CONFIG.replace("STALE", "60"))
+            server.reload()
+            config = self.CONFIG.replace("STALE", "60").replace("'[::]:0'", "'203.0.113.1:1'")
+            server.write(config.replace("'203", "'127.0.0.1:1', '203"))
+            server.reload()
+            self.send(server, sealed("192.0.2.2"))
+            self.expect(server, "192.0.2.1", "192.0.2.2")
+
     def test_a_reload_can_begin_and_end_to_hear(self):
         port = free_port()
         config = self.CONFIG.replace("[::]:0", f"127.0.0.1:{port}")
@@ -7145,7 +7224,7 @@ stale = STALE
                 os.kill(monitor, signal.SIGKILL)
                 server.wait_for("monitor ended by SIGKILL", times)
                 self.send(server, old)
-                server.wait_for("older than another about the same backend", times)
+                server.wait_for("not newer than the last one", times)
                 self.assertEqual(self.answers(server), {"192.0.2.2"})
             self.send(server, sealed("192.0.2.2", connections=1000),
                       sealed("192.0.2.1", connections=500))
@@ -8943,6 +9022,35 @@ socket.getaddrinfo = getaddrinfo
             # A busy machine lets it count before, and nobody listens on port 1.
             self.assertIn(rows[-1], ({"state": "drain"},
                                      {"connections": 0, "opened": 0, "state": "down"}))
+
+    def test_one_that_was_stopped_for_a_while_goes_on(self):
+        with Service() as service, Receiver() as receiver, \
+                report_to([receiver], "a.example", service.port) as agent:
+            for _ in range(3):
+                receiver.read()
+                agent.signal(signal.SIGSTOP)
+                time.sleep(0.5)  # beyond the time of the next report
+                agent.signal(signal.SIGCONT)
+                self.assertEqual(receiver.read()["state"], "up")
+            receiver.until(state="up")
+            self.assertIsNone(agent.process.poll())
+
+    def test_a_reader_that_reads_no_more_cannot_keep_it(self):
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        os.set_blocking(write, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write, bytes(512))
+        os.set_blocking(write, True)
+        with subprocess.Popen([*PYTHON, str(SCRIPT), "agent", "a.example", "1"], stdout=write,
+                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            os.close(write)
+            self.addCleanup(process.kill)
+            self.assertIn(b"agent: reports a.example", process.stderr.readline())
+            until(lambda: status_of(process.pid, "State").startswith("S"))
+            process.terminate()
+            self.assertIn(process.wait(PATIENCE), (0, 1))
 
     def test_it_needs_no_rights_and_keeps_its_size(self):
         """As nobody, for a few hundred rounds: neither memory nor descriptors grow."""
