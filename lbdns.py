@@ -49,8 +49,8 @@ Glossary:
     backend     one server of a pool: one address, or one of each family, or a host name
     row         what config or source say of a backend: addresses, weight, limit, state, report
     report      the part of a row that changes all the time: its connections, established now and
-                opened ever
-    agent       a program on each backend (`lbdns.py agent`) that counts them, and sends reports
+                opened ever; also the datagram in which an agent sends it
+    agent       a process on a backend (`lbdns.py agent`) that counts its connections, and reports
     state       of a row: up, drain (no new clients, but asked rather than none), or down
     limit       max_connections of a row; a backend at its limit is full
     source      where rows come from: a table of SQLite, what a command prints, or agents
@@ -72,7 +72,6 @@ Glossary:
     slot        a child's place in the memory that it shares with the supervisor
     heartbeat   the time that a child writes there, again and again
     trial       of a policy file, in a process of its own
-    agent       what runs on a backend, counts its connections, and reports them
 """
 import sys
 
