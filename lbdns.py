@@ -3181,44 +3181,114 @@ class Heard(NamedTuple):
     since: float                # monotonic seconds: when `agent` last became another
 
 
-Backends = dict[tuple[str, ...], Heard]  # by all addresses of the backend
+class PoolReports:
+    """What agents report about one pool.
+
+    times      of each backend and of each agent `updated_at` of the last report (unix time by its
+               sender's clock): that of the next must be greater, or somebody replays
+    heard      by all addresses of the backend
+    owners     of each address the backend that has it
+    fresh      rows that the feed has not got yet
+    """
+    def __init__(self, feed: Feed, log: "Log") -> None:
+        self.feed, self.log = feed, log
+        self.times: dict[str, float] = {}
+        self.heard: dict[tuple[str, ...], Heard] = {}
+        self.owners: dict[str, tuple[str, ...]] = {}
+        self.fresh: Rows = {}
+
+    def resume(self, times: Mapping[str, float]) -> None:
+        """Begin with the times that another monitor knew, so that nobody can replay reports."""
+        now, self.times = time.monotonic(), dict(times)
+        for key in times:
+            if not key.startswith(AGENT):
+                self.know(tuple(key.split(",")), Heard(now, "up", "", "", now))
+
+    def know(self, backend: tuple[str, ...], heard: Heard) -> None:
+        """Take note of what was heard about a backend."""
+        self.heard[backend] = heard
+        self.owners.update(dict.fromkeys(backend, backend))
+
+    def is_new(self, backend: tuple[str, ...], agent: str, at: float) -> bool:
+        """Return whether a report is the newest about its backend, and of its agent, and take note
+        of its time; False = it came before, by another address of this server. Raise Problem where
+        it is older, or comes again from elsewhere: the sender's address is not signed."""
+        keys = [",".join(backend)]
+        if agent:
+            keys.append(AGENT + agent)
+        last = [self.times.get(key, 0.0) for key in keys]
+        if at == min(last) == max(last):
+            return False
+        if at <= max(last):
+            raise Problem(f"not newer than the last one: {backend[0]}; replayed, or two agents "
+                          "report it, or one from two addresses, which needs --address")
+        if len(self.times) > 4 * ROWS_MAX:
+            raise Problem("of one agent too many")
+        self.times.update(dict.fromkeys(keys, at))
+        return True
+
+    def accept(self, row: Row, agent: str, now: float) -> bool:
+        """Take note of a row that an agent reports; return whether its state is another one. Raise
+        Problem as `meet` does."""
+        backend = row.addresses
+        last = self.heard.get(backend) or self.meet(backend, agent, now)
+        self.fresh[backend] = Dated(row, now)
+        new = last._replace(at=now, state=row.state)
+        if agent != last.agent:
+            new = new._replace(agent=agent, other=last.agent, since=now)
+            if agent == last.other and now - last.since < CLOCK_MAX:
+                self.log.trouble(f"pool {self.feed.pool.name}: agents", "two report one backend by "
+                                 f"turns: {backend[0]}, {agent} and {last.agent}; the newest "
+                                 "counts; give each its own --address")
+        self.know(backend, new)
+        return row.state != last.state
+
+    def meet(self, backend: tuple[str, ...], agent: str, now: float) -> Heard:
+        """Return what is known of a backend that nobody has reported yet. Raise Problem where there
+        are too many, or another one reports an address of it; one that is silent has to give
+        way."""
+        for other in {self.owners[each] for each in backend if each in self.owners}:
+            if self.heard[other].at > now - self.feed.pool.stale:
+                raise Problem("with an address that another backend reports: "
+                              f"{','.join(backend)} beside {','.join(other)}")
+            self.forget(other)
+        if len(self.heard) >= ROWS_MAX:
+            raise Problem(f"about one backend too many: {TOO_MANY} of {self.feed.pool.name}")
+        return Heard(now, "", agent, "", now)
+
+    def forget(self, backend: tuple[str, ...]) -> None:
+        """Forget what was heard about a backend."""
+        del self.heard[backend]
+        for each in backend:
+            del self.owners[each]
+
+    def hand_over(self, now: float, is_first: bool) -> None:
+        """Give the feed what is new, and forget what is old; `is_first`: nobody has before."""
+        rows, self.fresh = self.fresh, {}
+        if rows:
+            self.feed.hear(rows, now)
+        elif is_first and not self.heard:
+            self.feed.trouble = "no agent has reported yet"
+        for backend in [each for each, last in self.heard.items() if last.at < now - FORGET]:
+            self.forget(backend)
+        oldest = time.time() - 2 * CLOCK_MAX  # what is older is refused in any case
+        self.times = {key: at for key, at in self.times.items() if at > oldest}
 
 
 class Reports(Poll):
-    """Hears agents, for all pools whose source they are.
-
-    times      by pool, of each agent and of each backend `updated_at` of the last report (unix
-               time by its sender's clock): that of the next must be greater, or somebody replays
-    heard      by pool, what was heard about each backend
-    owners     by pool, of each address the backend that has it
-    fresh      by pool, rows that have come since the last poll
-    urgent     whether what has come should not wait for the next poll
-    is_deaf    whether another monitor is to hear, so that this one must not
-    """
+    """Hears agents, for all pools whose source they are, until `is_deaf` says that another monitor
+    is to hear. What is `urgent` does not wait for the next poll."""
     def __init__(self, source: Source, feeds: Sequence[Feed], runner: "Runner",
                  keys: Sequence[bytes], ears: Sequence[socket.socket], log: "Log",
                  is_deaf: Callable[[], bool] = lambda: False) -> None:
         super().__init__(source, feeds, False, runner)
         self.keys, self.ears, self.log, self.is_deaf = keys, ears, log, is_deaf
-        self.times: dict[str, dict[str, float]] = {name: {} for name in self.feeds}
-        self.heard: dict[str, Backends] = {name: {} for name in self.feeds}
-        self.owners: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in self.feeds}
-        self.fresh: dict[str, Rows] = {name: {} for name in self.feeds}
+        self.pools = {name: PoolReports(feed, log) for name, feed in self.feeds.items()}
         self.urgent = asyncio.Event()
 
-    def resume(self, before: Mapping[str, Mapping[str, float]]) -> None:
-        """Begin with the times that another monitor knew, so that nobody can replay reports."""
-        now = time.monotonic()
-        for name in before.keys() & self.heard.keys():
-            self.times[name] = dict(before[name])
-            for key in before[name]:
-                if not key.startswith(AGENT):
-                    self.know(name, tuple(key.split(",")), Heard(now, "up", "", "", now))
-
-    def know(self, name: str, backend: tuple[str, ...], heard: Heard) -> None:
-        """Take note of what was heard about a backend of a pool."""
-        self.heard[name][backend] = heard
-        self.owners[name].update(dict.fromkeys(backend, backend))
+    def remember(self) -> dict[str, dict[str, float]]:
+        """Return what the next monitor has to know: see `PoolReports.resume`."""
+        return {name: pool.times for name, pool in self.pools.items()}
 
     async def run(self) -> NoReturn:
         """Hear what comes, and make rows of it."""
@@ -3251,7 +3321,7 @@ class Reports(Poll):
         entry = tidy(open_report(self.keys, octets))
         name, agent = plain_pool(entry.get("pool")), str(entry.pop("agent", ""))[:wire.NAME_MAX]
         unknown = entry.keys() - ENTRY.keys() - {"pool"}
-        if name not in self.feeds:
+        if name not in self.pools:
             raise Problem(f"about no pool that listens to agents: {name:.80}")
         if unknown:  # to suggest known ones takes a millisecond
             raise Problem(f"with unknown columns: {min(unknown):.40}")
@@ -3264,88 +3334,24 @@ class Reports(Poll):
         off = entry["updated_at"] - time.time()
         if abs(off) > CLOCK_MAX:
             raise Problem(f"of a clock that is wrong: by {off:+.0f} s; set it by NTP")
-        if self.is_new(name, row.addresses, agent, entry["updated_at"]):
-            self.accept(name, row, agent, now)
-
-    def is_new(self, name: str, backend: tuple[str, ...], agent: str, at: float) -> bool:
-        """Return whether a report is the newest about its backend, and of its agent, and take note
-        of its time; False = it came before, by another address of this server. Raise Problem where
-        it is older, or comes again from elsewhere: the sender's address is not signed."""
-        times, keys = self.times[name], [",".join(backend)]
-        if agent:
-            keys.append(AGENT + agent)
-        last = [times.get(key, 0.0) for key in keys]
-        if at == min(last) == max(last):
-            return False
-        if at <= max(last):
-            raise Problem(f"not newer than the last one: {backend[0]}; replayed, or two agents "
-                          "report it, or one from two addresses, which needs --address")
-        if len(times) > 4 * ROWS_MAX:
-            raise Problem("of one agent too many")
-        times.update(dict.fromkeys(keys, at))
-        return True
-
-    def accept(self, name: str, row: Row, agent: str, now: float) -> None:
-        """Take note of a row that an agent reports; raise Problem as `meet` does."""
-        backend = row.addresses
-        last = self.heard[name].get(backend) or self.meet(name, backend, agent, now)
-        self.fresh[name][backend] = Dated(row, now)
-        if row.state != last.state:
+        pool = self.pools[name]
+        if pool.is_new(row.addresses, agent, entry["updated_at"]) and pool.accept(row, agent, now):
             self.urgent.set()
-        new = last._replace(at=now, state=row.state)
-        if agent != last.agent:
-            new = new._replace(agent=agent, other=last.agent, since=now)
-            if agent == last.other and now - last.since < CLOCK_MAX:
-                self.log.trouble(f"pool {name}: agents", "two report one backend by turns: "
-                                 f"{backend[0]}, {agent} and {last.agent}; the newest counts; give "
-                                 "each its own --address")
-        self.know(name, backend, new)
-
-    def meet(self, name: str, backend: tuple[str, ...], agent: str, now: float) -> Heard:
-        """Return what is known of a backend that nobody has reported yet. Raise Problem where there
-        are too many, or another one reports an address of it; one that is silent has to give
-        way."""
-        heard, owners = self.heard[name], self.owners[name]
-        for other in {owners[each] for each in backend if each in owners}:
-            if heard[other].at > now - self.feeds[name].pool.stale:
-                raise Problem("with an address that another backend reports: "
-                              f"{','.join(backend)} beside {','.join(other)}")
-            self.forget(name, other)
-        if len(heard) >= ROWS_MAX:
-            raise Problem(f"about one backend too many: {TOO_MANY} of {name}")
-        return Heard(now, "", agent, "", now)
-
-    def forget(self, name: str, backend: tuple[str, ...]) -> None:
-        """Forget what was heard about a backend of a pool."""
-        del self.heard[name][backend]
-        for each in backend:
-            del self.owners[name][each]
 
     async def poll_once(self, now: float) -> None:
         """Hand what was heard to the feeds; the first time, after a round of reports."""
         if not self.count:
             await self.first_round(now + FIRST_ROUND)
-        now = time.monotonic()
-        for name, feed in self.feeds.items():
-            rows, self.fresh[name] = self.fresh[name], {}
-            if rows:
-                feed.hear(rows, now)
-            elif not self.count and not self.heard[name]:
-                feed.trouble = "no agent has reported yet"
-            for backend in [each for each, last in self.heard[name].items()
-                            if last.at < now - FORGET]:
-                self.forget(name, backend)
-            oldest = time.time() - 2 * CLOCK_MAX  # what is older is refused in any case
-            self.times[name] = {key: at for key, at in self.times[name].items() if at > oldest}
+        for pool in self.pools.values():
+            pool.hand_over(time.monotonic(), not self.count)
             await asyncio.sleep(0)  # other tasks have their turn, such as the one that beats
 
     async def first_round(self, limit: float) -> None:
         """Wait until all backends have been heard that are known from the start, of each pool some,
         or until a time (monotonic seconds)."""
-        known = {name: {*heard, *self.feeds[name].base} for name, heard in self.heard.items()}
+        known = {pool: {*pool.heard, *pool.feed.base} for pool in self.pools.values()}
         while time.monotonic() < limit and not all(
-                backends and backends <= self.heard[name].keys()
-                for name, backends in known.items()):
+                backends and backends <= pool.heard.keys() for pool, backends in known.items()):
             await asyncio.sleep(PUBLISH)
 
     async def rest(self, seconds: float) -> None:
@@ -3660,7 +3666,8 @@ class Monitor:
             if source.reports:
                 self.reports = Reports(source, feeds, self.runner, self.config.reports_key,
                                        self.ears, self.log, self.is_deaf)
-                self.reports.resume(self.memory["heard"])
+                for name, pool in self.reports.pools.items():
+                    pool.resume(self.memory["heard"].get(name, {}))
                 polls.append(self.reports)
             else:
                 is_new = source.name not in self.memory["polled"]
@@ -3724,7 +3731,7 @@ class Monitor:
         if looks == self.looks:
             return
         memory = {"targets": self.prober.remember(),
-                  "heard": self.reports.times if self.reports else {},
+                  "heard": self.reports.remember() if self.reports else {},
                   "pools": {watch.pool.name: watch.known for watch in self.watches},
                   "polled": [poll.source.name for poll in self.polls]}
         snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),

@@ -4496,12 +4496,12 @@ class PureReports(unittest.TestCase):
 
     def test_times_are_forgotten_when_no_replay_could_be_believed(self):
         self.hear(sealed("192.0.2.1"))
-        [times] = self.reports.times.values()
+        [times] = self.reports.remember().values()
         self.assertEqual({*times}, {"192.0.2.1", "agent host192.0.2.1/1"})
         later = time.time() + 601
         with unittest.mock.patch.object(lbdns.time, "time", lambda: later):
             self.hear()
-        self.assertEqual([*self.reports.times.values()], [{}])
+        self.assertEqual([*self.reports.remember().values()], [{}])
 
     def test_nothing_is_added_up_that_one_host_reported_twice(self):
         rows = self.hear(sealed("192.0.2.1", connections=7, late=0.2),
@@ -4525,7 +4525,7 @@ class PureReports(unittest.TestCase):
         self.refused("with an address that another backend reports", sealed(both))
         rows = self.hear(sealed(both, connections=7), now=now + 11)
         self.assertEqual([row.addresses for row in rows.values()], [tuple(both.split(","))])
-        self.assertEqual([*self.reports.heard["api.example.com"]], [tuple(both.split(","))])
+        self.assertEqual([*self.reports.pools["api.example.com"].heard], [tuple(both.split(","))])
 
     def test_an_inline_backend_of_both_families_is_one_however_it_is_heard(self):
         reports = self.make("backends = [{ address = ['192.0.2.1', '2001:db8::1'] }]")
@@ -4570,7 +4570,7 @@ class PureReports(unittest.TestCase):
             rows = self.hear(sealed("192.0.2.2"), now=now + 3610, reports=reports)
             self.assertEqual([*rows], left)
             self.assertEqual(rows.get("192.0.2.1", lbdns.Row(())).weight, 1.0)
-            self.assertEqual([*reports.heard["api.example.com"]], [("192.0.2.2",)])
+            self.assertEqual([*reports.pools["api.example.com"].heard], [("192.0.2.2",)])
 
     def test_one_backend_too_many_is_refused(self):
         with unittest.mock.patch.object(lbdns, "ROWS_MAX", 3):
@@ -4583,12 +4583,12 @@ class PureReports(unittest.TestCase):
     def test_the_next_monitor_believes_no_replay_and_keeps_the_rows(self):
         before, after = sealed("192.0.2.1", connections=7), sealed("192.0.2.2", connections=8)
         self.hear(before, after)
-        memory = json.loads(json.dumps(self.reports.times))
+        memory = json.loads(json.dumps(self.reports.remember()))
         old, self.reports = self.reports, self.make()
         [feed], [old_feed] = self.reports.feeds.values(), old.feeds.values()
         feed.resume(lbdns.PoolState("api.example.com", False, time.monotonic(),
                                     iter(old_feed.believed(time.monotonic()))))
-        self.reports.resume(memory)
+        self.reports.pools["api.example.com"].resume(memory["api.example.com"])
         begun = time.monotonic()
         asyncio.run(self.reports.first_round(begun + PATIENCE))
         self.assertLess(time.monotonic(), begun + PATIENCE, "nobody is waited for")
