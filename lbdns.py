@@ -3153,7 +3153,7 @@ def open_report(keys: Iterable[bytes], octets: bytes) -> "Entry":
 
 def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
     """Return the keys of reports that a file has, one a line: the first signs, all are believed.
-    Raise Problem where a stranger may read the file, or it has no good keys."""
+    Raise Problem where a stranger may use the file, or it has no good keys."""
     remedy = (f"make one by openssl rand -hex 32 > {path}, the same for all name servers and "
               "backends")
     if not path.exists():
@@ -3162,9 +3162,7 @@ def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
         raise Problem("is no file")
     if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
         raise Problem(f"everybody on this host may read or write it: chmod 640 {path}")
-    text = read_text(path)
-    lines = [line.strip() for line in text.splitlines()]
-    keys = [line for line in lines if line and not line.startswith("#")]
+    keys = re.findall(r"^\s*([^#\s].*?)\s*$", read_text(path), re.MULTILINE)
     form = f"([0-9a-fA-F]{{2}}){{{KEY_OCTETS},}}"
     if not keys or not all(re.fullmatch(form, key) for key in keys):
         raise Problem(f"must have a key on each line, of at least {2 * KEY_OCTETS} hexadecimal "
@@ -6312,11 +6310,17 @@ class Agent:
         entries = [{"pool": pool, **self.words.row, **self.loads[port],
                     "state": worse_state(self.loads[port]["state"], state)}
                    for pool, port in self.words.pools.items()]
-        if not self.words.to:
-            if len(entries) == 1:
-                del entries[0]["pool"]
-            self.log.flush()
-            return self.show_rows("".join(f"{json.dumps(each)}\n" for each in entries))
+        if self.words.to:
+            self.send(entries, now)
+        self.log.flush()
+        if self.words.to:
+            return 0
+        if len(entries) == 1:
+            del entries[0]["pool"]
+        return self.show_rows("".join(f"{json.dumps(each)}\n" for each in entries))
+
+    def send(self, entries: Sequence[Entry], now: float) -> None:
+        """Send reports to all name servers."""
         # A later report has a later time, or it would be taken for an old one that somebody sends
         # again; but a clock that was far ahead and has been put right is right.
         if abs(now - self.updated_at) < CLOCK_MAX:
@@ -6328,9 +6332,6 @@ class Agent:
         for each in self.words.to:
             wrong = each.send(datagrams, done, time.monotonic())
             self.log.trouble(f"name server {show_endpoint(each.host, each.port)}", wrong)
-        self.log.flush()
-        return 0
-
 
     def show_rows(self, text: str) -> int:
         """Print rows. Returns an exit code other than 0 where nobody reads them, or a signal came
@@ -6365,9 +6366,8 @@ def agent(argv: Sequence[str]) -> int:
         return 2 if isinstance(bad, Problem) else 1
 
 
-def agent_words(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the words of a command line, each as its rule wants it. Ends the process with exit
-    code 2 where they make no command; raises Problem."""
+def agent_parser() -> argparse.ArgumentParser:
+    """Return what reads the command line of an agent."""
     parser = argparse.ArgumentParser(prog="lbdns.py agent", usage=AGENT_USAGE)
     parser.add_argument("pools", nargs="+", help=argparse.SUPPRESS)
     for option, (metavar, says) in AGENT_OPTIONS.items():
@@ -6377,6 +6377,13 @@ def agent_words(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--count", metavar="PROGRAM", nargs=argparse.REMAINDER,
                         help="the last option: prints the number of connections, instead "
                              "of asking the kernel")
+    return parser
+
+
+def agent_words(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the words of a command line, each as its rule wants it. Ends the process with exit
+    code 2 where they make no command; raises Problem."""
+    parser = agent_parser()
     words = parser.parse_args(argv)
     columns = "address", "weight", "max_connections"
     reader = ConfigReader("")
