@@ -1066,7 +1066,7 @@ POLICIES: dict[str, type[Policy]] = {
 #     load = (level + brings * own recent answers) / share
 #
 # `share` is the backend's weight, or less where it has a limit, of which it is to hold no more than
-# LOAD_ROOM. The median is that of connections / weight.
+# LOAD_ROOM. The median is that of connections / weight, of the backends that may be picked.
 #
 #     share = min(weight, LOAD_ROOM * max_connections / median)
 #
@@ -1092,7 +1092,7 @@ LOAD_LIFE = 600.0         # seconds over which `brings` is learned; unless given
 LOAD_MEMORY = 20.0        # seconds in which own answers fade: longer than reports take to hold them
 LOAD_PRIOR = 32.0         # answers to see before `brings` follows what was seen
 LOAD_GROWTH = 4.0         # weight of connections seen to come: short lives would hide them
-LOAD_MOST = 1000          # connections that an answer brings at most; else a report is wrong
+LOAD_MOST = 1000          # connections that an answer brings at most; more are no true report
 LOAD_NOISE = 2            # connections by which a report may grow and mean nothing
 LOAD_GROW = 3.0           # an emptier backend may grow by a third of what it holds ...
 LOAD_FIRST = 8.0          # ... as if it held so many more, within LOAD_MEMORY
@@ -1160,14 +1160,14 @@ class Load:
         self.patience = max(FROZEN_AFTER, pause)
         self.lifetime = lifetime
         self.brings = float(scale)
-        self.median = 0.0                    # of connections / capacity, of the last snapshot
         self.arrivals = self.answers = 0.0   # those that count, fading over LOAD_LIFE
 
     def learn(self, backends: list[Backend], now: float, passed: float) -> Iterator[None]:
         """Take note of all reports of a snapshot, in slices as in Pool.apply_rows. `passed` are the
         seconds since the snapshot before."""
         fade = math.exp(-passed / LOAD_MEMORY)
-        up = [each for each in backends if each.up()]
+        # Those of weight 0 are spares.
+        up = [each for each in backends if each.up() and each.weight]
         # A backend that has just come counts as answered like the others: otherwise it would get
         # all that they got meanwhile.
         usual = fade * median([each.history.count_recent(each) / each.capacity
@@ -1179,20 +1179,21 @@ class Load:
                 yield
         reports = {each: each.connections for each in up
                    if each.connections is not None and not each.history.frozen}
-        self.median = median([count / each.capacity for each, count in reports.items()])
-        total = sum(reports.get(each, self.median * each.capacity) for each in up)
+        middle = median([count / each.capacity for each, count in reports.items()])
+        total = sum(reports.get(each, middle * each.capacity) for each in up)
         self.learn_brings(news, total, passed)
 
     def learn_brings(self, news: list[News], total: float, passed: float) -> None:
         """Set `brings` by what a snapshot adds, and the connections that there are in all."""
-        counted = [each for each in news if each.opened >= 0]
-        arrivals = max(total * passed / self.lifetime, LOAD_GROWTH * sum(
-            max(0, each.grown - LOAD_NOISE) for each in news))
+        most = LOAD_MOST * (1 + sum(each.answers for each in news))
+        counted = [each for each in news if 0 <= each.opened <= most]
+        grown = [each.grown - LOAD_NOISE for each in news if LOAD_NOISE < each.grown <= most]
+        arrivals = max(total * passed / self.lifetime, LOAD_GROWTH * sum(grown))
         if counted:
             arrivals = sum(each.opened for each in counted)
         answers = sum(each.answers for each in counted or news)
         keep = math.exp(-passed / LOAD_LIFE)
-        self.arrivals = self.arrivals * keep + min(arrivals, LOAD_MOST * (answers + 1))
+        self.arrivals = self.arrivals * keep + min(arrivals, most)
         self.answers = self.answers * keep + answers
         seen = (LOAD_PRIOR + self.arrivals) / (LOAD_PRIOR + self.answers)
         self.brings = max(self.scale, self.brings * keep, seen)
@@ -1210,13 +1211,16 @@ class Load:
                 each.full_at = each.answers + math.ceil(max(0, left))
 
     def estimate(self, backends: list[Backend]) -> tuple[list[float], list[float]]:
-        """Return the load of each backend, and what an answer adds to it."""
+        """Return the load of each backend, of all that may be picked for one type of record, and
+        what an answer adds to it."""
         loads, steps = [], []
+        middle = median([each.connections / each.capacity for each in backends
+                         if each.connections is not None and not each.history.frozen])
         for each in backends:
             share, report = each.capacity, each.connections
-            if each.max_connections is not None and self.median:
-                share = min(share, LOAD_ROOM * each.max_connections / self.median)
-            load = self.median
+            if each.max_connections is not None and middle:
+                share = min(share, LOAD_ROOM * each.max_connections / middle)
+            load = middle
             if report is not None and not each.history.frozen:
                 load -= allowed(load * share - report, report) / share
             step = self.brings / share
@@ -2339,9 +2343,7 @@ class Feed:
         self.silent = set[str]()
         self.version = 0
         self.good = time.monotonic() if pool.source else math.inf
-        # An agent has time for its first report.
-        first = self.good if self.silence_is_down else -math.inf
-        self.base = {row.addresses: Dated(row, first) for row in pool.backends}
+        self.base = {row.addresses: Dated(row, -math.inf) for row in pool.backends}
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.rows: Rows = self.base
         self.late = math.inf
@@ -2354,7 +2356,11 @@ class Feed:
         for row in before.rows:
             own = self.base.get(row.addresses)
             if own:
-                row = row._replace(state=worse_state(own.row.state, row.state))
+                # What is left of a source that says nothing about it any more is its state.
+                row = (own.row if row.connections is None else row)._replace(
+                    state=worse_state(own.row.state, row.state), down=row.down)
+            if row.down and not self.silence_is_down and not self.pool.check:
+                row = row._replace(state="down")  # until this source speaks of it
             if own or not self.base:
                 silent = self.pool.stale if self.silence_is_down and row.down else 0.0
                 self.rows[row.addresses] = Dated(row, before.at - silent)
@@ -2370,11 +2376,12 @@ class Feed:
             self.trouble = str(bad)
 
     def hear(self, rows: Rows, now: float) -> None:
-        """Take over rows that agents have reported. All others stay for as long as FORGET, but
-        those that have an address of these."""
+        """Take over rows that agents have reported. All others stay for as long as FORGET, or for
+        ever if the config has them, but those that have an address of these."""
         taken = {address for addresses in rows for address in addresses}
         kept = {addresses: dated for addresses, dated in self.rows.items()
-                if dated.at > now - FORGET and taken.isdisjoint(addresses)}
+                if (dated.at > now - FORGET or addresses in self.base)
+                and taken.isdisjoint(addresses)}
         self.rows = self.base | kept | rows
         self.version, self.trouble, self.good = self.version + 1, "", now
 
@@ -3338,7 +3345,7 @@ class Reports(Poll):
 
     async def poll_once(self, now: float) -> None:
         """Hand what was heard to the feeds; the first time, after a round of reports."""
-        if not self.count:
+        if not self.count and not self.is_deaf():
             await self.first_round(now + FIRST_ROUND)
         for pool in self.pools.values():
             pool.hand_over(time.monotonic(), not self.count)
@@ -3627,6 +3634,7 @@ class Monitor:
         self.published = Snapshot()
         self.watches = self.make_watches()
         self.reports: Reports | None = None
+        self.must_hear = False   # whether there is a pool of which no backend is known otherwise
         self.polls = self.make_polls()
 
     def make_watches(self) -> list[Watch]:
@@ -3666,6 +3674,7 @@ class Monitor:
                                        self.ears, self.log, self.is_deaf)
                 for name, pool in self.reports.pools.items():
                     pool.resume(self.memory["heard"].get(name, {}))
+                    self.must_hear = self.must_hear or not pool.heard
                 polls.append(self.reports)
             else:
                 is_new = source.name not in self.memory["polled"]
@@ -3673,9 +3682,10 @@ class Monitor:
         return polls
 
     def is_deaf(self) -> bool:
-        """Return whether the next generation is to hear agents, and this one no longer: they have
-        one socket, and what one has heard the other does not know."""
-        return self.child.generation.shared[DEAF] > 0
+        """Return whether another generation is to hear agents: the next one, or that before as long
+        as it serves. They have one socket, and what one has heard the other does not know."""
+        shared = self.child.generation.shared
+        return shared[DEAF] > 0 or not (shared[SERVING] or self.must_hear)
 
     async def stop_hearing(self, now: float) -> None:
         """Publish all that was heard, for the next generation, and say that this is done."""
@@ -4665,7 +4675,7 @@ class Supervisor:
         which answer once all are ready.
         """
         limit = time.monotonic() + START_LIMIT
-        if self.config.reports:
+        if self.config.reports and MONITOR in self.current.slots:
             self.current.shared[DEAF] = 1
             self.tend_until(lambda: self.current.shared[DEAF] == 2, time.monotonic() + DEAF_LIMIT)
         new = self.make_generation(config, self.current.read())
@@ -5456,10 +5466,11 @@ class ConfigReader:
         except (KeyError, ValueError):  # ValueError: a NUL in it
             self.problem("user", f" = {keys.user!r}: no such user on this host")
         keys.listen = tuple(dict.fromkeys(keys.listen))
-        for host in dict(keys.listen):  # each host once, whatever its ports
+        for host in dict((*keys.listen, *keys.reports)):  # each host once, whatever its ports
             if is_missing(host):
-                self.warn("listen", f": this host has no address {host} yet; lbdns answers there "
-                          "as soon as it has")
+                word = "listen" if host in dict(keys.listen) else "reports"
+                self.warn(word, f": this host has no address {host} yet; lbdns is there as soon as "
+                          "it has")
         if sys.platform != "linux":
             keys.workers = 1  # elsewhere nobody has measured more
         elif not keys.workers:
