@@ -118,7 +118,8 @@ def measure(server, port, seconds, names, sent):
 
 
 def show_load(options, folder, cores):
-    """Measure many backends, and forgers beside them, and print their lines."""
+    """Measure many backends, and forgers beside them, and print their lines. Returns how many
+    queries were lost, and datagrams dropped."""
     port, path, names = free_port(), make_key(folder), anti_cache(2_000)
     keys = bytes.fromhex(path.read_text()), secrets.token_bytes(32)
     loads = {"quiet": (0, 0), "reports": (options.backends, 0),
@@ -139,14 +140,17 @@ def show_load(options, folder, cores):
                     found[name].append(measure(server, port, options.seconds, names, sent))
         row("load", "lost", "ms, 50 %", "99 %", "100 %", "99 %, more", "sent/s", "monitor",
             "dropped")
+        missed = 0
         for name, results in found.items():
             lost, half, most, longest, rates, shares, drops = zip(*results, strict=True)
             more = [late - quiet[2] for late, quiet in zip(most, found["quiet"], strict=True)]
             row(name, sum(lost), *map(median, (half, most, longest, more)), round(median(rates)),
                 f"{median(shares):.1f} %", sum(drops))
+            missed += sum(lost) + sum(drops)
         for line in (server.folder / "log").read_text().splitlines():
             if "signed with none of our keys" not in line:
                 print(f"note: {line}")
+    return missed
 
 
 # ---- 2. Name servers that stop ------------------------------------------------------------------
@@ -198,7 +202,9 @@ def stop(server, last, seconds):
 
 
 def show_stops(options, folder, cores):
-    """Stop name servers by turns, and print a line for each."""
+    """Stop name servers by turns, and print a line for each. Returns how many datagrams the others
+    dropped, and how often they found an agent silent that was not."""
+    missed = 0
     key = make_key(folder)
     hosts = [(f"127.3.0.{number + 1}", free_port()) for number in range(SERVERS)]
     with contextlib.ExitStack() as stack:
@@ -216,15 +222,17 @@ def show_stops(options, folder, cores):
             before = sum(dropped(port) for _, port in others)
             last = server is servers[-1]
             stop(server, last, options.stopped / SERVERS)
+            drops = sum(dropped(port) for _, port in others) - before
+            silences = sum(log.silences() for log, _ in others)
             row("ended" if last else f"number {number + 1}",
-                options.stopped / SERVERS * (1 if last else STOPPED_PART),
-                sum(dropped(port) for _, port in others) - before,
-                sum(log.silences() for log, _ in others))
+                options.stopped / SERVERS * (1 if last else STOPPED_PART), drops, silences)
+            missed += drops + silences
         for agent in running:
             agent.kill()
         time.sleep(STALE + 2)
         row("agents killed", STALE + 2, sum(dropped(port) for _, port in others) - before,
             sum(log.silences() for log, _ in others))
+    return missed
 
 
 def main():
@@ -244,8 +252,8 @@ def main():
         cores = os.sched_getaffinity(0)   # for lbdns all of them: monitor and worker part
         os.sched_setaffinity(0, split_cores()[1])   # inherited by the sender and the agents
         describe_machine(options, cores, ())
-        show_load(options, folder, cores)
-        show_stops(options, folder, cores)
+        missed = show_load(options, folder, cores) + show_stops(options, folder, cores)
+    sys.exit(1 if missed else 0)
 
 
 if __name__ == "__main__":
