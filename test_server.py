@@ -7045,10 +7045,10 @@ class LiveCommandSources(unittest.TestCase):
         well again, and nothing is left of it."""
         subject = r"pool api\.example\.com: \./source lbdns-test: "
         seen = len(re.findall(f"{subject}(?:{says})", self.server.log()))
-        ends = len(re.findall(subject + "well again", self.server.log()))
         action()
         self.server.wait_for(f"error: {subject}(?:{says})", seen + 1)
         self.assertEqual(self.server.count(300), {"10.0.0.2": 300})
+        ends = len(re.findall(subject + "well again", self.server.log()))
         self.say(self.GOOD)
         self.server.wait_for(subject + r"well again after \d+ s$", ends + 1)
         until(lambda: not alive(MARK), lambda: f"left over: {alive(MARK)}")
