@@ -1177,10 +1177,10 @@ class Load:
             news.append(each.history.update(each, now, fade, usual, self.patience))
             if at % SLICE == 0:
                 yield
-        reports = {each: each.connections for each in up
-                   if each.connections is not None and not each.history.frozen}
-        middle = median([count / each.capacity for each, count in reports.items()])
-        total = sum(reports.get(each, middle * each.capacity) for each in up)
+        reports = believed(up)
+        middle = median_load(up, reports)
+        total = sum(middle * each.capacity if report is None else report
+                    for each, report in zip(up, reports, strict=True))
         self.learn_brings(news, total, passed)
 
     def learn_brings(self, news: list[News], total: float, passed: float) -> None:
@@ -1214,19 +1214,30 @@ class Load:
         """Return the load of each backend, of all that may be picked for one type of record, and
         what an answer adds to it."""
         loads, steps = [], []
-        middle = median([each.connections / each.capacity for each in backends
-                         if each.connections is not None and not each.history.frozen])
-        for each in backends:
-            share, report = each.capacity, each.connections
+        reports = believed(backends)
+        middle = median_load(backends, reports)
+        for each, report in zip(backends, reports, strict=True):
+            share = each.capacity
             if each.max_connections is not None and middle:
                 share = min(share, LOAD_ROOM * each.max_connections / middle)
             load = middle
-            if report is not None and not each.history.frozen:
+            if report is not None:
                 load -= allowed(load * share - report, report) / share
             step = self.brings / share
             loads.append(load + step * each.history.count_recent(each))
             steps.append(step)
         return loads, steps
+
+
+def believed(backends: Iterable[Backend]) -> list[int | None]:
+    """Return the connections of each backend's report; None = unknown, or not believed."""
+    return [None if each.history.frozen else each.connections for each in backends]
+
+
+def median_load(backends: Iterable[Backend], reports: Iterable[int | None]) -> float:
+    """Return the median of connections / capacity, of the backends whose reports are known."""
+    return median([report / each.capacity for each, report in zip(backends, reports, strict=True)
+                   if report is not None])
 
 
 def allowed(gap: float, connections: int) -> float:
@@ -2359,11 +2370,17 @@ class Feed:
                 # What is left of a source that says nothing about it any more is its state.
                 row = (own.row if row.connections is None else row)._replace(
                     state=worse_state(own.row.state, row.state), down=row.down)
-            if row.down and not self.silence_is_down and not self.pool.check:
-                row = row._replace(state="down")  # until this source speaks of it
             if own or not self.base:
-                silent = self.pool.stale if self.silence_is_down and row.down else 0.0
-                self.rows[row.addresses] = Dated(row, before.at - silent)
+                self.rows[row.addresses] = self.resume_row(row, before.at)
+
+    def resume_row(self, row: Row, at: float) -> Dated:
+        """Return a row that another monitor had at a time (monotonic seconds). Without a check, one
+        that was down stays so until its source speaks of it."""
+        if self.pool.check or not row.down:
+            return Dated(row, at)
+        if self.silence_is_down:
+            return Dated(row, at - self.pool.stale)
+        return Dated(row._replace(state="down"), at)
 
     def apply(self, found: Found, now: float) -> None:
         """Take over what a poll that began at `now` has found for this pool. A bad entry is passed
@@ -3108,19 +3125,19 @@ class Prober:
 
 # ---- 13. Reports of agents: signed datagrams, which nobody answers ------------------------------
 # A report is a datagram: hex(HMAC-SHA-256(key, REPORT_CONTEXT + body)) SP body, the body being one
-# JSON object with the columns of an entry, `pool`, `agent` (which sends it, for people), and
-# `updated_at` by the sender's clock. An entry without address is about the address that the
-# datagram came from.
+# JSON object with the columns of an entry, `pool`, `agent` (a name of its sender that no other
+# has), and `updated_at` by the sender's clock. An entry without address is about the address that
+# the datagram came from.
 #
 # Reports are the third reader of a source, beside tables and commands: what arrives is gathered,
-# and once a second, or at once where a state changes, it is a poll. A report that is refused
+# and once a second, or twice where a state changes, it is a poll. A report that is refused
 # changes nothing; each kind of refusal is counted, and logged once in LOG_REPEAT.
 REPORT_MAX = 1200         # octets of a datagram: it fits into one packet on every road
 REPORT_CONTEXT = b"lbdns report 1\0"  # what is signed with a key is a report, and nothing else
 SEAL = 65                 # octets before the body: a signature in hexadecimal digits, and a space
 KEY_OCTETS = 16           # of a key, at least: 128 bits
 CLOCK_MAX = 300.0         # seconds by which the clock of an agent may differ from ours
-AGENT = "agent "          # before the name of one in `Reports.times`
+AGENT = "agent "          # before the name of one in `PoolReports.times`
 FIRST_ROUND = 1.5         # seconds in which each agent that runs has reported once
 FORGET = 3600.0           # seconds of silence after which a backend is forgotten
 EARS_PAUSE = 0.01         # seconds for which datagrams are left to gather: each wake costs 30 us
@@ -3960,7 +3977,7 @@ class Endpoint(NamedTuple):
     port: int       # 0 = the kernel picks one
     both: bool      # whether "::" takes IPv4, too
     interface: int  # number of the one that the host names; 0 = none
-    kinds: tuple[socket.SocketKind, ...] = QUERIES
+    kinds: tuple[socket.SocketKind, ...]  # QUERIES or REPORTS
 
 
 Sockets = dict[Endpoint, tuple[socket.socket, ...]]  # one of each of the endpoint's kinds
@@ -5443,9 +5460,9 @@ class ConfigReader:
         if taken:
             self.problem("reports", f": port {taken.pop()} is one of listen; take another")
         keys.reports = tuple(dict.fromkeys(keys.reports))
-        keys.reports_key = self.keys_of(keys) if keys.reports_key else ()
+        keys.reports_key = self.read_keys_of_reports(keys) if keys.reports_key else ()
 
-    def keys_of(self, keys: Keys) -> tuple[bytes, ...]:
+    def read_keys_of_reports(self, keys: Keys) -> tuple[bytes, ...]:
         """Return the keys in the file that `reports_key` names."""
         path = self.folder / keys.reports_key
         try:
@@ -6134,7 +6151,8 @@ def list_by_proc(port: int) -> Listed:
 def choose_lister(log: "Log") -> Callable[[int], Listed]:
     """Return the function that can list sockets on this host; raises OSError."""
     try:
-        all(list_by_netlink(REPORTS_PORT))
+        for _ in list_by_netlink(REPORTS_PORT):  # whatever is listed: that works
+            pass
     except OSError as bad:
         os.stat(PROC_TCP)
         log.warning(f"agent: counts by {PROC_TCP}, which costs four times the CPU time, since "
