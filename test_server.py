@@ -7203,38 +7203,33 @@ stale = STALE
             self.expect(server, "192.0.2.9")
             server.wait_for("warning: .*: reports: no pool listens to agents; add source = {")
 
+    def drain_during_reloads(self, server, says, *pauses):
+        """A drain that is reported so many seconds after a reload has begun, which ends as the log
+        `says`, is not forgotten, nor is its end."""
+        self.send(server, sealed("192.0.2.1"), sealed("192.0.2.2"))
+        self.expect(server, "192.0.2.1", "192.0.2.2")
+        for pause in pauses:
+            done = server.log().count(says)
+            server.signal(signal.SIGHUP)
+            time.sleep(pause)
+            self.send(server, sealed("192.0.2.1", state="drain"))
+            server.wait_for(says, done + 1)
+            self.expect(server, "192.0.2.2")
+            self.send(server, sealed("192.0.2.1"))
+            self.expect(server, "192.0.2.1", "192.0.2.2")
+
     def test_a_drain_during_a_reload_is_not_forgotten(self):
         with self.server() as server:
-            self.send(server, sealed("192.0.2.1"), sealed("192.0.2.2"))
-            self.expect(server, "192.0.2.1", "192.0.2.2")
-            for pause in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3):
-                done = len(re.findall(" reloaded:", server.log()))
-                server.signal(signal.SIGHUP)
-                time.sleep(pause)
-                self.send(server, sealed("192.0.2.1", state="drain"))
-                server.wait_for(" reloaded:", done + 1)
-                self.expect(server, "192.0.2.2")
-                self.send(server, sealed("192.0.2.1"))
-                self.expect(server, "192.0.2.1", "192.0.2.2")
+            self.drain_during_reloads(server, " reloaded:", 0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
 
     def test_a_reload_that_is_refused_leaves_the_monitor_hearing(self):
         """Nothing that came meanwhile is lost: here to a port that is taken, after a while."""
         inline = self.CONFIG.replace(
             "STALE", "60\nbackends = ['192.0.2.1', '192.0.2.2', '192.0.2.3']")
         with self.server(inline) as server, socket.create_server(("127.0.0.1", 0)) as taken:
-            self.send(server, sealed("192.0.2.1"), sealed("192.0.2.2"))
-            self.expect(server, "192.0.2.1", "192.0.2.2")
             server.head = server.head.replace("]", f", '127.0.0.1:{taken.getsockname()[1]}']", 1)
-            for pause in (0.0, 0.1, 0.2, 0.3, 0.4):
-                server.write(inline)
-                done = server.log().count("reload: refused")
-                server.signal(signal.SIGHUP)
-                time.sleep(pause)
-                self.send(server, sealed("192.0.2.1", state="drain"))
-                server.wait_for("reload: refused", done + 1)
-                self.expect(server, "192.0.2.2")
-                self.send(server, sealed("192.0.2.1"))
-                self.expect(server, "192.0.2.1", "192.0.2.2")
+            server.write(inline)
+            self.drain_during_reloads(server, "reload: refused", 0.0, 0.1, 0.2, 0.3, 0.4)
 
     def test_a_reload_can_begin_and_end_to_hear(self):
         port = free_port()
