@@ -10130,6 +10130,8 @@ class WithAddresses(unittest.TestCase):
                 self.assertEqual(server.log().count(
                     f"this host has no address {host} yet; lbdns is there"), 1)
                 run("ip", "addr", "add", address, "dev", "one", *["nodad"] * (":" in host))
+                # The kernel's route to an address of IPv6 comes a moment after the address.
+                until(lambda host=host: "local" in run("ip", "route", "get", host))
                 self.assertEqual(server.ask("www.example.com", host=host).rcode, 0)
                 self.assertEqual(len(server.ask_tcp(query("www.example.com"), host=host)), 1)
             server.reload()
