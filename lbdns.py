@@ -3790,6 +3790,22 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log",
     asyncio.run(Monitor(config, before, child, log, ears).run())
 
 
+# ---- 15. HTTP: page, metrics, status -------------------------------------------------------------
+# (view)
+
+
+# (chances)
+
+
+# (page)
+
+
+# (metrics)
+
+
+# (http)
+
+
 # ==== IV  The supervisor: root, fork, signals; parses nothing of others, serves nobody ============
 
 
