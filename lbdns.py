@@ -90,6 +90,7 @@ try:
     import argparse
     import array
     import bisect
+    import collections
     import contextlib
     import difflib
     import errno
@@ -618,7 +619,7 @@ class Pool:
         if frozen:
             text = (f"{frozen[0]} and {len(frozen) - 1} others have not moved for "
                     f"{self.load.patience:g} s despite answers; counted as the median")
-        self.log.trouble(f"pool {self.config.name}: reports", text)
+        self.log.trouble("load-frozen", f"pool {self.config.name}: reports", text)
 
     def replan(self) -> None:
         """Decide for each type which backends may be picked, and by which policy. A plan that would
@@ -1791,7 +1792,7 @@ class Worker:
             self.doors[udp] = transport(udp, self.cache.replies).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
         if child.slot == FIRST_WORKER:  # the first worker speaks for all
-            log.change(description)
+            log.change("udp", description)
             log.flush()
 
     def run(self) -> None:
@@ -1846,7 +1847,7 @@ class Worker:
             self.selector.unregister(door)
             is_udp = door.type == socket.SOCK_DGRAM
             doing = "receiving UDP queries" if is_udp else "accepting TCP connections"
-            self.log.trouble(doing, str(bad.strerror))
+            self.log.trouble("socket", doing, str(bad.strerror))
 
     def apply_snapshots(self) -> Iterator[bool]:
         """Take over each new snapshot in slices, between which queries have their turn; yields
@@ -1909,7 +1910,7 @@ class Worker:
             return answered
         except Exception as bug:
             where = show_traceback(bug).rpartition(" ")[2]
-            self.log.trouble(f"internal error, please report: line {where}",
+            self.log.trouble("internal-error", f"internal error, please report: line {where}",
                              f"{show_error(bug)} for {packet[:512].hex()}")
             return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
 
@@ -2527,18 +2528,18 @@ class Feed:
             return "a poll hangs"
         return f"{self.trouble}; the last good rows stay" if self.trouble else ""
 
-    def troubles(self, now: float) -> Iterator[tuple[str, str]]:
-        """Take note of whether the load is known; yield what may be wrong, each with a text about
-        that, "" = all is well."""
+    def troubles(self, now: float) -> Iterator[tuple[str, str, str]]:
+        """Take note of whether the load is known; yield what may be wrong, for the log: code,
+        subject, and a text about that, "" = all is well."""
         load, stale = "", self.is_stale(now)
         self.times += stale and not self.unknown
         self.unknown = f"load unknown (time {self.times})" if stale else ""
         if stale:
             load = f"reports are over {self.pool.stale:g} s old, {self.unknown}"
-        yield self.origin, self.failure(now)
-        yield f"rows of {self.origin}", self.skipped
-        yield f"backends of {self.origin}", self.doubled
-        yield "load", load
+        yield "poll", self.origin, self.failure(now)
+        yield "rows-ignored", f"rows of {self.origin}", self.skipped
+        yield "rows-merged", f"backends of {self.origin}", self.doubled
+        yield "load-unknown", "load", load
 
 
 class Poll:
@@ -3259,9 +3260,9 @@ class PoolReports:
         if agent != last.agent:
             new = new._replace(agent=agent, other=last.agent, since=now)
             if agent == last.other and now - last.since < CLOCK_MAX:
-                self.log.trouble(f"pool {self.feed.pool.name}: agents", "two report one backend by "
-                                 f"turns: {backend[0]}, {agent} and {last.agent}; the newest "
-                                 "counts; give each its own --address")
+                self.log.trouble("two-agents", f"pool {self.feed.pool.name}: agents",
+                                 f"two report one backend by turns: {backend[0]}, {agent} and "
+                                 f"{last.agent}; the newest counts; give each its own --address")
         self.know(backend, new)
         return row.state != last.state
 
@@ -3334,8 +3335,8 @@ class Reports(Poll):
                 except Exception as bad:  # nothing that is sent may end the hearing
                     says = str(bad) if isinstance(bad, Problem) else f"not understood: {bad!r:.80}"
                     kind, _, detail = says.partition(": ")
-                    self.log.trouble(f"reports refused, {kind}", "the last one came from: "
-                                     f"{plain_address(sender)} {detail}".rstrip(), "warning")
+                    says = f"the last one came from: {plain_address(sender)} {detail}".rstrip()
+                    self.log.trouble("report-refused", f"reports refused, {kind}", says, "warning")
 
     def take(self, octets: bytes, sender: str, now: float) -> None:
         """Take note of a report that arrives now; raise Problem, whose text up to the first colon
@@ -3392,14 +3393,16 @@ class Reports(Poll):
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
 DRAIN_MARGIN = 1.0        # seconds in which the last worker has learned of a drain
 LOG_BURST = 20            # changes of one poll that are logged one by one
+CHANGES_MAX = 20          # changes of backends, of all pools, that the status page shows
+CHANGE = ("pool", "address", "old", "new", "why")  # what it shows of one, and when that was
 
 
 class Snapshot(NamedTuple):
     """What the monitor publishes, as text that is cut at the ends of lines."""
     status: str = ""            # for people: systemctl status shows it
     # What the next monitor has to know, as JSON: health of targets, states of addresses by pool,
-    # names of sources, and times of reports by pool.
-    memory: str = '{"targets": {}, "pools": {}, "polled": [], "heard": {}}'
+    # names of sources, times of reports by pool, and the last changes of backends.
+    memory: str = '{"targets": {}, "pools": {}, "polled": [], "heard": {}, "changes": []}'
     pools: Sequence[str] = ()   # a line for each pool: see `pack_pool`
 
     def pack(self) -> bytes:
@@ -3473,14 +3476,16 @@ class Watch:
     draining   whether one of them drains, which time alone changes
     kept       seconds for which resolvers keep an answer
     overlap    until when (monotonic) processes of an earlier config may answer
+    changes    the last ones of backends of all pools, the newest last: CHANGE, and `at` (unix time)
     """
-    def __init__(self, pool: PoolConfig, origin: str, prober: Prober, log: "Log") -> None:
+    def __init__(self, pool: PoolConfig, origin: str, prober: Prober, log: "Log",
+                 changes: collections.deque[dict[str, Any]]) -> None:
         self.pool, self.prober, self.log, self.title = pool, prober, log, f"pool {pool.name}"
         self.feed = Feed(pool, origin)
         self.twin = Pool(pool._replace(policy="failover"), 1, log, random.random)
         self.seen: tuple[Any, ...] = ()
         self.status = self.line = self.rows = ""
-        self.is_new, self.known = True, dict[str, Past]()
+        self.is_new, self.known, self.changes = True, dict[str, Past](), changes
         self.draining, self.kept, self.overlap = False, pool.ttl, 0.0
 
     def list_targets(self) -> list[tuple[str, Probe]]:
@@ -3535,8 +3540,8 @@ class Watch:
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, policy in self.twin.current.items() for each in policy.backends}
-        for subject, text in (*troubles, *self.unusual_answers()):
-            self.log.trouble(f"{self.title}: {subject}", text)
+        for code, subject, trouble in (*troubles, *self.unusual_answers()):
+            self.log.trouble(code, f"{self.title}: {subject}", trouble)
         self.log_states(rows, answered, now)
         draining = [row for row in rows if row.state == "drain"]
         self.draining = bool(draining)
@@ -3545,16 +3550,16 @@ class Watch:
         if self.feed.unknown:
             self.status += f", {self.feed.unknown}"
 
-    def unusual_answers(self) -> Iterator[tuple[str, str]]:
-        """Yield what may be unusual about the answers of the pool as a whole, each with a text
-        about that, "" = nothing is."""
+    def unusual_answers(self) -> Iterator[tuple[str, str, str]]:
+        """Yield what may be unusual about the answers of the pool as a whole, for the log: code,
+        subject, and a text about that, "" = nothing is."""
         current = self.twin.current
         full = {each for policy in current.values()
                 if isinstance(policy, LowestRatio) for each in policy.backends}
-        yield "limits", f"all {len(full)} backends are at max_connections" if full else ""
+        yield "limits", "limits", f"all {len(full)} backends are at max_connections" if full else ""
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             unusual = current[rtype].unusual if rtype in current else ""
-            yield f"{wire.show_type(rtype)} answers", unusual
+            yield "last-resort", f"{wire.show_type(rtype)} answers", unusual
 
     def show_drain(self, rows: list[Row], answered: set[str]) -> str:
         """Return what the status says of rows that drain."""
@@ -3575,20 +3580,24 @@ class Watch:
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
         if is_new and self.pool.source:
-            self.log.change(f"{self.title}: {len(rows)} backends, read from {self.feed.origin}")
-        self.is_new, self.known, lines = False, {}, []
+            self.log.change("pool-rows", f"{self.title}: {len(rows)} backends, read from "
+                                         f"{self.feed.origin}")
+        self.is_new, self.known, changes = False, {}, list[dict[str, Any]]()
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
             new = self.compare(old, address, state, address in answered, now)
             if new.state != "absent":
                 self.known[address] = new
-            line = self.explain(address, old, new, now)
-            if line and not (is_new and new.state == "up"):
-                lines.append(f"backend {line}")
-        if len(lines) > LOG_BURST:
-            lines[LOG_BURST:] = [f"and {len(lines) - LOG_BURST} more changes"]
-        for line in lines:
-            self.log.change(f"{self.title}: {line}")
+            change = self.explain(address, old, new, now)
+            if change and not (is_new and new.state == "up"):
+                changes.append(change)
+        for change in changes[:LOG_BURST]:
+            self.log.change("backend", **change)
+        if len(changes) > LOG_BURST:
+            self.log.change("backend", f"{self.title}: and {len(changes) - LOG_BURST} more changes")
+        at = time.time()
+        self.changes.extend({"at": at, **{key: change[key] for key in CHANGE}}
+                            for change in changes)
 
     def judge(self, old: Past, address: str, state: str) -> tuple[str, bool]:
         """Return the state of an address by source and check together, and whether its check made
@@ -3612,24 +3621,33 @@ class Watch:
             gone = max(now + DRAIN_MARGIN, self.overlap) + self.kept
         return Past(state, checked, since, gone if gone > now else 0.0)
 
-    def explain(self, address: str, old: Past, new: Past, now: float) -> str:
-        """Return a line about a change: what, why (a check, or what the source says), and for how
-        long it was otherwise; "" = nothing has changed, and no drain is over."""
-        if new.state == old.state:
-            return (f"{address}: drained: no resolver that keeps the TTL hands it out any more; "
-                    f"draining for {now - new.since:.0f} s") if old.gone and not new.gone else ""
-        why = f"says {self.feed.origin}"
-        if self.pool.check and new.checked:
-            target = self.prober.targets[address, self.pool.check]
-            why = f"check {show_probe(target.probe, address)}: {target.reason}"
-        elif new.checked:
-            why = f"no good report of its agent for over {self.pool.stale:g} s"
-        line = f"{address}: {old.state} -> {new.state}, {why}"
-        if old.state != "absent":
-            line += f"; was {old.state} for {now - old.since:.0f} s"
+    def explain(self, address: str, old: Past, new: Past, now: float) -> dict[str, Any]:
+        """Return what to log of a change, as a text and its parts: what CHANGE names, and for how
+        many seconds it was otherwise; {} = nothing has changed, and no drain is over."""
+        if new.state == old.state and (new.gone or not old.gone):
+            return {}
+        state, why = new.state, self.reason(address, new)
+        seconds, text = now - old.since, f"{old.state} -> {state}, {why}"
+        if state == old.state:
+            state, why = "drained", "no resolver that keeps the TTL hands it out any more"
+            text = f"drained: {why}; draining for {seconds:.0f} s"
+        elif old.state != "absent":
+            text += f"; was {old.state} for {seconds:.0f} s"
         if new.gone:
-            line += f"; resolvers that keep the TTL have forgotten it at {show_time(new.gone)}"
-        return line
+            text += f"; resolvers that keep the TTL have forgotten it at {show_time(new.gone)}"
+        change = {"text": f"{self.title}: backend {address}: {text}", "pool": self.pool.name,
+                  "address": address, "old": old.state, "new": state, "why": why}
+        return change if old.state == "absent" else {**change, "seconds": round(seconds, 1)}
+
+    def reason(self, address: str, past: Past) -> str:
+        """Say what has decided on the state of an address: its check, its agent's silence, or the
+        source."""
+        if not past.checked:
+            return f"says {self.feed.origin}"
+        if not self.pool.check:
+            return f"no good report of its agent for over {self.pool.stale:g} s"
+        target = self.prober.targets[address, self.pool.check]
+        return f"check {show_probe(target.probe, address)}: {target.reason}"
 
 
 class Monitor:
@@ -3647,6 +3665,7 @@ class Monitor:
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
         self.runner = Runner(child.generation.commands)
         self.prober = Prober(self.memory["targets"], self.runner)
+        self.changes = collections.deque(self.memory["changes"], CHANGES_MAX)
         self.looks: list[tuple[Any, ...]] | None = None  # what each watch saw at the last look
         self.published = Snapshot()
         self.watches = self.make_watches()
@@ -3660,7 +3679,7 @@ class Monitor:
         for owner, pool in self.config.pools.items():
             if not is_watched(pool):
                 continue
-            watch = Watch(pool, self.config.file, self.prober, self.log)
+            watch = Watch(pool, self.config.file, self.prober, self.log, self.changes)
             watches.append(watch)
             if pool.name in self.states:
                 past = self.memory["pools"][pool.name]
@@ -3752,13 +3771,14 @@ class Monitor:
         for watch in self.watches:
             looks.append(watch.refresh(now))
             self.child.beat()  # thousands of rows take a while
-        self.log.trouble("health checks", self.prober.trouble())
+        self.log.trouble("checks", "health checks", self.prober.trouble())
         if looks == self.looks:
             return
         memory = {"targets": self.prober.remember(),
                   "heard": self.reports.remember() if self.reports else {},
                   "pools": {watch.pool.name: watch.known for watch in self.watches},
-                  "polled": [poll.source.name for poll in self.polls]}
+                  "polled": [poll.source.name for poll in self.polls],
+                  "changes": [*self.changes]}
         snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),
                             [watch.line for watch in self.watches])
         if snapshot != self.published:
@@ -3785,7 +3805,7 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log",
     try:
         os.chdir(pathlib.Path(config.file).parent)  # paths in commands are relative to it
     except OSError as bad:
-        log.error(f"commands cannot run in the config's folder: {bad.strerror}")
+        log.error("folder", f"commands cannot run in the config's folder: {bad.strerror}")
 
     asyncio.run(Monitor(config, before, child, log, ears).run())
 
@@ -4361,7 +4381,7 @@ class Custom(Random):
         except BaseException as bad:  # SystemExit and MemoryError of theirs are not ours
             chosen = super().pick(request, count) if self.backends else None
             self.pool.log.trouble(
-                f"pool {self.pool.config.name}: {self.pool.config.policy}",
+                "policy", f"pool {self.pool.config.name}: {self.pool.config.policy}",
                 f"{blame(bad, self.pool.config)}; answering "
                 f"{'at random' if chosen else 'SERVFAIL'}")
             return chosen
@@ -4459,8 +4479,9 @@ class Supervisor:
         self.prepare()
         names, others = (show_endpoints(self.sockets, kinds) for kinds in (QUERIES, REPORTS))
         hears = f"; hears reports on {', '.join(others)}" if others else ""
-        self.log.change(f"lbdns {VERSION}, {self.config.workers} workers, on {', '.join(names)}"
-                        + hears + banner.format(port=names[0].rpartition(":")[2]))
+        banner = banner.format(port=names[0].rpartition(":")[2])
+        self.log.change("start", f"lbdns {VERSION}, {self.config.workers} workers, on "
+                                 f"{', '.join(names)}{hears}{banner}")
         self.start()
         while not self.signals & STOPS:
             self.tend(TICK / 2)
@@ -4469,7 +4490,8 @@ class Supervisor:
                 if each == signal.SIGHUP:
                     self.reload()
                 else:
-                    self.log.change(f"{signal.Signals(each).name}: means nothing to lbdns")
+                    name = signal.Signals(each).name
+                    self.log.change("signal", f"{name}: means nothing to lbdns")
             snapshot = self.current.news()
             if snapshot:
                 notify(f"STATUS={snapshot.status}")
@@ -4516,7 +4538,7 @@ class Supervisor:
             socks = bind_beside(endpoint, self.sockets, len(generations) > 1)
         except OSError as bad:
             if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                self.log.warning("no IPv6 on this host: listening on IPv4 only")
+                self.log.warning("no-ipv6", "no IPv6 on this host: listening on IPv4 only")
                 either = Endpoint("0.0.0.0", port, False, 0, kinds)
                 return self.bind_endpoint(either) if both else None
             if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
@@ -4524,8 +4546,8 @@ class Supervisor:
             raise ConfigError(explain_bind(host, port, bad)) from None
         size = socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         if size < UDP_BUFFER_LOW:
-            self.log.warning(f"a receive buffer of {size} octets loses queries in bursts; raise "
-                             f"net.core.rmem_max to {UDP_BUFFER}")
+            self.log.warning("udp-buffer", f"a receive buffer of {size} octets loses queries in "
+                             f"bursts; raise net.core.rmem_max to {UDP_BUFFER}")
         return socks
 
     def unbind(self, kept: Iterable[Endpoint], everywhere: bool) -> None:
@@ -4541,11 +4563,11 @@ class Supervisor:
             for sock in socks:
                 sock.close()
 
-    def announce(self, what: str) -> None:
+    def announce(self, code: str, what: str) -> None:
         """Tell people and systemd that the current config is served."""
         for warning in self.config.warnings:
-            self.log.warning(warning)
-        self.log.change(what)
+            self.log.warning("config", warning)
+        self.log.change(code, what)
         self.current.seen, self.fed = 0, 0.0  # systemd then gets the snapshot's status, too
         notify(f"READY=1\nSTATUS={what}")
 
@@ -4608,7 +4630,7 @@ class Supervisor:
             for pool in self.config.pools.values():
                 if pool.policy not in POLICIES:
                     text += f"; does the policy of {pool.name} ever end?"
-        self.log.error(text)
+        self.log.error("child-silent", text)
 
     def start_child(self, child: Child, now: float) -> None:
         """Fork a child. Where that fails, it is tried again after the pause, as after a crash."""
@@ -4617,7 +4639,7 @@ class Supervisor:
         try:
             child.pid = os.fork() or self.be_child(child)
         except OSError as bad:  # no more processes or memory
-            self.log.trouble("starting a process", f"{bad.strerror}; {MORE_TASKS}")
+            self.log.trouble("child-start", "starting a process", f"{bad.strerror}; {MORE_TASKS}")
 
     def be_child(self, child: Child) -> NoReturn:
         """Do all that a child does, in the child, and end it and the commands that it runs.
@@ -4633,7 +4655,8 @@ class Supervisor:
             code = 0
         except BaseException as bug:
             if child.may_log_failure():
-                self.log.error(f"{child.name} fails: {bug!r} in {show_traceback(bug)}")
+                where = show_traceback(bug)
+                self.log.error("child-failed", f"{child.name} fails: {bug!r} in {where}")
         finally:
             self.log.flush()
             if child.slot == MONITOR:
@@ -4673,7 +4696,8 @@ class Supervisor:
         except ValueError:  # those of real time have no name
             how = f"signal {-code}" if code < 0 else f"code {code}"
         lived = time.monotonic() - child.born
-        self.log.error(f"{child.name} ended by {how} after {lived:.1f} s; replaced")
+        self.log.error("child-died",
+                       f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
     def make_generation(self, config: Config, seed: bytes) -> Generation:
         """Return the processes of a config, none of which runs yet. `seed` is the snapshot that its
@@ -4697,7 +4721,7 @@ class Supervisor:
         self.tend_until(lambda: new.informed() or new.monitor_died, limit)
         new.shared[SERVING] = 1
         if self.tend_until(new.ready):
-            self.announce("ready")
+            self.announce("ready", "ready")
 
     def replace(self, config: Config) -> Generation:
         """Start the processes of another config; returns them when they serve. Raises ConfigError,
@@ -4774,7 +4798,7 @@ class Supervisor:
         In any case systemd hears READY at the end, with what has become of it.
         """
         if not self.reloads:  # the terminal has hung up
-            self.log.change("SIGHUP: ends, since there is no config file to read anew")
+            self.log.change("signal", "SIGHUP: ends, since there is no config file to read anew")
             self.signals.add(signal.SIGTERM)
             return
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -4784,19 +4808,19 @@ class Supervisor:
             new = self.replace(config)
         except (ConfigError, OSError) as bad:
             for line in str(bad).splitlines():
-                self.log.error(f"reload: {line}")
+                self.log.error("reload-refused", f"reload: {line}")
             self.unbind(kept, True)
             self.current.shared[DEAF] = 0
-            what = "reload: refused; the old config stays in force"
+            self.announce("reload-refused", "reload: refused; the old config stays in force")
         else:
             self.log.configure(config)
             if config.user != self.config.user:
-                self.log.warning("a new `user` needs a restart")
+                self.log.warning("restart", "a new `user` needs a restart")
             before, self.config, self.current = self.current, config, new
             self.unbind(endpoints(config), True)
             before.end(RETIRE)
-            what = f"reloaded: {len(config.pools)} pools in {len(config.zones)} zones"
-        self.announce(what)
+            self.announce("reload", f"reloaded: {len(config.pools)} pools in {len(config.zones)} "
+                                    "zones")
 
     def stop(self) -> int:
         """End all children, politely first; returns the exit code. A second signal ends them at
@@ -4810,7 +4834,7 @@ class Supervisor:
             if self.signals:
                 for child in self.children:
                     child.generation.until = 0.0
-        self.log.change("stopped")
+        self.log.change("stopped", "stopped")
         self.log.flush()
         return 0
 
@@ -4825,12 +4849,18 @@ class Supervisor:
 # it has time. A write never waits for the program that reads the log: lines for which that has no
 # room are dropped, and the next line that gets out says how many were. Of trouble that is seen at
 # each query or each poll, one line in LOG_REPEAT seconds is enough.
+#
+# Each kind of line has a code: a word that stays as it is for ever, whatever becomes of the text.
+# Lines of JSON show it, and the README has a table of all codes.
 LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
 LOG_REPEAT = 60.0         # seconds in which the same trouble is counted instead of printed
 
 
 class Trouble(NamedTuple):
     """What the log remembers of a subject with which something is wrong."""
+    code: str       # of its lines
+    text: str       # what is wrong, as it was reported last
+    level: str      # error | warning
     kind: str       # the text's beginning without its numbers: another kind is news
     since: float    # monotonic seconds when trouble with this subject began
     printed: float  # monotonic seconds when a line about the subject was printed last
@@ -4840,7 +4870,8 @@ class Trouble(NamedTuple):
 class Log:
     """Lines to standard error. A full pipe, a slow terminal or a full disk costs lines, not time.
 
-    The level "errors" prints trouble, "changes" also what changed, "queries" also every query.
+    The level "errors" prints trouble, "changes" also what changed, "queries" also every query. A
+    code comes first in each call; fields are what JSON has beside the text.
     Each process has a log of its own, which writes whole lines, so that those of others do not
     cut them.
     """
@@ -4859,15 +4890,15 @@ class Log:
         self.level = self.LEVELS.index(config.log)
         self.json = config.log_format == "json"
 
-    def error(self, text: str) -> None:
+    def error(self, code: str, text: str) -> None:
         """Report once that something went wrong."""
-        self._put(f"error: {text}", level="error", text=text)
+        self._put("error", code, f"error: {text}", text=text)
 
-    def warning(self, text: str) -> None:
+    def warning(self, code: str, text: str) -> None:
         """Report once that something may not be as it was meant."""
-        self._put(f"warning: {text}", level="warning", text=text)
+        self._put("warning", code, f"warning: {text}", text=text)
 
-    def trouble(self, subject: str, text: str, level: str = "error") -> None:
+    def trouble(self, code: str, subject: str, text: str, level: str = "error") -> None:
         """Report, as often as it is seen, that something is wrong with a subject. An empty text
         says that all is well with it.
 
@@ -4878,22 +4909,23 @@ class Log:
         # What follows the first colon, such as a system's message, may differ each time, and so may
         # numbers: without them it is the same trouble.
         kind = re.sub("[0-9]+", "", text.partition(":")[0])
-        old = self.troubles.get(subject, Trouble("", now, 0.0, 0))
+        old = self.troubles.get(subject, Trouble(code, "", level, "", now, 0.0, 0))
         if not text:
             if self.troubles.pop(subject, None):
-                self.change(f"{subject}: well again after {now - old.since:.0f} s")
+                self.change(code, f"{subject}: well again after {now - old.since:.0f} s",
+                            subject=subject)
         elif kind != old.kind or now - old.printed > LOG_REPEAT:
             repeats = f" ({old.repeats} times more)" if old.repeats else ""
             line = f"{subject}: {text}{repeats}"
-            self._put(f"{level}: {line}", level=level, text=line)
-            self.troubles[subject] = Trouble(kind, old.since, now, 0)
+            self._put(level, code, f"{level}: {line}", text=line, subject=subject)
+            self.troubles[subject] = Trouble(code, text, level, kind, old.since, now, 0)
         else:
-            self.troubles[subject] = old._replace(repeats=old.repeats + 1)
+            self.troubles[subject] = old._replace(text=text, repeats=old.repeats + 1)
 
-    def change(self, text: str) -> None:
+    def change(self, code: str, text: str, **fields: Any) -> None:
         """Report that something is not as it was: a state, a config, a process."""
         if self.level >= 1:
-            self._put(text, level="change", text=text)
+            self._put("change", code, text, text=text, **fields)
 
     def query(self, query: wire.Query, client: str, reply: Reply, micros: int) -> None:
         """Report a query, its reply and the microseconds that it took."""
@@ -4905,17 +4937,22 @@ class Log:
         client, rcode = plain_address(client), wire.RCODES[reply.rcode]
         chosen = ",".join(reply.chosen) or "-"
         line = f"{client} {name} {rtype} {rcode} {chosen} {micros}us {query.why}"
-        self._put(line.rstrip(), client=client, name=name, type=rtype, rcode=rcode,
-                  chosen=reply.chosen, us=micros, why=query.why)
+        self._put("query", "query", line.rstrip(), client=client, name=name, type=rtype,
+                  rcode=rcode, chosen=reply.chosen, us=micros, why=query.why)
 
-    def _put(self, line: str, **fields: Any) -> None:
-        """Add a line as text, or in its place an object of JSON with these fields."""
-        now, before = time.time(), priority(str(fields.get("level")))
+    def _put(self, level: str, code: str, line: str, **fields: Any) -> None:
+        """Add a line as text, or in its place an object of JSON with level, code and fields."""
+        now, before = time.time(), priority(level)
         # Milliseconds are cut, not rounded: 999.96 of them would become a fourth digit.
         date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         stamp = f"{date}.{int(now % 1 * 1000):03}Z"
         if self.json:
-            line = json.dumps({"time": stamp, **fields})
+            fields = {"time": stamp, "level": level, "code": code, **fields}
+            line = json.dumps(fields)
+            while len(line) > LOG_LINE - len(before):  # cut by its end, it would be no JSON
+                longest = max(fields, key=lambda key: len(str(fields[key])))
+                fields[longest] = fields[longest][:len(fields[longest]) // 2]
+                line = json.dumps(fields)
         elif not before:  # the journal has its own time
             line = f"{stamp} {line}"
         octets = (before + printable(line)).encode("utf-8", "replace")
@@ -4926,7 +4963,7 @@ class Log:
         others as lost."""
         if self.lost and self.lines:
             lost, self.lost = self.lost, 0
-            self.warning(f"{lost} log lines lost: their reader was too slow")
+            self.warning("log-lost", f"{lost} log lines lost: their reader was too slow")
         lines, self.lines = self.lines, []
         for at, line in enumerate(lines):
             try:
@@ -4961,6 +4998,10 @@ def open_stderr() -> Callable[[bytes], int]:
         return plain
 
 
+# What the journal calls our levels: err, warning, notice, info; so -p notice leaves queries out.
+PRIORITIES = {"error": "<3>", "warning": "<4>", "change": "<5>", "query": "<6>"}
+
+
 @functools.cache
 def priority(level: str) -> str:
     """Return what stands before a line of this level where standard error is systemd's journal
@@ -4969,7 +5010,7 @@ def priority(level: str) -> str:
     with suppress(OSError):
         found = os.fstat(2)
         if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
-            return {"error": "<3>", "warning": "<4>"}.get(level, "<6>")
+            return PRIORITIES[level]
     return ""
 
 
@@ -6171,8 +6212,8 @@ def choose_lister(log: "Log") -> Callable[[int], Listed]:
             pass
     except OSError as bad:
         os.stat(PROC_TCP)
-        log.warning(f"agent: counts by {PROC_TCP}, which costs four times the CPU time, since "
-                    f"netlink is refused ({bad.strerror}): allow AF_NETLINK")
+        log.warning("agent-proc", f"agent: counts by {PROC_TCP}, which costs four times the CPU "
+                    f"time, since netlink is refused ({bad.strerror}): allow AF_NETLINK")
         return list_by_proc
     return list_by_netlink
 
@@ -6272,7 +6313,7 @@ class Agent:
         for each in self.words.to:
             threading.Thread(target=each.keep_looking_up, daemon=True).start()
         self.wait(NAME_WAIT)
-        self.log.change(self.describe())
+        self.log.change("agent", self.describe())
         ready = "READY=1"
         while not self.signals:
             start, used = time.monotonic(), time.process_time()
@@ -6312,10 +6353,10 @@ class Agent:
                 self.loads = {self.ports[0]: self.run_program()}
             else:
                 self.count_sockets()
-            self.log.trouble("count", "")
+            self.log.trouble("agent-count", "count", "")
         except (OSError, Problem) as bad:
             self.loads = {port: {"state": load["state"]} for port, load in self.loads.items()}
-            self.log.trouble("count", f"{getattr(bad, 'strerror', None) or bad}")
+            self.log.trouble("agent-count", "count", f"{getattr(bad, 'strerror', None) or bad}")
 
     def count_sockets(self) -> None:
         """Find out the same from the kernel; raises OSError."""
@@ -6330,7 +6371,8 @@ class Agent:
             self.opened[port] += len(now - self.known.get(port, now))
             self.loads[port] = {"connections": len(now), "opened": self.opened[port],
                                 "state": "up" if port in listening else "down"}
-            self.log.trouble(f"port {port}", "" if port in listening else NOBODY_LISTENS)
+            self.log.trouble("agent-port", f"port {port}",
+                             "" if port in listening else NOBODY_LISTENS)
         self.known = found
 
     def run_program(self) -> Entry:
@@ -6376,7 +6418,8 @@ class Agent:
         done = set[Any]()
         for each in self.words.to:
             wrong = each.send(datagrams, done, time.monotonic())
-            self.log.trouble(f"name server {show_endpoint(each.host, each.port)}", wrong)
+            self.log.trouble("agent-send", f"name server {show_endpoint(each.host, each.port)}",
+                             wrong)
 
     def show_rows(self, text: str) -> int:
         """Print rows. Returns an exit code other than 0 where nobody reads them, or a signal came

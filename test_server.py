@@ -1405,8 +1405,8 @@ def feed_of(config):
 
 def log_troubles(feed, log, now=None):
     """Log what is wrong with a feed at a time (monotonic seconds)."""
-    for subject, text in feed.troubles(time.monotonic() if now is None else now):
-        log.trouble(f"pool {feed.pool.name}: {subject}", text)
+    for code, subject, text in feed.troubles(time.monotonic() if now is None else now):
+        log.trouble(code, f"pool {feed.pool.name}: {subject}", text)
 
 
 def poll_once(feed, now=None):
@@ -5207,7 +5207,7 @@ class PureCheckRules(unittest.TestCase):
                       more='check = "tcp://:1"')
         desk, checks = Desk(config), lbdns.Prober({}, None)
         config = desk.state.names["api.example.com"].config
-        watch = lbdns.Watch(config, "test.toml", checks, desk.log)
+        watch = lbdns.Watch(config, "test.toml", checks, desk.log, collections.deque())
         checks.set_targets(watch.list_targets(), 0.0)
         target = checks.targets["10.0.0.2", config.check]
         for now, result, status in (
@@ -5240,7 +5240,7 @@ class PureCheckRules(unittest.TestCase):
         desk, past = Desk(config), lbdns.Past
         checks, config = lbdns.Prober({}, None), desk.state.names["api.example.com"].config
         checks.set_targets([("10.0.0.1", config.check)], 0.0)
-        watch = lbdns.Watch(config, "test.toml", checks, desk.log)
+        watch = lbdns.Watch(config, "test.toml", checks, desk.log, collections.deque())
         for old, new, why in (
                 (past("up", False, 0.0), past("down", True, 9.0), "check tcp://10.0.0.1:1: "),
                 (past("down", True, 0.0), past("up", True, 9.0), "check tcp://10.0.0.1:1: "),
@@ -5248,7 +5248,7 @@ class PureCheckRules(unittest.TestCase):
                 (past("down", True, 0.0), past("absent", False, 9.0), "says test.toml; "),
                 (past("drain", False, 0.0), past("up", False, 9.0), "says test.toml; ")):
             self.assertIn(f"{old.state} -> {new.state}, {why}",
-                          watch.explain("10.0.0.1", old, new, 9.0))
+                          watch.explain("10.0.0.1", old, new, 9.0)["text"])
 
 
 class PureConnections(unittest.TestCase):
@@ -5694,6 +5694,133 @@ class PurePart(unittest.TestCase):
         named = {node.id for node in nodes
                  if isinstance(node, ast.Name) and first < node.lineno <= last}
         self.assertLessEqual(named & known, self.PURE)
+
+
+class PureLogLines(unittest.TestCase):
+    """What lines of JSON and the status page say: of trouble, and of a backend's changes."""
+
+    CHECKED = pool(backends='["10.0.0.1", "10.0.0.2"]', more='check = { url = "tcp://:1", fall = 1'
+                   ', rise = 1 }')
+
+    def setUp(self):
+        self.log = lbdns.Log()
+        self.log.json = True
+
+    def said(self, *keys):
+        """These fields, else all, of each line so far but its time."""
+        lines, self.log.lines = [json.loads(line) for line in self.log.lines], []
+        return [{key: value for key, value in line.items() if key in (keys or {*line} - {"time"})}
+                for line in lines]
+
+    def test_trouble_and_its_end_have_one_code_and_a_subject(self):
+        for text in ("3 lost", "4 lost", "", ""):
+            self.log.trouble("poll", "pool a", text, "warning")
+        lines = self.said()
+        self.assertEqual([[*line.values()] for line in lines], [
+            ["warning", "poll", "pool a: 3 lost", "pool a"],
+            ["change", "poll", "pool a: well again after 0 s", "pool a"]])
+        self.assertEqual([*lines[0]], ["level", "code", "text", "subject"])
+
+    def test_of_trouble_the_newest_text_is_remembered_though_it_is_not_logged(self):
+        for text in ("3 lost", "4 lost"):
+            self.log.trouble("poll", "pool a", text)
+        trouble = self.log.troubles["pool a"]
+        self.assertEqual((trouble.code, trouble.text, trouble.level), ("poll", "4 lost", "error"))
+        self.assertEqual([line["text"] for line in self.said()], ["pool a: 3 lost"])
+
+    def test_a_line_that_is_too_long_is_json_all_the_same(self):
+        """A cut through an escape or before the last brace would be no JSON any more."""
+        for text, subject in (("x" * 9000, "y"), ("\n\u20ac" * 4000, "y"), ("x", '"' * 5000)):
+            self.log.trouble("poll", subject, text)
+            self.assertLessEqual(len(self.log.lines[0]), lbdns.LOG_LINE + 1)
+            [line] = self.said()
+            self.assertEqual((line["level"], line["code"]), ("error", "poll"))
+            self.assertTrue(f"{subject}: {text}".startswith(line["text"]))
+            self.assertGreater(sum(map(len, line.values())), 400)
+
+    def monitor(self, published, text=None):
+        """A monitor of a config that goes on from the newest of what was published, to which it
+        adds; with its prober's targets by address."""
+        config = lbdns.ConfigReader("t").config(tomllib.loads(text or self.CHECKED))
+        child = SimpleNamespace(beat=time.monotonic, generation=SimpleNamespace(
+            read=lambda: published[-1], commands=commands().groups, publish=published.append))
+        monitor = lbdns.Monitor(config, config, child, self.log)
+        monitor.prober.set_targets(
+            [key for watch in monitor.watches for key in watch.list_targets()], 0.0)
+        return monitor, {target.address: target for target in monitor.prober.targets.values()}
+
+    def changes(self, published):
+        """What the newest snapshot says of changes: address, old and new state, why."""
+        found = json.loads(lbdns.Snapshot.unpack(published[-1]).memory)["changes"]
+        self.assertTrue(all([*each] == ["at", *lbdns.CHANGE] for each in found))
+        self.assertTrue(all(abs(each["at"] - time.time()) < PATIENCE for each in found))
+        return [[*each.values()][2:] for each in found]
+
+    def record(self, monitor, target, result):
+        """A probe of a target, and what is published then."""
+        monitor.prober.changes += target.record(result)
+        monitor.publish_changes(time.monotonic())
+
+    def test_changes_of_backends_outlive_a_monitor_and_a_reload(self):
+        async def run():
+            published = [lbdns.Snapshot().pack()]
+            monitor, targets = self.monitor(published)
+            targets["10.0.0.1"].record("")
+            self.record(monitor, targets["10.0.0.2"], "refused")
+            first = ["10.0.0.2", "absent", "down", "check tcp://10.0.0.2:1: refused"]
+            self.assertEqual(self.changes(published), [first], "what is up at the start is no news")
+            self.record(monitor, targets["10.0.0.1"], "refused")
+            second = ["10.0.0.1", "up", "down", "check tcp://10.0.0.1:1: refused"]
+            self.assertEqual(self.changes(published), [first, second])
+            old, new = (line for line in self.said(*lbdns.CHANGE, "seconds", "code", "level")
+                        if line["code"] == "backend")
+            about = {"level": "change", "code": "backend", "pool": "api.example.com"}
+            parts = dict(zip(lbdns.CHANGE[1:], first, strict=True))
+            self.assertEqual(old, {**about, **parts}, "a newcomer was nothing before")
+            self.assertEqual(new.pop("seconds"), 0.0)
+            self.assertEqual(new, {**about, **dict(zip(lbdns.CHANGE[1:], second, strict=True))})
+            # A monitor that died; then a reload, by whose config a backend has gone.
+            monitor, targets = self.monitor(published)
+            self.assertEqual([*monitor.changes], [*self.monitor(published)[0].changes])
+            self.record(monitor, targets["10.0.0.2"], "")
+            third = ["10.0.0.2", "down", "up", "check tcp://10.0.0.2:1: good"]
+            self.assertEqual(self.changes(published), [first, second, third])
+            monitor, _ = self.monitor(published, self.CHECKED.replace('"10.0.0.1", ', ""))
+            monitor.publish_changes(time.monotonic())
+            self.assertEqual(self.changes(published), [
+                first, second, third, ["10.0.0.1", "down", "absent", "says t"]])
+        asyncio.run(run())
+
+    def test_only_the_last_changes_are_kept(self):
+        async def run():
+            published = [lbdns.Snapshot().pack()]
+            addresses = [f"10.0.1.{at}" for at in range(25)]
+            monitor, targets = self.monitor(published, pool(
+                backends=str(addresses), more='check = "tcp://:1"'))
+            for address in addresses[1:]:
+                targets[address].record("refused")
+            self.record(monitor, targets[addresses[0]], "refused")
+            self.assertEqual([each[0] for each in self.changes(published)], addresses[-20:])
+            lines = self.said("code", "text")[-21:]
+            self.assertEqual({line["code"] for line in lines}, {"backend"})
+            self.assertEqual(lines[-1]["text"], "pool api.example.com: and 5 more changes")
+        asyncio.run(run())
+
+    def test_a_drain_that_is_over_is_a_change_too(self):
+        config = lbdns.ConfigReader("t").config(tomllib.loads(pool(
+            backends='[{ address = "10.0.0.1", state = "drain" }, "10.0.0.2"]')))
+        watch = lbdns.Watch(*config.pools.values(), "t", lbdns.Prober({}, None), self.log,
+                            collections.deque())
+        for now in (1000.0, 1060.0, 1062.0):  # one second and the TTL
+            watch.refresh(now)
+        begun, over = self.said()
+        self.assertEqual((begun["old"], begun["new"], begun["why"]), ("absent", "drain", "says t"))
+        self.assertEqual(over, {
+            "level": "change", "code": "backend", "text": "pool api.example.com: backend 10.0.0.1: "
+            "drained: no resolver that keeps the TTL hands it out any more; draining for 62 s",
+            "pool": "api.example.com", "address": "10.0.0.1", "old": "drain", "new": "drained",
+            "why": "no resolver that keeps the TTL hands it out any more", "seconds": 62.0})
+        self.assertEqual([each["new"] for each in watch.changes], ["drain", "drained"])
 
 
 # ==== Live: a real server, and all is as it should be =============================================
@@ -6223,11 +6350,12 @@ class LiveLogs(unittest.TestCase):
             server.ask(r"a\"b\000-api.example.com")
             server.wait_for('"name"')
             lines = [json.loads(line) for line in server.log().splitlines()]
-        self.assertEqual({"time", "level", "text"}, lines[0].keys())
+        self.assertEqual(["time", "level", "code", "text"], [*lines[0]])
         asked = next(line for line in lines if "name" in line)
-        self.assertEqual({key: asked[key] for key in ("client", "name", "type", "rcode")}, {
-            "client": "127.0.0.1", "name": r"a\034b\000-api.example.com", "type": "A",
-            "rcode": "NOERROR"})
+        self.assertEqual({key: asked[key] for key in (
+            "level", "code", "client", "name", "type", "rcode")}, {
+                "level": "query", "code": "query", "client": "127.0.0.1",
+                "name": r"a\034b\000-api.example.com", "type": "A", "rcode": "NOERROR"})
         self.assertIn(asked["chosen"], ([each] for each in ("1.2.3.4", "8.8.4.4", "8.8.8.8")))
         self.assertIsInstance(asked["us"], int)
 
@@ -6280,17 +6408,19 @@ class LiveLogs(unittest.TestCase):
             found = os.fstat(log.fileno())
             env = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
             config = "[zones.'example.com']\nns = ['ns1.example.com.']\n"
-            with Server(config, wait=False, stderr=log, env=env) as server:
+            with Server(config, wait=False, stderr=log, env=env, log="queries") as server:
                 def said():
                     return (folder / "log").read_text()
                 until(lambda: "ready" in said())
+                server.ask("api.example.com")
                 server.write("nonsense = 1")
                 server.signal(signal.SIGHUP)
                 until(lambda: "refused" in said())
-            self.assertRegex(said(), r"^<6>lbdns \d")
+            self.assertRegex(said(), r"^<5>lbdns \d")
+            self.assertRegex(said(), r"(?m)^<6>127\.0\.0\.1 api\.example\.com A NXDOMAIN")
             self.assertRegex(said(), r"(?m)^<4>warning: /.*ns1\.example\.com")
             self.assertRegex(said(), r"(?m)^<3>error: reload: .*nonsense: unknown key")
-            self.assertRegex(said(), r"(?m)^<6>reload: refused")
+            self.assertRegex(said(), r"(?m)^<5>reload: refused")
             done = subprocess.run([*PYTHON, str(SCRIPT), "check", "gone.toml"], stderr=log,
                                   env={**os.environ, **env}, cwd=folder)
             self.assertRegex(said(), r"(?m)^<3>gone\.toml: No such file")
@@ -6318,7 +6448,7 @@ class LiveLogs(unittest.TestCase):
     def test_stamps_have_three_digits_after_the_point(self):
         log = lbdns.Log()
         with unittest.mock.patch.object(lbdns.time, "time", lambda: 1700000000.99996):
-            log.change("x")
+            log.change("code", "x")
         self.assertEqual(log.lines, [b"2023-11-14T22:13:20.999Z x\n"])
 
 
@@ -8110,6 +8240,53 @@ class LiveWorkers(unittest.TestCase):
             self.assertEqual(len(server.count(300)), 3)
             server.wait_for(r"ValueError: oops \(my\.py:2\); answering at random")
             self.assertEqual(server.log().count("oops"), 1)
+
+
+class LiveLogCodes(unittest.TestCase):
+    """Each line of JSON has a severity and a code, by which programs tell kinds of lines apart."""
+
+    def test_lines_of_each_severity(self):
+        config = ('log_format = "json"\n[zones."example.com"]\nns = ["ns1.example.com."]\n'
+                  '[pools."api.example.com"]\n'
+                  'source = { command = ["cat", "rows"], every = 0.1 }\n')
+        with Server(config, log="queries", files={"rows": "10.0.0.1\n10.0.0.2\n"}) as server:
+            rows = server.folder / "rows"
+
+            def line(code, level):
+                """Wait for a line; returns its other fields."""
+                server.wait_for(f'"level": "{level}", "code": "{code}"')
+                found = next(each for each in map(json.loads, server.log().splitlines())
+                             if (each["level"], each["code"]) == (level, code))
+                return {key: value for key, value in found.items()
+                        if key not in ("time", "level", "code")}
+            for code in ("start", "udp", "pool-rows", "ready"):
+                self.assertEqual([*line(code, "change")], ["text"])
+            self.assertRegex(line("config", "warning")["text"], " ns1.example.com. has no A or ")
+            rows.write_text("10.0.0.1\n10.0.0.2 1 1 NULL down\n")
+            change = line("backend", "change")
+            self.assertRegex(change.pop("text"), "^pool api.example.com: backend 10.0.0.2: up -> "
+                                                 "down, says cat rows; was up for [0-9]+ s$")
+            self.assertIsInstance(change.pop("seconds"), float)
+            self.assertEqual(change, {"pool": "api.example.com", "address": "10.0.0.2",
+                                      "old": "up", "new": "down", "why": "says cat rows"})
+            rows.rename(server.folder / "away")
+            subject = "pool api.example.com: cat rows"
+            trouble = line("poll", "error")
+            self.assertRegex(trouble.pop("text"), f"^{subject}: exit code 1: cat: rows: No such ")
+            self.assertEqual(trouble, {"subject": subject})
+            (server.folder / "away").rename(rows)
+            self.assertRegex(line("poll", "change")["text"], f"^{subject}: well again after")
+            server.ask("api.example.com")
+            self.assertEqual([*line("query", "query")],
+                             ["client", "name", "type", "rcode", "chosen", "us", "why"])
+            server.signal(signal.SIGUSR1)
+            self.assertEqual(line("signal", "change"), {"text": "SIGUSR1: means nothing to lbdns"})
+            os.kill(server.pids()[0], signal.SIGKILL)
+            self.assertRegex(line("child-died", "error")["text"], "ended by SIGKILL after")
+            server.write("nonsense = 1")
+            server.signal(signal.SIGHUP)
+            self.assertRegex(line("reload-refused", "error")["text"], "nonsense: unknown key")
+            self.assertRegex(line("reload-refused", "change")["text"], "^reload: refused; the old")
 
 
 # ==== Fault: what goes wrong, and what it must not cost ===========================================
@@ -10487,7 +10664,7 @@ class WithFiles(unittest.TestCase):
     # line, a line of "..." for any number of lines. Blocks opened with ```console are not run.
 
     BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-    PROGRAMS = ("dig", "openssl", "sqlite3")
+    PROGRAMS = ("dig", "jq", "openssl", "sqlite3")
     BLOCK_LIMIT = 60  # seconds
 
     @classmethod
@@ -10574,6 +10751,47 @@ class WithFiles(unittest.TestCase):
                 make_private(folder / "reports.key")
                 reader = lbdns.ConfigReader(str(folder / "x.toml"))
                 self.assertEqual(reader.config(tomllib.loads(config)).warnings, ())
+
+    LOGS = ("error", "warning", "change", "trouble")  # methods of Log that take a code first
+
+    def logged(self):
+        """What lbdns.py logs: code -> levels, by ast. A function that has its code of its caller
+        (announce) counts where it is called, or yields (Feed.troubles)."""
+        found, calls = collections.defaultdict(set), 0
+        for node in ast.walk(ast.parse((FOLDER / "lbdns.py").read_text())):
+            first, level = None, "error"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner, name = ast.unparse(node.func.value), node.func.attr
+                is_log = re.search(r"(^|\.)log$", owner) and name in self.LOGS
+                if is_log or (owner, name) in (("self", "announce"), ("self", "warning")):
+                    first, calls = node.args[0], calls + 1
+                    level = {"announce": "change", "trouble": "error"}.get(name, name)
+                    if name == "trouble" and len(node.args) > 3:
+                        level = node.args[3].value
+                elif (owner, name) == ("self", "_put") and isinstance(node.args[1], ast.Constant):
+                    level, first = (each.value for each in node.args[:2])
+                    first = ast.Constant(first)
+            elif isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple) \
+                    and len(node.value.elts) == 3 and isinstance(node.value.elts[0], ast.Constant):
+                first = node.value.elts[0]
+            if isinstance(first, ast.Constant):
+                self.assertRegex(first.value, r"^[a-z]+(-[a-z0-9]+)*$")
+                found[first.value].add(level)
+            elif first is not None:
+                self.assertEqual(first.id, "code", f"line {node.lineno} is without a code")
+        self.assertGreater(calls, 30)
+        return found
+
+    @needs_file(README)
+    def test_the_readme_has_a_line_for_each_code_of_the_log(self):
+        table = self.README.read_text().partition("\n| code | severity |")[2].partition("\n\n")[0]
+        rows = [[word.strip() for word in row.strip("|").split("|")]
+                for row in table.splitlines()[2:]]
+        self.assertEqual([len(row) for row in rows], [4] * len(rows))
+        self.assertTrue(all(map(all, rows)))
+        codes = {code.strip("`"): set(levels.split(", ")) for code, levels, *_ in rows}
+        self.assertEqual(len(codes), len(rows), "a code stands there twice")
+        self.assertEqual(codes, self.logged())
 
     def section(self, title):
         """The commands to copy from a section of the README, block by block."""
