@@ -174,6 +174,8 @@ FAILURES_MAX = 8          # errors of a UDP socket or a listener in about WAKE, 
 CHAIN_MAX = 8             # CNAMEs followed in one answer; a ninth is shown and not followed
 LEARNED_MAX = 10_000      # replies the fast path remembers, of 900 to 1,800 octets each
 LEARNED_SIZE = 512        # octets of the longest query and of the longest reply that it remembers
+COUNTERS_MAX = 65536      # counts of a process, of 16 octets each; beyond, some share one
+COUNTERS_OWN = 64         # the same where nobody else reads them
 
 # ---- How long processes wait for each other ------------------------------------------------------
 WAKE = 0.1                # seconds in which an idle worker learns that it is to end
@@ -293,12 +295,14 @@ class State:
     users, by the owner of the pool.
     """
     def __init__(self, config: Config, secret: bytes, log: "Log", dice: "Dice",
-                 policies: "Mapping[bytes, type[Policy]]") -> None:
+                 policies: "Mapping[bytes, type[Policy]]",
+                 counters: "Counters | None" = None) -> None:
         self.zones = config.zones
         self.nsid = config.nsid.encode()
         self.secret = secret
+        self.counters = counters or Counters()
         scale = config.workers * config.servers  # how many decide on the same reports
-        self.pools = {owner: Pool(pool, scale, log, dice, policies.get(owner))
+        self.pools = {owner: Pool(pool, scale, log, dice, policies.get(owner), self.counters)
                       for owner, pool in config.pools.items()}
         self.names = {pool.config.name: pool for pool in self.pools.values()}
         self.lines: set[str] = set()    # of the snapshot last read
@@ -312,6 +316,79 @@ class State:
             name, stale, _, rows = unpack_pool(line)
             yield from self.names[name].apply_rows(rows, stale, now)
         self.lines = lines
+
+
+# What is counted. A name of COUNTED is that of a number; a tuple is that of replies: transport,
+# family (as in RFC 7871: 1 = IPv4, 2 = IPv6), type, rcode, and whether TC is set. What is dropped
+# has its reasons: `short` for a header, a `response` and no query, too `long`, from `port` 0, over
+# the limit of the `rate`; no room in the buffer of the `kernel`; a reply that it did not `send`.
+DROPS = ("short", "response", "long", "port", "rate", "kernel", "send")
+COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 PTR RRSIG SOA SRV "
+                 "SVCB TXT".split(), "other")
+COUNTED: list[Any] = [
+    *DROPS, "pid", "since", "tcp open", "tcp", "answers", "polls", "failed polls",
+    "failed checks", "reports", "refused reports", "reloads", "refused reloads",
+    "restarted workers", "restarted monitors", "lost lines",
+    *itertools.product(("udp", "tcp"), (1, 2), COUNTED_TYPES, wire.RCODES.values(), (False, True))]
+COUNTED_KEYS = {kind: number << 48 for number, kind in enumerate(COUNTED, 1)}
+
+
+def counter_key(kind: Any, whose: str = "") -> int:
+    """Return the key of a counter: which of COUNTED it is, in 16 bits, and a hash of the zone, the
+    pool, or the pool and the backend that it is about, in 48."""
+    return COUNTED_KEYS[kind] | (hash_octets(whose.encode()) >> 16 if whose else 0)
+
+
+class Counters:
+    """What one process counts, in memory that the monitor reads, too; whoever takes the place of a
+    process that has died goes on counting there.
+
+    The memory holds pairs of a key and its count, in the order in which they were first wanted, and
+    zeros behind the last. The first pair has no key: there is counted what finds no room.
+    """
+    def __init__(self, memory: Any = None) -> None:
+        self.cells = memoryview(memory or bytearray(16 * COUNTERS_OWN)).cast("Q")
+        self.places: dict[int, int] = {}  # key -> place of its count
+        self.used: set[int] = set()       # keys that this process has asked for
+
+    def resume(self) -> None:
+        """Go on with what another process has counted."""
+        for at in range(3, len(self.cells), 2):
+            if not self.cells[at - 1]:
+                break
+            self.places[self.cells[at - 1]] = at
+
+    def place(self, kind: Any, whose: str = "") -> int:
+        """Return the place in `cells` of a count."""
+        key = counter_key(kind, whose)
+        if key not in self.used:
+            if key not in self.places:
+                self.make(key)
+            self.used.add(key)
+        return self.places.get(key, 1)
+
+    def make(self, key: int) -> None:
+        """Begin to count something. Where there is no room, it takes that of a key that only
+        processes of before have used, such as that of a backend that is gone."""
+        at = 2 * len(self.places) + 3
+        if at >= len(self.cells):
+            stale = next((each for each in self.places if each not in self.used), None)
+            if stale is None:
+                return
+            at = self.places.pop(stale)
+        self.places[key], self.cells[at], self.cells[at - 1] = at, 0, key
+
+    def forget(self, kind: Any, whose: str) -> None:
+        """Let something else have the room of a count, if there is no other."""
+        self.used.discard(counter_key(kind, whose))
+
+    def add(self, kind: Any, number: int = 1, whose: str = "") -> None:
+        """Count so many more."""
+        self.cells[self.place(kind, whose)] += number
+
+    def put(self, kind: Any, number: int) -> None:
+        """Replace a number that is none of those that only grow."""
+        self.cells[self.place(kind)] = number
 
 
 # ---- 2. A query's way: decide, look up -----------------------------------------------------------
@@ -333,6 +410,7 @@ class Reply:
         self.chosen: list[str] = []         # addresses of the backends answered, for the log
         self.scoped = False                 # whether the client subnet had a say in the choice
         self.ttl_max = wire.TTL_MAX         # seconds for which an answer "no records" may be kept
+        self.zone: ServedZone | None = None  # that the query's name is in
         self.pool: Pool | None = None       # the pool that had a say
         self.plan: Plan = {}                # its plan at that moment
         self.policy: Policy | None = None   # the policy that chose; None = nothing was chosen
@@ -366,6 +444,11 @@ def plain_address(host: str) -> str:
     return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
+def is_ipv6(host: str) -> bool:
+    """Return whether a socket's peer has IPv6; IPv4 comes as ::ffff:192.0.2.1 to some sockets."""
+    return ":" in plain_address(host)
+
+
 class Answered(NamedTuple):
     """A reply as octets, and what it was made from."""
     octets: bytes
@@ -374,15 +457,15 @@ class Answered(NamedTuple):
 
 
 def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
-           dice: Dice) -> Answered | None:
-    """Return the reply to one query, or None to stay silent, only for what is not a query.
+           dice: Dice) -> Answered | str:
+    """Return the reply to one query; or which of DROPS it is, only for what is not a query.
 
     `client` is the peer's address as text, `now` the time in Unix seconds.
     """
     try:
         query = wire.decode_query(packet)
     except wire.Malformed:
-        return None
+        return "short" if len(packet) < wire.HEADER else "response"
     reply = Reply(Request(query, client, dice))
     if query.rcode == wire.NOERROR:
         respond(state, reply)
@@ -395,6 +478,14 @@ def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
     for section, owner, rrset in reply.records:
         writer.add(section, owner, rrset)
     return Answered(writer.finish(reply.rcode, reply.authoritative), query, reply)
+
+
+def servfail(packet: bytes, client: str) -> Answered:
+    """Return the reply to a query that could not be answered for a mistake of ours."""
+    query = wire.Query(int.from_bytes(packet[:2]), 0)
+    query.rcode = wire.SERVFAIL
+    octets = packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
+    return Answered(octets, query, Reply(Request(query, client, float)))
 
 
 def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: Reply,
@@ -451,6 +542,7 @@ def look_up(name: bytes, state: State, reply: Reply) -> bytes | None:
     if zone is None:  # the first name: not ours to answer; a CNAME's target: the asker goes on
         reply.rcode = wire.NOERROR if reply.records else wire.REFUSED
         return None
+    reply.zone = reply.zone or zone
     cut = zone.find_cut(names, qtype)
     if cut is not None:
         refer(zone, cut, state, reply)
@@ -533,7 +625,8 @@ class Backend:
         self.rdata = dict(map(wire.address_rdata, addresses))  # type -> rdata
         self.key = hash_octets(",".join(addresses).encode())   # what `hash` knows it by
         self.turns: dict[int, float] = {}   # type -> its next turn when it left a rotation
-        self.answers = 0                    # this worker's answers with it, ever
+        self.answers = 0                    # this worker's answers with it, as far as they matter
+        self.place = 1                      # where all answers with it are counted: Counters
         self.full_at = math.inf             # the number of `answers` at which it is at its limit
         self.history = History()            # of its reports
 
@@ -570,10 +663,11 @@ class Pool:
     policy, where it is a user's.
     """
     def __init__(self, config: PoolConfig, scale: int, log: "Log", dice: Dice,
-                 kind: "type[Policy] | None" = None) -> None:
+                 kind: "type[Policy] | None" = None, counters: Counters | None = None) -> None:
         self.config = config
         self.log = log
         self.dice = dice
+        self.counters = counters or Counters()
         self.kind = kind or POLICIES[config.policy]
         self.backends: list[Backend] = []
         self.stale = False              # whether reports are too old to be believed
@@ -591,11 +685,13 @@ class Pool:
         known = {each.addresses: each for each in self.backends}
         backends: list[Backend] = []
         for row in rows:
-            backend = known.get(row.addresses) or Backend(row.addresses)
+            backend = known.pop(row.addresses, None) or self.make_backend(row.addresses)
             backend.update(row)
             backends.append(backend)
             if len(backends) % SLICE == 0:
                 yield
+        for gone in known.values():
+            self.counters.forget("answers", self.whose(gone.addresses))
         passed = max(0.0, now - self.loaded)
         self.backends = backends
         self.loaded = now
@@ -609,6 +705,16 @@ class Pool:
             self.stale = stale
             self.current = {}
         self.replan()
+
+    def whose(self, addresses: Iterable[str]) -> str:
+        """Return by what answers with a backend are counted."""
+        return f"{self.config.name} {','.join(addresses)}"
+
+    def make_backend(self, addresses: tuple[str, ...]) -> Backend:
+        """Return a backend that is new to this pool."""
+        backend = Backend(addresses)
+        backend.place = self.counters.place("answers", self.whose(addresses))
+        return backend
 
     def log_frozen(self) -> None:
         """Log which reports are not believed, if the policy would believe them."""
@@ -736,7 +842,9 @@ class Pool:
         return None
 
     def credit(self, chosen: list[Backend]) -> None:
-        """Count an answer, where answers matter."""
+        """Count an answer, for people and where answers matter."""
+        for backend in chosen:
+            self.counters.cells[backend.place] += 1
         if self.counting:
             for backend in chosen:
                 backend.answers += 1
@@ -828,11 +936,13 @@ class Policy:
         `before` being what stands before each rdata; None where their number varies."""
         rtype = self.rtype
         pool = self.pool
+        counts = pool.counters.cells
         count = pool.config.answers
 
         def deal_one() -> bytes:
             """Do as `deal`, quicker, where an answer has one address."""
             backend = self.draw(dice)
+            counts[backend.place] += 1
             if pool.counting:
                 backend.answers += 1
                 if backend.answers == backend.full_at:
@@ -891,8 +1001,16 @@ class Random(Policy):
             return super().dealer(before, dice)
         edges, total = self.edges, self.total
         records = [before + each.rdata[self.rtype] for each in self.backends]
+        places = [each.place for each in self.backends]
+        counts = self.pool.counters.cells
         find = bisect.bisect  # quicker so than by the module's name
-        return lambda: records[find(edges, dice() * total)]
+
+        def deal_record() -> bytes:
+            """Return the record of the next answer."""
+            at = find(edges, dice() * total)
+            counts[places[at]] += 1
+            return records[at]
+        return deal_record
 
     def spread(self, dice: Dice, count: int) -> list[Backend]:
         """Pick those with the smallest exponential draws (Efraimidis, Spirakis 2006)."""
@@ -1256,17 +1374,20 @@ def median(values: list[float]) -> float:
 # ---- 6. The fast path: a cache of `decide` -------------------------------------------------------
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
 Peers = Callable[[], Sequence[Peer]]
-# What transports call, as respond(queries, peers, tcp): `peers` is called only where it matters who
-# asks, `tcp` says whether the queries came over TCP. It returns a reply for each, without the id,
-# which is the query's first two octets; b"" = there is no reply.
-Respond = Callable[[Sequence[bytes], Peers, bool], list[bytes]]
+# What transports call, as respond(queries, peers, tcp, families): `peers` is called only where it
+# matters who asks, `tcp` says whether the queries came over TCP, `families` of each peer whether it
+# has IPv6. It returns a reply for each, without the id, which is the query's first two octets;
+# b"" = there is no reply.
+Respond = Callable[[Sequence[bytes], Peers, bool, Sequence[int]], list[bytes]]
 
 
 class Known:
     """A reply, cut into the parts that others are made of: header, (question), records, OPT."""
-    __slots__ = ("client", "draw", "end", "header", "opt", "plan", "pool", "records", "rest")
+    __slots__ = ("client", "draw", "end", "header", "opt", "places", "plan", "pool", "records",
+                 "rest")
 
-    def __init__(self, packet: bytes, peer: Peer, answered: Answered) -> None:
+    def __init__(self, packet: bytes, peer: Peer, answered: Answered,
+                 places: tuple[int, int]) -> None:
         octets, query, reply = answered
         size = 11 + sum(4 + len(data) for _, data in reply.options) if query.has_opt else 0
         # Where the question ends, which is repeated as it came, letter case and all.
@@ -1281,6 +1402,8 @@ class Known:
         self.opt = octets[len(octets) - size:]
         # The client that the reply is for, since it holds a cookie; None = it is for everybody.
         self.client = peer if wire.COOKIE in query.options else None
+        # Where it is counted: for peers with IPv4, and with IPv6.
+        self.places = places
         # The pool that had a say; None = none had, and the reply holds until the next `tick`.
         self.pool = reply.pool
         # The pool's plan: the reply holds as long as it is the current one.
@@ -1346,10 +1469,12 @@ class Cache:
     what answers all of them, so no stranger can fill the memory with names.
     """
     def __init__(self, state: State, dice: Dice,
-                 miss: Callable[[bytes, Peer, bool], Answered | bytes | None]) -> None:
+                 miss: Callable[[bytes, Peer, bool], Answered | str], learns: bool = True) -> None:
         self.state = state
         self.dice = dice
-        self.miss = miss
+        self.miss = miss         # returns the reply, or which of DROPS this is
+        self.learns = learns
+        self.counters = state.counters
         # Of UDP and of TCP: by octets 2 to 12 (header, length of the first label) and all that
         # follows the first label.
         self.alike: list[dict[bytes, Alike]] = [{}, {}]
@@ -1363,7 +1488,8 @@ class Cache:
             self.alike = [{}, {}]
             self.size = 0
 
-    def replies(self, packets: Sequence[bytes], peers: Peers, tcp: bool) -> list[bytes]:
+    def replies(self, packets: Sequence[bytes], peers: Peers, tcp: bool,
+                families: Sequence[int]) -> list[bytes]:
         """Return the replies to some queries, as Respond says. A packet may be anything: what its
         octets find here was learned from a good query that had the same ones.
 
@@ -1373,7 +1499,8 @@ class Cache:
         replies: list[bytes] = []
         clients: Sequence[Peer] = ()                     # found out only when they matter
         table, add, join = self.alike[tcp], replies.append, b"".join
-        for packet in packets:
+        counts = self.counters.cells
+        for packet, family in zip(packets, families, strict=False):
             octets = packet.lower()
             try:
                 end = 13 + octets[12]                    # of the first label
@@ -1395,20 +1522,32 @@ class Cache:
             if known.client is not None:
                 clients = clients or peers()
                 if known.client != clients[len(replies)]:
-                    add(self.ask(packet, clients[len(replies)], tcp))
+                    add(self.ask(packet, clients[len(replies)], family, tcp))
                     continue
+            counts[known.places[family]] += 1
             records = known.records if known.draw is None else known.draw()
             add(join((known.header, packet[12:known.end], records, known.opt)))
         return replies
 
-    def ask(self, packet: bytes, peer: Peer, tcp: bool) -> bytes:
-        """Have a query answered, and learn from that. Return the reply as in `replies`."""
+    def ask(self, packet: bytes, peer: Peer, family: int, tcp: bool) -> bytes:
+        """Have a query answered, count the reply, and learn from it. Return it as in `replies`."""
         answered = self.miss(packet, peer, tcp)
-        if not isinstance(answered, Answered):           # silence, or octets to send and forget
-            return (answered or b"")[2:]
-        if self.is_regular(packet, answered):
-            self.learn(packet, peer, tcp, answered)
+        if isinstance(answered, str):                    # why there is none
+            self.counters.add(answered)
+            return b""
+        places = self.places(answered, 0, tcp), self.places(answered, 1, tcp)
+        self.counters.cells[places[family]] += 1
+        if self.learns and self.is_regular(packet, answered):
+            self.learn(packet, peer, tcp, answered, places)
         return answered.octets[2:]
+
+    def places(self, answered: Answered, family: int, tcp: bool) -> int:
+        """Return where a reply to a peer of a family is counted."""
+        octets, query, reply = answered
+        name = wire.show_type(query.qtype) if query.qname else ""
+        kind = ("tcp" if tcp else "udp", family + 1, name if name in COUNTED_TYPES else "other",
+                wire.RCODES[reply.rcode], octets[2] & wire.TC >> 8 != 0)
+        return self.counters.place(kind, wire.show_name(reply.zone.apex) if reply.zone else "")
 
     def is_regular(self, packet: bytes, answered: Answered) -> bool:
         """Say whether a reply depends on nothing but the octets that it is kept by."""
@@ -1429,12 +1568,13 @@ class Cache:
                 and (policy is None or (not policy.reads_query
                                         and policy.rtype == query.qtype != wire.CNAME)))
 
-    def learn(self, packet: bytes, peer: Peer, tcp: bool, answered: Answered) -> None:
+    def learn(self, packet: bytes, peer: Peer, tcp: bool, answered: Answered,
+              places: tuple[int, int]) -> None:
         """Keep a regular reply, if the name exists or all like it are answered alike."""
         names = wire.suffixes(answered.query.key)
         zones = self.state.zones
         octets = packet.lower()
-        known = Known(packet, peer, answered)
+        known = Known(packet, peer, answered, places)
         policy = answered.reply.policy
         if policy is not None:
             policy.deal = policy.deal or policy.dealer(known.records[:12], self.dice)
@@ -1460,14 +1600,15 @@ class Cache:
 # ---- 7. UDP: one datagram in, one out, or a batch of them ----------------------------------------
 UDP_MMSG = sys.platform == "linux"  # whether to try recvmmsg
 # Numbers of Linux that the socket module of 3.11 does not name.
-IP_PKTINFO, IP_FREEBIND, SO_RCVBUFFORCE = 8, 15, 33
+IP_PKTINFO, IP_FREEBIND, SO_RCVBUFFORCE, SO_MEMINFO = 8, 15, 33, 55
 LINK_LOCAL = b"\xfe\x80"  # fe80::/64 in fact: RFC 4291 2.5.6
 
 
 class Datagrams:
     """UDP one by one, as every system can; `Batch` does the same on Linux."""
-    def __init__(self, sock: socket.socket, respond: Respond) -> None:
-        self.sock, self.respond = sock, respond
+    def __init__(self, sock: socket.socket, respond: Respond,
+                 counters: Counters | None = None) -> None:
+        self.sock, self.respond, self.counters = sock, respond, counters or Counters()
 
     def serve(self, *ready: float) -> bool:
         """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came.
@@ -1478,13 +1619,15 @@ class Datagrams:
                 packet, control, _, peer = self.sock.recvmsg(UDP_QUERY_MAX + 1, CONTROL_SIZE)
             except BlockingIOError:
                 return False
-            if not peer[1]:  # port 0, where nobody listens
+            if not peer[1]:  # where nobody listens
+                self.counters.add("port")
                 continue
-            [reply] = self.respond([packet], [peer[0]].copy, False)
-            if reply:
-                # No route, no buffer, a filter: this reply is lost, others are not.
-                with suppress(OSError):
+            [reply] = self.respond([packet], [peer[0]].copy, False, [is_ipv6(peer[0])])
+            try:
+                if reply:
                     self.sock.sendmsg([packet[:2], reply], reply_from(control), 0, peer)
+            except OSError:  # no route, no buffer, a filter: this reply is lost, others are not
+                self.counters.add("send")
         return True
 
 
@@ -1515,6 +1658,8 @@ NAME_SIZE = 28                           # octets of a sockaddr_in6, the longest
 CONTROL_SIZE = socket.CMSG_SPACE(20)     # with a struct in6_pktinfo; in_pktinfo is shorter
 BUFFER_SIZE = UDP_QUERY_MAX + 192        # powers of two would share few cache lines
 NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
+MAPPED = bytes(10) + b"\xff\xff"         # before an address of IPv4: RFC 4291 2.5.5.2
+IPV4_ONLY, IPV6_ONLY = bytes(BATCH), bytes([1]) * BATCH  # whether those of a batch have IPv6
 NO_FAMILY = 0xFFFF                       # of an address that the kernel refuses to send to
 
 
@@ -1535,8 +1680,9 @@ class Batch(Datagrams):
     All of it lies in one piece of memory that is mapped here and stays where it is. Messages and
     vectors come first, so that one assignment makes them new for the next call.
     """
-    def __init__(self, sock: socket.socket, respond: Respond) -> None:
-        super().__init__(sock, respond)
+    def __init__(self, sock: socket.socket, respond: Respond,
+                 counters: Counters | None = None) -> None:
+        super().__init__(sock, respond, counters)
         messages = places(0, MMSGHDR.size)
         vectors = places(messages.stop, IOVEC.size)
         names = places(vectors.stop, NAME_SIZE)
@@ -1551,7 +1697,7 @@ class Batch(Datagrams):
             # One octet more than is allowed tells what is too long.
             IOVEC.pack_into(memory, vector, base + buffer, UDP_QUERY_MAX + 1)
         self.messages = [base + message for message in messages]  # their addresses
-        self.names = slice(names.start, names.stop)
+        self.names = names
         self.families = self.field("H", names, 0)
         self.headers = slice(0, vectors.stop)               # messages and vectors,
         self.fresh = memory[self.headers]                   # as they are before each call
@@ -1559,7 +1705,7 @@ class Batch(Datagrams):
         self.afters = [start + 2 for start in buffers]      # of replies behind the id, which stays
         self.lengths = self.field("I", messages, struct.calcsize(MSGHDR))  # octets that came
         self.sizes = self.field("L", vectors, struct.calcsize("P"))        # octets that are to go
-        v6 = sock.family == socket.AF_INET6
+        self.v6 = v6 = sock.family == socket.AF_INET6
         self.peer = struct.Struct("8x16s4x" if v6 else "4x4s20x")          # of a name
         data = socket.CMSG_LEN(0)                           # where a packet info begins
         self.asked = [slice(start + data, start + data + len(LINK_LOCAL)) for start in controls]
@@ -1594,7 +1740,7 @@ class Batch(Datagrams):
         lengths = self.lengths[:came]
         packets = [memory[start:start + length]
                    for start, length in zip(self.starts, lengths, strict=False)]
-        replies, sizes = self.respond(packets, self.peers, False), []
+        replies, sizes = self.respond(packets, self.peers, False, self.families_of(came)), []
         for start, reply in zip(self.afters, replies, strict=False):
             size = len(reply)
             memory[start:start + size] = reply
@@ -1609,7 +1755,21 @@ class Batch(Datagrams):
 
     def peers(self) -> list[Peer]:
         """Return the addresses that the messages came from."""
-        return [address for address, in self.peer.iter_unpack(self.memory[self.names])]
+        names = self.memory[self.names.start:self.names.stop]
+        return [address for address, in self.peer.iter_unpack(names)]
+
+    def families_of(self, count: int) -> Sequence[int]:
+        """Return whether the first `count` messages came by IPv6, whose sockets may take IPv4, too:
+        as addresses that begin with MAPPED. As a rule, all or none of a batch do."""
+        if not self.v6:
+            return IPV4_ONLY
+        names = self.memory[self.names.start:self.names[count - 1] + NAME_SIZE]
+        mapped = names.count(MAPPED)
+        if mapped == count:
+            return IPV4_ONLY
+        if not mapped:
+            return IPV6_ONLY
+        return [not address.startswith(MAPPED) for address, in self.peer.iter_unpack(names)]
 
     def send_first(self, count: int) -> None:
         """Send the first `count` messages, without the interface that each came in by, as in
@@ -1623,6 +1783,8 @@ class Batch(Datagrams):
             if went < 0 and self.memory[self.asked[sent]] == LINK_LOCAL:
                 self.interfaces[sent] = interfaces[sent]
                 went = self.send(self.fd, message, 1, socket.MSG_DONTWAIT)
+            if went < 0 and self.families[sent] != NO_FAMILY:
+                self.counters.add("send")
             sent += max(1, went)  # -1 is about the first of them: it is lost, the others are not
 
 
@@ -1649,7 +1811,7 @@ def try_batch() -> None:
         for sock in socks:
             sock.bind(("127.0.0.1", 0))
             sock.settimeout(TICK)
-        batch = Batch(server, lambda packets, peers, tcp: list(
+        batch = Batch(server, lambda packets, peers, *_: list(
             map(bytes.__add__, packets, cast("Sequence[bytes]", peers()))))
         for sock, size in ((one, 12), (two, 700), (one, 40)):
             sock.sendto(bytes(size), server.getsockname())
@@ -1678,6 +1840,7 @@ class Connection:
     def __init__(self, sock: socket.socket, host: str, now: float) -> None:
         self.sock = sock
         self.host = host                 # the client's address
+        self.families = [is_ipv6(host)] * TCP_GROUP
         self.inbox = bytearray()         # what came and is not answered: queries, each behind its
                                          # length in two octets; the last one may be incomplete
         self.outbox = bytearray()        # replies in the same form that the kernel did not take yet
@@ -1712,7 +1875,7 @@ class Connection:
             packets = self.take_queries()
             if not packets:
                 break
-            replies = respond(packets, lambda: [self.host] * TCP_GROUP, True)
+            replies = respond(packets, lambda: [self.host] * TCP_GROUP, True, self.families)
             for packet, reply in zip(packets, replies, strict=True):
                 if reply:
                     self.outbox += (2 + len(reply)).to_bytes(2, "big") + packet[:2] + reply
@@ -1783,13 +1946,14 @@ class Worker:
         self.until = math.inf            # monotonic seconds: when it ends, even with clients
         self.selector = selectors.DefaultSelector()
         # What random gives is seeded anew in every process by the module itself.
-        self.cache = Cache(state, random.random, self.ask)
+        self.cache = Cache(state, random.random, self.ask, log.level < 2)
+        self.counters = state.counters
         transport, description = choose_transport()
         # A UDP socket or a listener -> what serves it, and returns whether more may wait.
         self.doors: dict[socket.socket, Callable[..., bool]] = {}
         self.failed: dict[socket.socket, int] = {}  # how often that raised OSError lately
         for udp, tcp in sockets.values():
-            self.doors[udp] = transport(udp, self.cache.replies).serve
+            self.doors[udp] = transport(udp, self.cache.replies, self.counters).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
         if child.slot == FIRST_WORKER:  # the first worker speaks for all
             log.change("udp", description)
@@ -1889,12 +2053,12 @@ class Worker:
                 client.closing = True
                 self.on_client(client, 0, now)
 
-    def ask(self, packet: bytes, peer: Peer, tcp: bool) -> Answered | bytes | None:
+    def ask(self, packet: bytes, peer: Peer, tcp: bool) -> Answered | str:
         """Call `decide`, and log the query if all are: then nothing is learned, so that each one
         comes here. Should it fail by a mistake of ours, say SERVFAIL and go on. A datagram that is
         too long is dropped undecoded."""
         if not tcp and len(packet) > UDP_QUERY_MAX:
-            return None
+            return "long"
         if isinstance(peer, str):
             client = peer
         else:
@@ -1903,16 +2067,15 @@ class Worker:
         begun = time.perf_counter_ns()
         try:
             answered = decide(packet, client, tcp, self.state, time.time(), random.random)
-            if answered is not None and self.log.level >= 2:
+            if isinstance(answered, Answered) and self.log.level >= 2:
                 micros = (time.perf_counter_ns() - begun) // 1000
                 self.log.query(answered.query, client, answered.reply, micros)
-                return answered.octets
             return answered
         except Exception as bug:
             where = show_traceback(bug).rpartition(" ")[2]
             self.log.trouble("internal-error", f"internal error, please report: line {where}",
                              f"{show_error(bug)} for {packet[:512].hex()}")
-            return packet[:2] + bytes([0x80 | packet[2] & 0x79, wire.SERVFAIL]) + bytes(8)
+            return servfail(packet, client)
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> bool:
         """Take new connections; when there are too many, the longest idle one makes room. Returns
@@ -1930,6 +2093,8 @@ class Worker:
                 raise
             self.evict(self.max_clients - 1, now)
             client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
+            self.counters.add("tcp")
+            self.counters.put("tcp open", len(self.clients))
             self.selector.register(sock, READ, functools.partial(self.on_client, client))
         return True
 
@@ -1960,6 +2125,7 @@ class Worker:
         if self.clients.pop(client.sock.fileno(), None) is not None:
             self.selector.unregister(client.sock)
             client.sock.close()
+            self.counters.put("tcp open", len(self.clients))
 
     def hang_up(self, now: float) -> None:
         """Close the clients that pass a limit of time, all of which `Connection.expired` knows."""
@@ -2555,8 +2721,9 @@ class Poll:
     has_failed whether the last one has failed for all pools
     """
     def __init__(self, source: Source, feeds: Sequence[Feed], makes: bool,
-                 runner: "Runner") -> None:
+                 runner: "Runner", counters: Counters | None = None) -> None:
         self.source, self.makes, self.runner = source, makes, runner
+        self.counters = counters or Counters()
         self.feeds = {feed.pool.name: feed for feed in feeds}
         self.count, self.has_failed = 0, False
         self.last: Found | bytes | None = None
@@ -2578,6 +2745,9 @@ class Poll:
                 self.last = None  # a good poll ends the trouble, also if it finds the same
                 for feed in self.feeds.values():
                     feed.trouble = trouble
+            for feed in self.feeds.values():
+                self.counters.add("polls", 1, feed.pool.name)
+                self.counters.add("failed polls", bool(feed.trouble), feed.pool.name)
             self.count += 1
             await self.rest(begun + self.source.every - time.monotonic())
 
@@ -3006,8 +3176,9 @@ class Prober:
     due        a heap: when a target is probed next (monotonic seconds), its id, itself
     changes    how often the health of any of them has changed
     """
-    def __init__(self, memory: dict[str, Memory], runner: Runner) -> None:
-        self.memory, self.runner = memory, runner
+    def __init__(self, memory: dict[str, Memory], runner: Runner,
+                 counters: Counters | None = None) -> None:
+        self.memory, self.runner, self.counters = memory, runner, counters or Counters()
         self.targets: dict[tuple[str, Probe], Target] = {}
         self.due: list[tuple[float, int, Target]] = []
         self.changes = 0
@@ -3066,6 +3237,7 @@ class Prober:
             async with self.slots:
                 result = await self.probe(target)
             self.changes += target.record(result)
+            self.counters.add("failed checks", bool(result), target.key)
             if due + CHECK_TICK < target.anchor:  # this was the target's first probe
                 due = target.anchor
             else:  # one that takes all of the interval is followed by the next at once
@@ -3304,7 +3476,7 @@ class Reports(Poll):
     def __init__(self, source: Source, feeds: Sequence[Feed], runner: "Runner",
                  keys: Sequence[bytes], ears: Sequence[socket.socket], log: "Log",
                  is_deaf: Callable[[], bool] = lambda: False) -> None:
-        super().__init__(source, feeds, False, runner)
+        super().__init__(source, feeds, False, runner, log.counters)
         self.keys, self.ears, self.log, self.is_deaf = keys, ears, log, is_deaf
         self.pools = {name: PoolReports(feed, log) for name, feed in self.feeds.items()}
         self.urgent = asyncio.Event()
@@ -3330,9 +3502,11 @@ class Reports(Poll):
         with suppress(OSError):  # BlockingIOError: that was all
             for _ in range(EARS_TURN):
                 octets, (sender, *_) = sock.recvfrom(REPORT_MAX + 1)
+                self.counters.add("reports")
                 try:
                     self.take(octets, plain_address(sender), now)
                 except Exception as bad:  # nothing that is sent may end the hearing
+                    self.counters.add("refused reports")
                     says = str(bad) if isinstance(bad, Problem) else f"not understood: {bad!r:.80}"
                     kind, _, detail = says.partition(": ")
                     says = f"the last one came from: {plain_address(sender)} {detail}".rstrip()
@@ -3664,7 +3838,7 @@ class Monitor:
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
         self.runner = Runner(child.generation.commands)
-        self.prober = Prober(self.memory["targets"], self.runner)
+        self.prober = Prober(self.memory["targets"], self.runner, log.counters)
         self.changes = collections.deque(self.memory["changes"], CHANGES_MAX)
         self.looks: list[tuple[Any, ...]] | None = None  # what each watch saw at the last look
         self.published = Snapshot()
@@ -3714,7 +3888,7 @@ class Monitor:
                 polls.append(self.reports)
             else:
                 is_new = source.name not in self.memory["polled"]
-                polls.append(Poll(source, feeds, is_new, self.runner))
+                polls.append(Poll(source, feeds, is_new, self.runner, self.log.counters))
         return polls
 
     def is_deaf(self) -> bool:
@@ -3853,6 +4027,7 @@ HEARTBEAT = 3.0           # seconds without a sign of life before a child is kil
 STOP_LIMIT = 2.0          # seconds a worker may take to answer what has been asked before it ends
 RETIRE_LIMIT = 60.0       # seconds an old generation may serve its TCP clients after a reload
 CRASH_PAUSE = 1.0         # seconds from a child's start to its next, if it ended sooner
+NOTICE_MAX = 8192         # octets of why a reload was refused, as the status shows it
 STOPS = {signal.SIGTERM, signal.SIGINT}
 # Slots of children in the memory of a generation, and other places there, from its end.
 LOADER, MONITOR, FIRST_WORKER = 0, 1, 2
@@ -3864,6 +4039,11 @@ RETIRE, STOP, ORPHANED = 1, 2, 3
 TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; without one, no limit
 
 
+def make_counters() -> Counters:
+    """Return counters in memory that processes share which are forked later."""
+    return Counters(mmap.mmap(-1, 16 * COUNTERS_MAX))
+
+
 class Generation:
     """What the processes of one config share, or the one that reads it: their orders and memory.
 
@@ -3871,8 +4051,10 @@ class Generation:
     says which is newest. Workers look at the number before they answer: nobody needs waking, no
     pipe can fill, and late starters find it here.
     """
-    def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes) -> None:
+    def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes,
+                 counters: Sequence[Counters] = ()) -> None:
         self.slots = slots         # of its children
+        self.counters = dict(zip(slots, counters, strict=False))
         self.run = run             # what each of them does
         # Numbers, by place:
         #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet, or it ended
@@ -3944,6 +4126,7 @@ class Child:
     """
     def __init__(self, slot: int, generation: Generation) -> None:
         self.slot, self.generation = slot, generation
+        self.counters = generation.counters.get(slot) or Counters()
         self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
         self.parent = os.getpid()
         self.pid = 0                 # 0 = it does not run
@@ -4457,6 +4640,10 @@ class Supervisor:
         self.current: Generation                 # and the processes that do so
         self.children: list[Child] = []          # also those that get ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
+        self.counters = make_counters()          # of this process,
+        self.shared = [self.counters]            # and of all that ever ran
+        self.drops: dict[socket.socket, int] = {}  # datagrams for which a buffer had no room
+        self.notice = mmap.mmap(-1, NOTICE_MAX)  # why the last reload was refused; zeros = was not
         self.signals: set[int] = set()           # that came and are not dealt with
         # All in monotonic seconds:
         self.tended = math.inf                   # when children were last looked at
@@ -4474,6 +4661,8 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
         self.catch_signals()
         set_name("lbdns")
+        self.log.counters = self.counters
+        self.counters.put("since", int(time.time()))
         self.config = self.read_config()
         self.log.configure(self.config)
         self.prepare()
@@ -4590,9 +4779,21 @@ class Supervisor:
             self.look_after(child, now)
         self.children = [child for child in self.children
                          if child.pid or child.generation.until == math.inf]
+        self.count_drops()
         if now - self.fed > self.watchdog and self.current.ready(self.fed):
             self.fed = now
             notify("WATCHDOG=1")
+
+    def count_drops(self) -> None:
+        """Count the datagrams that were lost since the kernel had no room for them. Other systems
+        than Linux do not say."""
+        drops: dict[socket.socket, int] = {}
+        for sock in itertools.chain(*self.sockets.values()):
+            if sock.type == socket.SOCK_DGRAM and sys.platform == "linux":
+                numbers = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
+                drops[sock] = int.from_bytes(numbers[32:], sys.byteorder)
+                self.counters.add("kernel", drops[sock] - self.drops.get(sock, 0) & 0xFFFFFFFF)
+        self.drops = drops
 
     def tend_until(self, condition: Callable[[], bool], limit: float = math.inf) -> bool:
         """Tend until something is the case; returns False if a signal to stop, or the time `limit`
@@ -4650,6 +4851,10 @@ class Supervisor:
         set_name(f"lbdns-{child.name.replace(' ', '-')}")
         generation = child.generation
         generation.seen = 0
+        self.log.counters = child.counters
+        child.counters.resume()
+        child.counters.put("pid", os.getpid())
+        child.counters.put("since", int(time.time()))
         try:
             generation.run(child)
             code = 0
@@ -4674,7 +4879,8 @@ class Supervisor:
             monitor(config, self.config, child, self.log, ears)
             return
         self.unbind({each for each in kept if each.kinds == QUERIES}, False)
-        state = State(config, self.secret, self.log, random.random, load_policies(config))
+        state = State(config, self.secret, self.log, random.random, load_policies(config),
+                      child.counters)
         worker = Worker(state, self.sockets, child, self.log)
         while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
             child.beat()
@@ -4686,6 +4892,9 @@ class Supervisor:
         generation = child.generation
         code, child.pid = os.waitstatus_to_exitcode(status), 0
         generation.shared[child.slot] = 0
+        child.counters.resume()
+        child.counters.put("pid", 0)
+        child.counters.put("tcp open", 0)
         if child.slot == MONITOR:
             kill_groups(generation.commands)
             generation.monitor_died = True
@@ -4696,6 +4905,7 @@ class Supervisor:
         except ValueError:  # those of real time have no name
             how = f"signal {-code}" if code < 0 else f"code {code}"
         lived = time.monotonic() - child.born
+        self.counters.add("restarted monitors" if child.slot == MONITOR else "restarted workers")
         self.log.error("child-died",
                        f"{child.name} ended by {how} after {lived:.1f} s; replaced")
 
@@ -4706,8 +4916,12 @@ class Supervisor:
         first = MONITOR if is_any_watched else FIRST_WORKER
         run = functools.partial(self.serve, config, set(endpoints(config)))
         return_memory()
-        return Generation(range(first, FIRST_WORKER + config.workers), run,
-                          seed if is_any_watched else Snapshot().pack())
+        slots = range(first, FIRST_WORKER + config.workers)
+        taken = [each for child in self.children for each in child.generation.counters.values()]
+        free = [each for each in self.shared[1:] if each not in taken]
+        self.shared += [make_counters() for _ in slots[len(free):]]
+        counters = [each for each in self.shared[1:] if each not in taken]
+        return Generation(slots, run, seed if is_any_watched else Snapshot().pack(), counters)
 
     def start(self) -> None:
         """Start the first processes; returns when they serve, or a signal to stop has come.
@@ -4807,6 +5021,8 @@ class Supervisor:
             config = self.read_config()
             new = self.replace(config)
         except (ConfigError, OSError) as bad:
+            self.counters.add("refused reloads")
+            self.notice[:] = str(bad).encode()[:NOTICE_MAX].ljust(NOTICE_MAX, b"\0")
             for line in str(bad).splitlines():
                 self.log.error("reload-refused", f"reload: {line}")
             self.unbind(kept, True)
@@ -4816,6 +5032,8 @@ class Supervisor:
             self.log.configure(config)
             if config.user != self.config.user:
                 self.log.warning("restart", "a new `user` needs a restart")
+            self.counters.add("reloads")
+            self.notice[:] = bytes(NOTICE_MAX)
             before, self.config, self.current = self.current, config, new
             self.unbind(endpoints(config), True)
             before.end(RETIRE)
@@ -4882,6 +5100,7 @@ class Log:
         self.json = False                        # whether each line is a JSON object
         self.lines: list[bytes] = []             # what the next flush writes
         self.lost = 0                            # lines dropped since the last that got out
+        self.counters = Counters()               # where those that are lost are counted
         self.troubles: dict[str, Trouble] = {}   # subject -> what is wrong with it now
         self.write = open_stderr()
 
@@ -4971,6 +5190,7 @@ class Log:
             except OSError:  # EAGAIN, EPIPE, ENOSPC, EBADF: whatever it is, answers go on
                 # The next lines would fail, too, and each attempt costs a system call.
                 self.lost += len(lines) - at
+                self.counters.add("lost lines", len(lines) - at)
                 return
 
 

@@ -471,7 +471,7 @@ class Desk:
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
         answered = lbdns.decide(octets, client, tcp, self.state, self.now, self.dice)
-        return answered.octets if answered else None
+        return answered.octets if isinstance(answered, lbdns.Answered) else None
 
     def ask(self, name="api.example.com", rtype="A", client="192.0.2.77", tcp=False, **options):
         """One query, decoded."""
@@ -510,7 +510,7 @@ class Fast(Desk):
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
         self.cache.tick(self.now)
-        [reply] = self.cache.replies([octets], [client].copy, tcp)
+        [reply] = self.cache.replies([octets], [client].copy, tcp, [lbdns.is_ipv6(client)])
         return octets[:2] + reply if reply else None
 
 
@@ -5290,7 +5290,7 @@ class PureConnections(unittest.TestCase):
         number = lbdns.TCP_TURNS * lbdns.TCP_GROUP
         for more, since in ((b"", 0.0), (frame(b"x" * 12), 0.0), (b"\0", 7.0)):
             client.inbox, client.partial = bytearray(frame(b"x" * 12) * number + more), 0.0
-            self.assertTrue(client.serve(lambda packets, peers, tcp: [b"y"] * len(packets), 7.0))
+            self.assertTrue(client.serve(lambda packets, peers, *_: [b"y"] * len(packets), 7.0))
             self.assertEqual((bytes(client.inbox), client.partial), (more, since))
             client.outbox.clear()
 
@@ -6804,7 +6804,7 @@ class LiveBatches(unittest.TestCase):
             sock.bind(("127.0.0.1", 0))
             sock.setblocking(False)
         client.connect(server.getsockname())
-        return lbdns.Batch(server, lambda packets, peers, tcp: [
+        return lbdns.Batch(server, lambda packets, peers, *_: [
             packet[2:] + b"ok" for packet in packets]), client
 
     @staticmethod
@@ -6847,7 +6847,7 @@ class LiveBatches(unittest.TestCase):
                 for _ in range(3):
                     client.sendto(b"silent", server.getsockname())
                 server.connect(server.getsockname())  # as at a reload that drops the address
-                batch = lbdns.Batch(server, lambda packets, peers, tcp: [b""] * len(packets))
+                batch = lbdns.Batch(server, lambda packets, peers, *_: [b""] * len(packets))
                 batch.serve()
                 client.setblocking(False)
                 for sock in (server, client):

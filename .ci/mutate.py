@@ -64,7 +64,7 @@ def fast_path(state, now, dice):
     cache = lbdns.Cache(state, dice, miss)
 
     def reply_to(packet, client, tcp):
-        [reply] = cache.replies([packet], [client].copy, tcp)
+        [reply] = cache.replies([packet], [client].copy, tcp, [lbdns.is_ipv6(client)])
         return packet[:2] + reply if reply else None
     return reply_to, asked
 
@@ -78,7 +78,7 @@ def main(count=100_000, seed=8906):
         if at < 0:
             packet, tcp = good[at // 2], at % 2 > 0
         answered = lbdns.decide(packet, "192.0.2.1", tcp, *plain)
-        reply = answered.octets if answered else None
+        reply = answered.octets if isinstance(answered, lbdns.Answered) else None
         if fast(packet, "192.0.2.1", tcp) != reply:
             sys.exit(f"the fast path says otherwise: {packet.hex()}")
         if (reply is None) != (len(packet) < 12 or packet[2] >= 0x80):
