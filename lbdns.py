@@ -174,7 +174,7 @@ FAILURES_MAX = 8          # errors of a UDP socket or a listener in about WAKE, 
 CHAIN_MAX = 8             # CNAMEs followed in one answer; a ninth is shown and not followed
 LEARNED_MAX = 10_000      # replies the fast path remembers, of 900 to 1,800 octets each
 LEARNED_SIZE = 512        # octets of the longest query and of the longest reply that it remembers
-COUNTERS_MAX = 65536      # counts of a process, of 16 octets each; beyond, some share one
+COUNTERS_MAX = 1 << 18    # counts of a process, of 24 octets each; beyond, some share one
 COUNTERS_OWN = 64         # the same where nobody else reads them
 
 # ---- How long processes wait for each other ------------------------------------------------------
@@ -302,7 +302,8 @@ class State:
         self.secret = secret
         self.counters = counters or Counters()
         scale = config.workers * config.servers  # how many decide on the same reports
-        self.pools = {owner: Pool(pool, scale, log, dice, policies.get(owner), self.counters)
+        self.pools = {owner: Pool(pool, scale, log, dice, policies.get(owner), self.counters,
+                                  name_zone(wire.find_zone(wire.suffixes(owner), 0, self.zones)))
                       for owner, pool in config.pools.items()}
         self.names = {pool.config.name: pool for pool in self.pools.values()}
         self.lines: set[str] = set()    # of the snapshot last read
@@ -318,10 +319,14 @@ class State:
         self.lines = lines
 
 
-# What is counted. A name of COUNTED is that of a number; a tuple is that of replies: transport,
-# family (as in RFC 7871: 1 = IPv4, 2 = IPv6), type, rcode, and whether TC is set. What is dropped
-# has its reasons: `short` for a header, a `response` and no query, too `long`, from `port` 0, over
-# the limit of the `rate`; no room in the buffer of the `kernel`; a reply that it did not `send`.
+# What is counted. A name of COUNTED is that of a number. A tuple of four is that of replies: way,
+# type, rcode, and whether TC is set; a tuple of two is that of replies of the fast path whose
+# records a policy chose. Ways are transport and family (as in RFC 7871: 1 = IPv4, 2 = IPv6).
+#
+# What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`, from
+# `port` 0, over the limit of the `rate`; no room in the buffer of the `kernel`; a reply that it did
+# not `send`.
+WAYS = (("udp", 1), ("udp", 2), ("tcp", 1), ("tcp", 2))
 DROPS = ("short", "response", "long", "port", "rate", "kernel", "send")
 COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 PTR RRSIG SOA SRV "
                  "SVCB TXT".split(), "other")
@@ -329,66 +334,81 @@ COUNTED: list[Any] = [
     *DROPS, "pid", "since", "tcp open", "tcp", "answers", "polls", "failed polls",
     "failed checks", "reports", "refused reports", "reloads", "refused reloads",
     "restarted workers", "restarted monitors", "lost lines",
-    *itertools.product(("udp", "tcp"), (1, 2), COUNTED_TYPES, wire.RCODES.values(), (False, True))]
+    *itertools.product(WAYS, ("A", "AAAA")),
+    *itertools.product(WAYS, COUNTED_TYPES, wire.RCODES.values(), (False, True))]
 COUNTED_KEYS = {kind: number << 48 for number, kind in enumerate(COUNTED, 1)}
 
 
-def counter_key(kind: Any, whose: str = "") -> int:
-    """Return the key of a counter: which of COUNTED it is, in 16 bits, and a hash of the zone, the
-    pool, or the pool and the backend that it is about, in 48."""
-    return COUNTED_KEYS[kind] | (hash_octets(whose.encode()) >> 16 if whose else 0)
+def counted_name(whose: str) -> int:
+    """Return 48 bits of a key that stand for the zone, the pool or the target of a count."""
+    return hash_octets(whose.encode()) >> 16 if whose else 0
 
 
 class Counters:
     """What one process counts, in memory that the monitor reads, too; whoever takes the place of a
     process that has died goes on counting there.
 
-    The memory holds pairs of a key and its count, in the order in which they were first wanted, and
-    zeros behind the last. The first pair has no key: there is counted what finds no room.
+    The memory holds triples of numbers in the order in which they were first wanted, and zeros
+    behind the last: a key, which is one of COUNTED_KEYS with a `counted_name` added; the number of
+    a backend, 0 = it is about none; and the count. The first triple has no key: there is counted
+    what finds no room.
     """
     def __init__(self, memory: Any = None) -> None:
-        self.cells = memoryview(memory or bytearray(16 * COUNTERS_OWN)).cast("Q")
-        self.places: dict[int, int] = {}  # key -> place of its count
-        self.used: set[int] = set()       # keys that this process has asked for
+        self.cells = memoryview(memory or bytearray(24 * COUNTERS_OWN)).cast("Q")
+        self.places: dict[tuple[int, int], int] = {}  # key, backend -> place of the count
+        self.used: dict[int, set[int]] = {}  # backend -> keys with it that this process asks for
+
+    def read(self) -> Iterator[tuple[int, int, int]]:
+        """Yield keys, backends and counts, also those of earlier processes."""
+        cells = self.cells
+        for at in range(3, len(cells), 3):
+            if not cells[at]:
+                break
+            yield cells[at], cells[at + 1], cells[at + 2]
 
     def resume(self) -> None:
         """Go on with what another process has counted."""
-        for at in range(3, len(self.cells), 2):
-            if not self.cells[at - 1]:
-                break
-            self.places[self.cells[at - 1]] = at
+        for at, (key, backend, _) in enumerate(self.read(), 1):
+            self.places[key, backend] = 3 * at + 2
 
-    def place(self, kind: Any, whose: str = "") -> int:
-        """Return the place in `cells` of a count."""
-        key = counter_key(kind, whose)
-        if key not in self.used:
-            if key not in self.places:
-                self.make(key)
-            self.used.add(key)
-        return self.places.get(key, 1)
+    def place(self, key: int, backend: int = 0) -> int:
+        """Return the place of a count in `cells`."""
+        self.used.setdefault(backend, set()).add(key)
+        if (key, backend) not in self.places:
+            self.make(key, backend)
+        return self.places.get((key, backend), 2)
 
-    def make(self, key: int) -> None:
-        """Begin to count something. Where there is no room, it takes that of a key that only
-        processes of before have used, such as that of a backend that is gone."""
-        at = 2 * len(self.places) + 3
-        if at >= len(self.cells):
-            stale = next((each for each in self.places if each not in self.used), None)
+    def make(self, key: int, backend: int) -> None:
+        """Begin to count something. Where there is no room, it takes that of a backend that is
+        gone, whose count is added to that of the key alone."""
+        at = 3 * len(self.places) + 5
+        while at >= len(self.cells):
+            stale = next((each for each in self.places
+                          if each[1] and each[0] not in self.used.get(each[1], ())), None)
             if stale is None:
                 return
-            at = self.places.pop(stale)
-        self.places[key], self.cells[at], self.cells[at - 1] = at, 0, key
+            room = self.places.pop(stale)
+            rest = self.places.setdefault((stale[0], 0), room)
+            if rest == room:  # the first of this key: its triple becomes that of the rest
+                self.cells[room - 1] = 0
+            else:
+                self.cells[rest] += self.cells[room]
+                at = room
+        self.places[key, backend] = at
+        self.cells[at - 1:at + 1] = memoryview(struct.pack("QQ", backend, 0)).cast("Q")
+        self.cells[at - 2] = key
 
-    def forget(self, kind: Any, whose: str) -> None:
-        """Let something else have the room of a count, if there is no other."""
-        self.used.discard(counter_key(kind, whose))
+    def forget(self, backend: int) -> None:
+        """Let others have the room of what is counted of a backend, if there is no other."""
+        self.used.pop(backend, None)
 
     def add(self, kind: Any, number: int = 1, whose: str = "") -> None:
         """Count so many more."""
-        self.cells[self.place(kind, whose)] += number
+        self.cells[self.place(COUNTED_KEYS[kind] + counted_name(whose))] += number
 
     def put(self, kind: Any, number: int) -> None:
         """Replace a number that is none of those that only grow."""
-        self.cells[self.place(kind)] = number
+        self.cells[self.place(COUNTED_KEYS[kind])] = number
 
 
 # ---- 2. A query's way: decide, look up -----------------------------------------------------------
@@ -396,7 +416,7 @@ COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
 AnyPool = TypeVar("AnyPool")
 Dice = Callable[[], float]    # gives floats in [0, 1)
-Dealer = Callable[[], bytes]  # gives the records of a pool's next answer
+Dealer = Callable[[int], bytes]  # counts and gives the records of a pool's next answer, by way
 
 
 class Reply:
@@ -410,7 +430,6 @@ class Reply:
         self.chosen: list[str] = []         # addresses of the backends answered, for the log
         self.scoped = False                 # whether the client subnet had a say in the choice
         self.ttl_max = wire.TTL_MAX         # seconds for which an answer "no records" may be kept
-        self.zone: ServedZone | None = None  # that the query's name is in
         self.pool: Pool | None = None       # the pool that had a say
         self.plan: Plan = {}                # its plan at that moment
         self.policy: Policy | None = None   # the policy that chose; None = nothing was chosen
@@ -444,9 +463,9 @@ def plain_address(host: str) -> str:
     return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
-def is_ipv6(host: str) -> bool:
-    """Return whether a socket's peer has IPv6; IPv4 comes as ::ffff:192.0.2.1 to some sockets."""
-    return ":" in plain_address(host)
+def way_of(host: str, tcp: bool) -> int:
+    """Return which of WAYS the queries of a socket's peer come."""
+    return 2 * tcp + (":" in plain_address(host))
 
 
 class Answered(NamedTuple):
@@ -542,7 +561,6 @@ def look_up(name: bytes, state: State, reply: Reply) -> bytes | None:
     if zone is None:  # the first name: not ours to answer; a CNAME's target: the asker goes on
         reply.rcode = wire.NOERROR if reply.records else wire.REFUSED
         return None
-    reply.zone = reply.zone or zone
     cut = zone.find_cut(names, qtype)
     if cut is not None:
         refer(zone, cut, state, reply)
@@ -626,7 +644,8 @@ class Backend:
         self.key = hash_octets(",".join(addresses).encode())   # what `hash` knows it by
         self.turns: dict[int, float] = {}   # type -> its next turn when it left a rotation
         self.answers = 0                    # this worker's answers with it, as far as they matter
-        self.place = 1                      # where all answers with it are counted: Counters
+        self.place = 1                      # where answers with it are counted: see Counters; and
+        self.places = [1] * 8               # those of the fast path, by way, with AAAA the last 4
         self.full_at = math.inf             # the number of `answers` at which it is at its limit
         self.history = History()            # of its reports
 
@@ -643,6 +662,16 @@ class Backend:
     def up(self) -> bool:
         """Say whether it takes part: not drained, and well by an address at least."""
         return self.state == "up" and len(self.down) < len(self.addresses)
+
+
+def backend_number(pool: PoolConfig, addresses: Iterable[str]) -> int:
+    """Return the number by which answers with a backend of a pool are counted."""
+    return hash_octets(f"{pool.name} {','.join(addresses)}".encode())
+
+
+def name_zone(zone: wire.Zone | None) -> int:
+    """Return the `counted_name` of a zone, 0 for none."""
+    return counted_name(wire.show_name(zone.apex)) if zone else 0
 
 
 class Group(NamedTuple):
@@ -663,11 +692,13 @@ class Pool:
     policy, where it is a user's.
     """
     def __init__(self, config: PoolConfig, scale: int, log: "Log", dice: Dice,
-                 kind: "type[Policy] | None" = None, counters: Counters | None = None) -> None:
+                 kind: "type[Policy] | None" = None, counters: Counters | None = None,
+                 zone: int = 0) -> None:
         self.config = config
         self.log = log
         self.dice = dice
         self.counters = counters or Counters()
+        self.zone = zone                # of which replies are counted: its `counted_name`
         self.kind = kind or POLICIES[config.policy]
         self.backends: list[Backend] = []
         self.stale = False              # whether reports are too old to be believed
@@ -690,8 +721,8 @@ class Pool:
             backends.append(backend)
             if len(backends) % SLICE == 0:
                 yield
-        for gone in known.values():
-            self.counters.forget("answers", self.whose(gone.addresses))
+        for gone in known:
+            self.counters.forget(backend_number(self.config, gone))
         passed = max(0.0, now - self.loaded)
         self.backends = backends
         self.loaded = now
@@ -706,15 +737,19 @@ class Pool:
             self.current = {}
         self.replan()
 
-    def whose(self, addresses: Iterable[str]) -> str:
-        """Return by what answers with a backend are counted."""
-        return f"{self.config.name} {','.join(addresses)}"
-
     def make_backend(self, addresses: tuple[str, ...]) -> Backend:
         """Return a backend that is new to this pool."""
-        backend = Backend(addresses)
-        backend.place = self.counters.place("answers", self.whose(addresses))
+        backend, number = Backend(addresses), backend_number(self.config, addresses)
+        backend.place = self.counters.place(COUNTED_KEYS["answers"], number)
+        for rtype, start in ((wire.A, 0), (wire.AAAA, len(WAYS))):
+            if rtype in backend.rdata:
+                backend.places[start:start + len(WAYS)] = self.dealt_places(rtype, number)
         return backend
+
+    def dealt_places(self, rtype: int, backend: int = 0) -> list[int]:
+        """Return where replies of the fast path are counted, by way."""
+        return [self.counters.place(COUNTED_KEYS[way, wire.show_type(rtype)] + self.zone, backend)
+                for way in WAYS]
 
     def log_frozen(self) -> None:
         """Log which reports are not believed, if the policy would believe them."""
@@ -937,20 +972,23 @@ class Policy:
         rtype = self.rtype
         pool = self.pool
         counts = pool.counters.cells
+        offset = 0 if rtype == wire.A else len(WAYS)
+        places = pool.dealt_places(rtype)  # where no single backend is answered
         count = pool.config.answers
 
-        def deal_one() -> bytes:
+        def deal_one(way: int) -> bytes:
             """Do as `deal`, quicker, where an answer has one address."""
             backend = self.draw(dice)
-            counts[backend.place] += 1
+            counts[backend.places[way + offset]] += 1
             if pool.counting:
                 backend.answers += 1
                 if backend.answers == backend.full_at:
                     pool.on_full(backend)
             return before + backend.rdata[rtype]
 
-        def deal() -> bytes:
+        def deal(way: int) -> bytes:
             """Return the records of the next answer."""
+            counts[places[way]] += 1
             chosen = self.spread(dice, count)
             pool.credit(chosen)
             return b"".join([before + each.rdata[rtype] for each in chosen])
@@ -1001,14 +1039,15 @@ class Random(Policy):
             return super().dealer(before, dice)
         edges, total = self.edges, self.total
         records = [before + each.rdata[self.rtype] for each in self.backends]
-        places = [each.place for each in self.backends]
+        offset = 0 if self.rtype == wire.A else len(WAYS)
+        places = [each.places[offset:] for each in self.backends]
         counts = self.pool.counters.cells
         find = bisect.bisect  # quicker so than by the module's name
 
-        def deal_record() -> bytes:
+        def deal_record(way: int) -> bytes:
             """Return the record of the next answer."""
             at = find(edges, dice() * total)
-            counts[places[at]] += 1
+            counts[places[at][way]] += 1
             return records[at]
         return deal_record
 
@@ -1375,8 +1414,8 @@ def median(values: list[float]) -> float:
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
 Peers = Callable[[], Sequence[Peer]]
 # What transports call, as respond(queries, peers, tcp, families): `peers` is called only where it
-# matters who asks, `tcp` says whether the queries came over TCP, `families` of each peer whether it
-# has IPv6. It returns a reply for each, without the id, which is the query's first two octets;
+# matters who asks, `tcp` says whether the queries came over TCP, `ways` of each which of WAYS it
+# came. It returns a reply for each, without the id, which is the query's first two octets;
 # b"" = there is no reply.
 Respond = Callable[[Sequence[bytes], Peers, bool, Sequence[int]], list[bytes]]
 
@@ -1386,8 +1425,7 @@ class Known:
     __slots__ = ("client", "draw", "end", "header", "opt", "places", "plan", "pool", "records",
                  "rest")
 
-    def __init__(self, packet: bytes, peer: Peer, answered: Answered,
-                 places: tuple[int, int]) -> None:
+    def __init__(self, packet: bytes, peer: Peer, answered: Answered) -> None:
         octets, query, reply = answered
         size = 11 + sum(4 + len(data) for _, data in reply.options) if query.has_opt else 0
         # Where the question ends, which is repeated as it came, letter case and all.
@@ -1402,8 +1440,8 @@ class Known:
         self.opt = octets[len(octets) - size:]
         # The client that the reply is for, since it holds a cookie; None = it is for everybody.
         self.client = peer if wire.COOKIE in query.options else None
-        # Where it is counted: for peers with IPv4, and with IPv6.
-        self.places = places
+        # Where it is counted, by way, unless `draw` does that.
+        self.places: list[int] = []
         # The pool that had a say; None = none had, and the reply holds until the next `tick`.
         self.pool = reply.pool
         # The pool's plan: the reply holds as long as it is the current one.
@@ -1489,7 +1527,7 @@ class Cache:
             self.size = 0
 
     def replies(self, packets: Sequence[bytes], peers: Peers, tcp: bool,
-                families: Sequence[int]) -> list[bytes]:
+                ways: Sequence[int]) -> list[bytes]:
         """Return the replies to some queries, as Respond says. A packet may be anything: what its
         octets find here was learned from a good query that had the same ones.
 
@@ -1500,7 +1538,7 @@ class Cache:
         clients: Sequence[Peer] = ()                     # found out only when they matter
         table, add, join = self.alike[tcp], replies.append, b"".join
         counts = self.counters.cells
-        for packet, family in zip(packets, families, strict=False):
+        for packet, way in zip(packets, ways, strict=False):
             octets = packet.lower()
             try:
                 end = 13 + octets[12]                    # of the first label
@@ -1522,32 +1560,34 @@ class Cache:
             if known.client is not None:
                 clients = clients or peers()
                 if known.client != clients[len(replies)]:
-                    add(self.ask(packet, clients[len(replies)], family, tcp))
+                    add(self.ask(packet, clients[len(replies)], tcp, way))
                     continue
-            counts[known.places[family]] += 1
-            records = known.records if known.draw is None else known.draw()
+            if known.draw is None:
+                counts[known.places[way]] += 1
+                records = known.records
+            else:
+                records = known.draw(way)
             add(join((known.header, packet[12:known.end], records, known.opt)))
         return replies
 
-    def ask(self, packet: bytes, peer: Peer, family: int, tcp: bool) -> bytes:
+    def ask(self, packet: bytes, peer: Peer, tcp: bool, way: int) -> bytes:
         """Have a query answered, count the reply, and learn from it. Return it as in `replies`."""
         answered = self.miss(packet, peer, tcp)
         if isinstance(answered, str):                    # why there is none
             self.counters.add(answered)
             return b""
-        places = self.places(answered, 0, tcp), self.places(answered, 1, tcp)
-        self.counters.cells[places[family]] += 1
-        if self.learns and self.is_regular(packet, answered):
-            self.learn(packet, peer, tcp, answered, places)
-        return answered.octets[2:]
-
-    def places(self, answered: Answered, family: int, tcp: bool) -> int:
-        """Return where a reply to a peer of a family is counted."""
         octets, query, reply = answered
         name = wire.show_type(query.qtype) if query.qname else ""
-        kind = ("tcp" if tcp else "udp", family + 1, name if name in COUNTED_TYPES else "other",
-                wire.RCODES[reply.rcode], octets[2] & wire.TC >> 8 != 0)
-        return self.counters.place(kind, wire.show_name(reply.zone.apex) if reply.zone else "")
+        kind = (name if name in COUNTED_TYPES else "other", wire.RCODES[reply.rcode],
+                octets[2] & wire.TC >> 8 != 0)
+        zone = name_zone(reply.zone)
+        places = [self.counters.place(COUNTED_KEYS[(each, *kind)] + zone) for each in WAYS]
+        self.counters.cells[places[way]] += 1
+        if self.learns and self.is_regular(packet, answered):
+            known = Known(packet, peer, answered)
+            known.places = places
+            self.learn(packet, tcp, known, answered)
+        return octets[2:]
 
     def is_regular(self, packet: bytes, answered: Answered) -> bool:
         """Say whether a reply depends on nothing but the octets that it is kept by."""
@@ -1568,13 +1608,11 @@ class Cache:
                 and (policy is None or (not policy.reads_query
                                         and policy.rtype == query.qtype != wire.CNAME)))
 
-    def learn(self, packet: bytes, peer: Peer, tcp: bool, answered: Answered,
-              places: tuple[int, int]) -> None:
+    def learn(self, packet: bytes, tcp: bool, known: Known, answered: Answered) -> None:
         """Keep a regular reply, if the name exists or all like it are answered alike."""
         names = wire.suffixes(answered.query.key)
         zones = self.state.zones
         octets = packet.lower()
-        known = Known(packet, peer, answered, places)
         policy = answered.reply.policy
         if policy is not None:
             policy.deal = policy.deal or policy.dealer(known.records[:12], self.dice)
@@ -1622,7 +1660,7 @@ class Datagrams:
             if not peer[1]:  # where nobody listens
                 self.counters.add("port")
                 continue
-            [reply] = self.respond([packet], [peer[0]].copy, False, [is_ipv6(peer[0])])
+            [reply] = self.respond([packet], [peer[0]].copy, False, [way_of(peer[0], False)])
             try:
                 if reply:
                     self.sock.sendmsg([packet[:2], reply], reply_from(control), 0, peer)
@@ -1659,7 +1697,7 @@ CONTROL_SIZE = socket.CMSG_SPACE(20)     # with a struct in6_pktinfo; in_pktinfo
 BUFFER_SIZE = UDP_QUERY_MAX + 192        # powers of two would share few cache lines
 NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
 MAPPED = bytes(10) + b"\xff\xff"         # before an address of IPv4: RFC 4291 2.5.5.2
-IPV4_ONLY, IPV6_ONLY = bytes(BATCH), bytes([1]) * BATCH  # whether those of a batch have IPv6
+ALL_IPV4, ALL_IPV6 = bytes(BATCH), bytes([1]) * BATCH  # the ways of a whole batch
 NO_FAMILY = 0xFFFF                       # of an address that the kernel refuses to send to
 
 
@@ -1740,7 +1778,7 @@ class Batch(Datagrams):
         lengths = self.lengths[:came]
         packets = [memory[start:start + length]
                    for start, length in zip(self.starts, lengths, strict=False)]
-        replies, sizes = self.respond(packets, self.peers, False, self.families_of(came)), []
+        replies, sizes = self.respond(packets, self.peers, False, self.ways_of(came)), []
         for start, reply in zip(self.afters, replies, strict=False):
             size = len(reply)
             memory[start:start + size] = reply
@@ -1758,17 +1796,15 @@ class Batch(Datagrams):
         names = self.memory[self.names.start:self.names.stop]
         return [address for address, in self.peer.iter_unpack(names)]
 
-    def families_of(self, count: int) -> Sequence[int]:
-        """Return whether the first `count` messages came by IPv6, whose sockets may take IPv4, too:
-        as addresses that begin with MAPPED. As a rule, all or none of a batch do."""
+    def ways_of(self, count: int) -> Sequence[int]:
+        """Return by which of WAYS each of the first messages came. Sockets of IPv6 may take IPv4,
+        too, from addresses that begin with MAPPED; as a rule, all of a batch do, or none."""
         if not self.v6:
-            return IPV4_ONLY
+            return ALL_IPV4
         names = self.memory[self.names.start:self.names[count - 1] + NAME_SIZE]
         mapped = names.count(MAPPED)
-        if mapped == count:
-            return IPV4_ONLY
-        if not mapped:
-            return IPV6_ONLY
+        if mapped in (0, count):
+            return ALL_IPV4 if mapped else ALL_IPV6
         return [not address.startswith(MAPPED) for address, in self.peer.iter_unpack(names)]
 
     def send_first(self, count: int) -> None:
@@ -1840,7 +1876,7 @@ class Connection:
     def __init__(self, sock: socket.socket, host: str, now: float) -> None:
         self.sock = sock
         self.host = host                 # the client's address
-        self.families = [is_ipv6(host)] * TCP_GROUP
+        self.ways = [way_of(host, True)] * TCP_GROUP
         self.inbox = bytearray()         # what came and is not answered: queries, each behind its
                                          # length in two octets; the last one may be incomplete
         self.outbox = bytearray()        # replies in the same form that the kernel did not take yet
@@ -1875,7 +1911,7 @@ class Connection:
             packets = self.take_queries()
             if not packets:
                 break
-            replies = respond(packets, lambda: [self.host] * TCP_GROUP, True, self.families)
+            replies = respond(packets, lambda: [self.host] * TCP_GROUP, True, self.ways)
             for packet, reply in zip(packets, replies, strict=True):
                 if reply:
                     self.outbox += (2 + len(reply)).to_bytes(2, "big") + packet[:2] + reply
@@ -4041,7 +4077,7 @@ TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; with
 
 def make_counters() -> Counters:
     """Return counters in memory that processes share which are forked later."""
-    return Counters(mmap.mmap(-1, 16 * COUNTERS_MAX))
+    return Counters(mmap.mmap(-1, 24 * COUNTERS_MAX))
 
 
 class Generation:

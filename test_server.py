@@ -510,7 +510,7 @@ class Fast(Desk):
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
         self.cache.tick(self.now)
-        [reply] = self.cache.replies([octets], [client].copy, tcp, [lbdns.is_ipv6(client)])
+        [reply] = self.cache.replies([octets], [client].copy, tcp, [lbdns.way_of(client, tcp)])
         return octets[:2] + reply if reply else None
 
 

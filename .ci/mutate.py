@@ -64,7 +64,7 @@ def fast_path(state, now, dice):
     cache = lbdns.Cache(state, dice, miss)
 
     def reply_to(packet, client, tcp):
-        [reply] = cache.replies([packet], [client].copy, tcp, [lbdns.is_ipv6(client)])
+        [reply] = cache.replies([packet], [client].copy, tcp, [lbdns.way_of(client, tcp)])
         return packet[:2] + reply if reply else None
     return reply_to, asked
 
