@@ -433,6 +433,8 @@ class Reply:
         self.pool: Pool | None = None       # the pool that had a say
         self.plan: Plan = {}                # its plan at that moment
         self.policy: Policy | None = None   # the policy that chose; None = nothing was chosen
+        self.zone: ServedZone | None = None  # that of the name asked for; None = none of ours
+        self.owners: list[bytes] = []       # whose data answers each name of a chain of CNAMEs
 
     def explain(self, code: int, text: str) -> None:
         """Say why this answer is unusual: an Extended DNS Error (RFC 8914)."""
@@ -558,6 +560,8 @@ def look_up(name: bytes, state: State, reply: Reply) -> bytes | None:
     names = wire.suffixes(name.lower())
     qtype = reply.request.query.qtype
     zone = wire.find_zone(names, qtype, state.zones)
+    if not reply.records:  # the first name
+        reply.zone = zone
     if zone is None:  # the first name: not ours to answer; a CNAME's target: the asker goes on
         reply.rcode = wire.NOERROR if reply.records else wire.REFUSED
         return None
@@ -594,7 +598,8 @@ def find_records(zone: ServedZone, names: Sequence[bytes], state: State,
     """Return the RRset of the type that a query asks for, or the CNAME to follow. Where there is
     none, say so in the reply: NXDOMAIN or NODATA, both with the zone's SOA (RFC 2308 2)."""
     qtype = reply.request.query.qtype
-    pool, node = find(zone, names, state.pools)
+    owner, pool, node = find(zone, names, state.pools)
+    reply.owners.append(owner)
     rrset = pool.pick(qtype, reply) if pool is not None else None
     if rrset is None and node:
         rrset = node.get(qtype) or node.get(wire.CNAME)
@@ -608,10 +613,10 @@ def find_records(zone: ServedZone, names: Sequence[bytes], state: State,
     return rrset
 
 
-def find(zone: ServedZone, names: Sequence[bytes],
-         pools: Mapping[bytes, AnyPool]) -> tuple[AnyPool | None, dict[int, wire.RRset] | None]:
-    """Return which data answers a name: its pool and its static records, or (None, None) for
-    NXDOMAIN. `names` are the name in lower case and its ancestors.
+def find(zone: ServedZone, names: Sequence[bytes], pools: Mapping[bytes, AnyPool],
+         ) -> tuple[bytes, AnyPool | None, dict[int, wire.RRset] | None]:
+    """Return which data answers a name: their owner, its pool and its static records. (..., None,
+    None) is for NXDOMAIN. `names` are the name in lower case and its ancestors.
 
     The order is: exact owner, anti-cache name, empty non-terminal (records {}), static wildcard at
     the closest encloser.
@@ -619,9 +624,9 @@ def find(zone: ServedZone, names: Sequence[bytes],
     if names[0] not in pools and not zone.nodes.get(names[0]):
         owner = zone.find_anticache(names)
         if owner is not None:
-            return pools[owner], {}
+            return owner, pools[owner], {}
     owner = zone.find_owner(names)
-    return pools.get(owner), zone.nodes.get(owner)
+    return owner, pools.get(owner), zone.nodes.get(owner)
 
 
 # ---- 3. Pools: who may be picked now -------------------------------------------------------------
@@ -6071,7 +6076,7 @@ class ConfigReader:
         if home is None or cut not in (None, owner):
             return  # its address is not ours to know
         # In a delegation only glue counts: no pool and no wildcard answers there.
-        pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, self.pools)
+        pool, node = (None, home.nodes.get(names[0])) if cut else find(home, names, self.pools)[1:]
         if pool is None and not {wire.A, wire.AAAA} & set(node or ()):
             self.warn(where, f": name server {name} has no A or AAAA record in the zone "
                       f"{wire.show_name(home.apex)}, so nobody can reach it; add one, or name "
