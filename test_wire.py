@@ -532,6 +532,19 @@ class PureRdata(unittest.TestCase):
                 self.assertEqual(wire.read_rdata(reader, number, len(data)), data)
                 self.assertEqual(reader.at, len(data))
 
+    def test_what_is_shown_means_the_same(self) -> None:
+        """The text for people is good zone text, in ASCII: in the generic form where a field has
+        none of its own, and with quotes and backslashes as numbers."""
+        for rtype, text, spaced in self.ROWS:
+            shown = wire.show_rdata(wire.parse_type(rtype), octets(spaced))
+            with self.subTest(f"{rtype} {text}"):
+                self.assertRegex(shown, r"\A[ -~]+\Z")
+                self.assertEqual(rdata(rtype, shown), octets(spaced))
+                if not shown.startswith("\\#"):
+                    self.assertEqual(shown.replace(r"\034", r"\"").replace(r"\092", r"\\"), text)
+                self.assertEqual(shown.startswith("\\#"), bool(re.match(
+                    "CAA|HTTPS|SVCB|URI|CERT|CDNSKEY|OPENPGPKEY|DHCID|DNSKEY|TYPE", rtype)))
+
     def test_generic_form_of_known_types(self) -> None:
         r"""Any rdata can be written as \# length hex, whatever its type (RFC 3597 5)."""
         for rtype, _, spaced in self.ROWS:

@@ -657,9 +657,10 @@ def _joined(words: list[str]) -> str:
 
 
 class Field(NamedTuple):
-    """One field of rdata: how its octets are read from a message, and from text."""
+    """One field of rdata: how its octets are read from a message, and from text, and shown."""
     take: Callable[[Reader], bytes]             # from a reader that ends where the rdata does
     parse: Callable[[list[str], bytes], bytes]  # from words, taken off the front, and the origin
+    show: Callable[[bytes], str] | None = None  # as text; None = there is none, see `show_rdata`
 
 
 def _numbers(table: str) -> dict[str, int]:
@@ -704,7 +705,8 @@ def _number(size: int, parse: Callable[[str, int], int] = _parse_number) -> Fiel
     most = 256**size - 1
     return Field(
         lambda reader: reader.take(size),
-        lambda words, _: parse(_next(words, "a number"), most).to_bytes(size))
+        lambda words, _: parse(_next(words, "a number"), most).to_bytes(size),
+        lambda octets: str(int.from_bytes(octets)))
 
 
 _Family = type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
@@ -714,7 +716,8 @@ def _address(family: _Family, size: int) -> Field:
     """Return the field of an IPv4 or IPv6 address, which has `size` octets."""
     return Field(
         lambda reader: reader.take(size),
-        lambda words, _: _parse_address(family, _next(words, "an address")))
+        lambda words, _: _parse_address(family, _next(words, "an address")),
+        lambda octets: str(family(octets)))
 
 
 def _parse_address(family: _Family, text: str) -> bytes:
@@ -740,6 +743,13 @@ def _split_strings(octets: bytes) -> list[bytes]:
     while reader.at < reader.end:
         found.append(reader.take(reader.u8()))
     return found
+
+
+def _show_strings(octets: bytes) -> str:
+    r"""Return <character-string>s in quotes; what is no ASCII, a quote or a backslash is \DDD."""
+    strings = ["".join([chr(octet) if 31 < octet < 127 and octet not in b'"\\' else f"\\{octet:03d}"
+                        for octet in each]) for each in _split_strings(octets)]
+    return '"' + '" "'.join(strings) + '"'
 
 
 def _take_some(reader: Reader) -> bytes:
@@ -899,15 +909,16 @@ _FIELDS = {
     "t": _number(4, parse_ttl),
     "a": _address(ipaddress.IPv4Address, 4),
     "q": _address(ipaddress.IPv6Address, 16),
-    "n": Field(Reader.name, lambda words, origin: parse_name(_next(words, "a name"), origin)),
+    "n": Field(Reader.name, lambda words, origin: parse_name(_next(words, "a name"), origin),
+               show_name),
     "l": _number(1, functools.partial(_parse_number, names=_ALGORITHMS)),
     "k": _number(2, functools.partial(_parse_number, names=_CERTIFICATES)),
-    "c": Field(_take_string, _parse_string),
-    "s": Field(_take_strings, _parse_strings),
+    "c": Field(_take_string, _parse_string, _show_strings),
+    "s": Field(_take_strings, _parse_strings, _show_strings),
     "g": Field(_take_tag, _parse_string),
     "v": Field(Reader.rest, lambda words, _: unquote(_next(words, "a value"))),
     "u": Field(_take_some, lambda words, _: unquote(_next(words, "a URI"))),
-    "x": Field(_take_some, lambda words, _: binascii.unhexlify(_joined(words))),
+    "x": Field(_take_some, lambda words, _: binascii.unhexlify(_joined(words)), bytes.hex),
     "b": Field(_take_some, lambda words, _: _parse_base64(_joined(words))),
     "p": Field(_take_svc, _parse_svc)}
 
@@ -925,6 +936,17 @@ def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
     if inner.at != inner.end:  # octets are left, or a name ran over the end
         raise Malformed(f"rdata of {show_type(rtype)} is not {size} octets", start)
     return rdata
+
+
+def show_rdata(rtype: int, rdata: bytes) -> str:
+    r"""Return the text of rdata, in printable ASCII: `\# length hex`, which is right for every type
+    (RFC 3597 5), unless all of its fields have a text here."""
+    reader = Reader(rdata)
+    shown = [field.show and field.show(field.take(reader))
+             for field in _FORMATS.get(rtype, _OPAQUE)]
+    if all(shown):
+        return " ".join(filter(None, shown))
+    return rf"\# {len(rdata)} {rdata.hex()}".rstrip()
 
 
 def rdata_key(rtype: int, rdata: bytes) -> bytes:
