@@ -900,6 +900,15 @@ class Pool:
 
 
 # ---- 4. Policies: who is picked ------------------------------------------------------------------
+# For each backend, answers over which shares by load are taken at least. The chance in the keys
+# moves no share, as it is even within a step; but near the last answer it does: with 1 answer for
+# each backend shares are wrong by a hundredth or two, with 10 by a thousandth or two.
+SHOWN_LEAST = 10
+# What `shares` pours over: a base of each backend, and by how much an answer raises that; and the
+# number of answers to pour.
+Ground = tuple[Iterable[tuple[float, float]], float]
+
+
 class Policy:
     """How a pool picks; what all policies have in common. `prepare` gets the backends that may be
     picked, whenever they change; after that, `draw` and `spread` pick from them.
@@ -912,6 +921,8 @@ class Policy:
     latter without a look at all of them; and what differs of the following. It stands in POLICIES
     and in the config's EXAMPLE. `draw` is not called when none is left below the limit, for then
     the pool plans anew; and the pool counts the answers.
+
+    What people are shown of the next answers is in `shares`, which follows from `ground`.
     """
     reads_query = False   # whether the choice depends on the query: never on the fast path then
     uses_load = False     # whether it depends on connections: each snapshot is planned anew, and
@@ -1002,6 +1013,41 @@ class Policy:
         unique = {each.rdata[rtype] for each in self.backends}
         return deal if len(unique) == len(self.backends) else None
 
+    def shares(self, count: int = 1) -> list[float] | None:
+        """Return the probability, for each of the backends, of being in the next answer if that has
+        `count` addresses, over all clients. None = a user's function decides. This is for people:
+        it changes nothing, and is on no query's way.
+
+        Answers run like water to where the ground is lowest, and none holds a backend twice. That
+        is approximate for several addresses at random: `spread` gives small weights some more.
+        Limits count that are reached, not those that will be.
+        """
+        ground, answers = self.ground()
+        left = dict.fromkeys(self.available())
+        lanes = [(base, step if each in left else math.inf)
+                 for each, (base, step) in zip(self.backends, ground, strict=True)]
+        level = pour(answers * count, answers, lanes)
+        return [min(1.0, max(0.0, level - base) / step / answers) for base, step in lanes]
+
+    def ground(self) -> Ground:
+        """Return what `shares` pours over: here what leads to shares in proportion to weights."""
+        return [(0.0, 1 / weight) for weight in self.weights], 1.0
+
+
+def pour(amount: float, most: float, lanes: Iterable[tuple[float, float]]) -> float:
+    """Return the level at which lanes of (base, step) hold an amount in all, where each holds
+    (level - base) / step, but no less than 0 and no more than `most`."""
+    edges = [edge for base, step in lanes if step < math.inf
+             for edge in ((base, 1 / step), (base + most * step, -1 / step))]
+    level = width = 0.0  # width: what is held more where the level is 1 higher
+    for edge, change in sorted(edges):
+        if amount < (edge - level) * width:
+            return level + amount / width
+        amount -= (edge - level) * width
+        level = edge
+        width += change
+    return level
+
 
 class Failover(Policy):
     """The first in the list that can be picked."""
@@ -1010,6 +1056,10 @@ class Failover(Policy):
         if self.below_limit is None:
             return self.backends[0]
         return next(iter(self.below_limit))
+
+    def ground(self) -> Ground:
+        """Return bases that are a step apart, so that the next gets what the first cannot."""
+        return [(float(at), 1.0) for at in range(len(self.backends))], 1.0
 
 
 class Random(Policy):
@@ -1148,6 +1198,13 @@ class LeastConnections(RoundRobin):
     def line_up(self) -> tuple[list[float], list[float]]:
         """Return the loads of the backends, and what an answer adds to them."""
         return self.pool.load.estimate(self.backends)
+
+    def ground(self) -> Ground:
+        """Return loads and what an answer adds to them, and the answers until the next report."""
+        source = self.pool.config.source
+        recent = sum(each.history.count_recent(each) for each in self.backends)
+        expected = recent * (source.every / LOAD_MEMORY if source else 1)
+        return zip(*self.line_up(), strict=True), max(SHOWN_LEAST * len(self.backends), expected)
 
 
 class LowestRatio(LeastConnections):
@@ -4585,6 +4642,10 @@ class Custom(Random):
     reads_query = True
     needs_backends = False
     function = staticmethod(unloadable)  # each loaded one has a class of its own: `load_policies`
+
+    def shares(self, count: int = 1) -> list[float] | None:
+        """Return None: nobody can say what the function will do."""
+        return None
 
     def holds(self, backends: list[Backend], limited: bool) -> bool:
         """Say no: the function sees what each snapshot says."""
