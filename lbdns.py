@@ -107,6 +107,7 @@ try:
     import json
     import math
     import mmap
+    import operator
     import os
     import pathlib
     import pickle
@@ -286,6 +287,8 @@ class Config(NamedTuple):
     pools: dict[bytes, PoolConfig]
     warnings: tuple[str, ...]
     file: str
+    hash: str                   # of zones and pools, to tell servers apart that differ in these
+    loaded: float               # Unix seconds: when it was read
 
 
 class State:
@@ -325,7 +328,7 @@ class State:
 #
 # What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`, from
 # `port` 0, over the limit of the `rate`; no room in the buffer of the `kernel`; a reply that it did
-# not `send`.
+# not `send`. Keys of replies, which are the last ones, begin with DEALT_KEYS.
 WAYS = (("udp", 1), ("udp", 2), ("tcp", 1), ("tcp", 2))
 DROPS = ("short", "response", "long", "port", "rate", "kernel", "send")
 COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 PTR RRSIG SOA SRV "
@@ -337,11 +340,15 @@ COUNTED: list[Any] = [
     *itertools.product(WAYS, ("A", "AAAA")),
     *itertools.product(WAYS, COUNTED_TYPES, wire.RCODES.values(), (False, True))]
 COUNTED_KEYS = {kind: number << 48 for number, kind in enumerate(COUNTED, 1)}
+DEALT_KEYS = [COUNTED_KEYS[each] for each in itertools.product(WAYS, ("A", "AAAA"))]
 
 
 def counted_name(whose: str) -> int:
     """Return 48 bits of a key that stand for the zone, the pool or the target of a count."""
     return hash_octets(whose.encode()) >> 16 if whose else 0
+
+
+Totals = dict[tuple[int, int], int]  # counts by key and backend, of many Counters
 
 
 class Counters:
@@ -397,6 +404,10 @@ class Counters:
         self.places[key, backend] = at
         self.cells[at - 1:at + 1] = memoryview(struct.pack("QQ", backend, 0)).cast("Q")
         self.cells[at - 2] = key
+
+    def get(self, kind: Any) -> int:
+        """Return a number that another process has put here."""
+        return next((count for key, _, count in self.read() if key == COUNTED_KEYS[kind]), 0)
 
     def forget(self, backend: int) -> None:
         """Let others have the room of what is counted of a backend, if there is no other."""
@@ -632,6 +643,7 @@ def find(zone: ServedZone, names: Sequence[bytes], pools: Mapping[bytes, AnyPool
 # ---- 3. Pools: who may be picked now -------------------------------------------------------------
 SLICE = 256               # backends taken over before queries have their turn: about a millisecond
 TTL_RESORT = 5            # seconds of TTL while an answer is unusual, such as the last resort
+LAST_RESORT = "no backend is up"  # how what is said of such answers begins
 DOWN = 4                  # the smallest Backend.rank of those that are down
 
 
@@ -823,7 +835,7 @@ class Pool:
     def last_group(self, kind: "type[Policy]", have: list[Backend]) -> Group:
         """Return what is left where no backend is up or draining."""
         all_down = self.config.all_down
-        unusual = f"no backend is up; all_down = {all_down}"
+        unusual = f"{LAST_RESORT}; all_down = {all_down}"
         if all_down != "all":
             return Group(Failover, [], unusual)
         wanted = [each for each in have if each.state != "down"]
@@ -3055,6 +3067,11 @@ def show_probe(probe: Probe, address: str) -> str:
     return f"{probe.kind}://{show_endpoint(address, probe.port)}{probe.path}"
 
 
+def target_key(address: str, probe: Probe | None) -> str:
+    """Return by what the next monitor knows a target, and its failures are counted."""
+    return json.dumps([address, probe])
+
+
 class Target:
     """What is probed, for all pools and workers: an address, in some way.
 
@@ -3068,7 +3085,7 @@ class Target:
     """
     def __init__(self, address: str, probe: Probe) -> None:
         self.address, self.probe = address, probe
-        self.key = json.dumps([address, probe])
+        self.key = target_key(address, probe)
         self.health, self.count, self.reason, self.trouble = "", 0, "", ""
         self.anchor = 0.0
         self.wanted = True
@@ -3673,8 +3690,9 @@ class Snapshot(NamedTuple):
     """What the monitor publishes, as text that is cut at the ends of lines."""
     status: str = ""            # for people: systemctl status shows it
     # What the next monitor has to know, as JSON: health of targets, states of addresses by pool,
-    # names of sources, times of reports by pool, and the last changes of backends.
-    memory: str = '{"targets": {}, "pools": {}, "polled": [], "heard": {}, "changes": []}'
+    # names of sources, times of reports by pool, the last changes of backends, and rates.
+    memory: str = ('{"targets": {}, "pools": {}, "polled": [], "heard": {}, "changes": [], '
+                   '"rates": []}')
     pools: Sequence[str] = ()   # a line for each pool: see `pack_pool`
 
     def pack(self) -> bytes:
@@ -3929,7 +3947,8 @@ class Monitor:
     the snapshot that is there: neither a reload nor a crash forgets reports or health.
     """
     def __init__(self, config: Config, before: Config, child: "Child", log: "Log",
-                 ears: Sequence[socket.socket] = ()) -> None:
+                 ears: Sequence[socket.socket] = (),
+                 shared: Sequence[Counters] = (), notice: Any = b"") -> None:
         self.config, self.before, self.child, self.log = config, before, child, log
         self.ears = ears         # sockets where agents report
         snapshot = Snapshot.unpack(child.generation.read())
@@ -3944,6 +3963,7 @@ class Monitor:
         self.reports: Reports | None = None
         self.must_hear = False   # whether there is a pool of which no backend is known otherwise
         self.polls = self.make_polls()
+        self.overview = Overview(self, shared, notice)
 
     def make_watches(self) -> list[Watch]:
         """Return what is watched, as far as it is known already."""
@@ -3989,6 +4009,10 @@ class Monitor:
                 polls.append(Poll(source, feeds, is_new, self.runner, self.log.counters))
         return polls
 
+    def find_watch(self, name: str) -> Watch | None:
+        """Return what watches a pool; None = nothing does."""
+        return next((each for each in self.watches if each.pool.name == name), None)
+
     def is_deaf(self) -> bool:
         """Return whether another generation is to hear agents: the next one, or that before as long
         as it serves. They have one socket, and what one has heard the other does not know."""
@@ -4006,7 +4030,8 @@ class Monitor:
         """Do all of it at the same time until it is to end; raises what one of the tasks raises, so
         that another monitor begins anew."""
         tasks = [asyncio.ensure_future(each) for each in (
-            self.publish(), self.prober.run(), *(poll.run() for poll in self.polls))]
+            self.publish(), self.prober.run(), self.overview.run(),
+            *(poll.run() for poll in self.polls))]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
@@ -4050,7 +4075,7 @@ class Monitor:
                   "heard": self.reports.remember() if self.reports else {},
                   "pools": {watch.pool.name: watch.known for watch in self.watches},
                   "polled": [poll.source.name for poll in self.polls],
-                  "changes": [*self.changes]}
+                  "changes": [*self.changes], "rates": [*self.overview.rates]}
         snapshot = Snapshot("; ".join(watch.status for watch in self.watches), json.dumps(memory),
                             [watch.line for watch in self.watches])
         if snapshot != self.published:
@@ -4069,7 +4094,7 @@ def import_for_monitor() -> None:
 
 
 def monitor(config: Config, before: Config, child: "Child", log: "Log",
-            ears: Sequence[socket.socket]) -> None:
+            ears: Sequence[socket.socket], shared: Sequence[Counters], notice: Any) -> None:
     """Be the monitor of a config until the supervisor ends it."""
     with suppress(OSError):  # a sandbox forbids it
         os.nice(5)  # where processors are short, answers come first
@@ -4079,12 +4104,273 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log",
     except OSError as bad:
         log.error("folder", f"commands cannot run in the config's folder: {bad.strerror}")
 
-    asyncio.run(Monitor(config, before, child, log, ears).run())
+    asyncio.run(Monitor(config, before, child, log, ears, shared, notice).run())
 
 
 # ---- 15. HTTP: page, metrics, status -------------------------------------------------------------
-# (view)
+# All of it prints one dict: what the monitor knows, and what all processes count. Nothing else is
+# kept but samples of the counts, for rates.
+SAMPLE = 10.0             # seconds between two samples
+SAMPLES = 60              # of queries a second that are shown: ten minutes
+SHARE_SAMPLES = 6         # over which shares of answers are counted: a minute
+TICKS = os.sysconf("SC_CLK_TCK")  # of a second, in which /proc counts CPU time
+# Codes of troubles that are not reported again while they last.
+LASTING = {"poll", "rows-ignored", "rows-merged", "load-unknown", "limits", "last-resort", "checks",
+           "load-frozen"}
 
+
+
+
+class Overview:
+    """What operators see.
+
+    state      what a worker has: a snapshot, and policies that pick for nobody
+    counted    how often each backend of it was answered up to now, by its number
+    samples    monotonic seconds, and all counts then, oldest first
+    rates      Unix seconds, and the queries a second in the SAMPLE that began then
+    """
+    def __init__(self, monitor: "Monitor", shared: Sequence[Counters], notice: Any) -> None:
+        self.monitor, self.shared, self.notice = monitor, shared, notice
+        config = monitor.config._replace(workers=1)  # all of ours are one to the policies
+        self.log = Log()         # of the state; nobody reads it
+        self.state = State(config, b"", self.log, random.random, {
+            owner: Unseen for owner, pool in config.pools.items() if pool.policy not in POLICIES})
+        self.counted: dict[int, int] = {}
+        self.rates = collections.deque(monitor.memory["rates"], SAMPLES)
+        self.samples = collections.deque([(time.monotonic(), self.totals())], SHARE_SAMPLES + 1)
+
+    def totals(self) -> Totals:
+        """Return the sums of what all processes count."""
+        return sum_counters(self.shared)
+
+    async def run(self) -> NoReturn:
+        """Take samples."""
+        while True:
+            await asyncio.sleep(SAMPLE)
+            at, totals = time.monotonic(), self.totals()
+            self.refresh(totals)
+            self.rates.append([round(time.time() - SAMPLE), self.rate(at, totals)])
+            self.samples.append((at, totals))
+
+    def rate(self, now: float, totals: Totals) -> float:
+        """Return the queries a second since the last sample, or where that is new, since the one
+        before."""
+        at, before = max((each for each in self.samples if each[0] < now - SAMPLE / 2),
+                         default=self.samples[0], key=operator.itemgetter(0))
+        return round((count_replies(totals) - count_replies(before)) / max(1.0, now - at), 1)
+
+    def refresh(self, totals: Totals) -> None:
+        """Take over the newest snapshot, and what was answered up to now."""
+        now = time.monotonic()
+        at_once(self.state.apply_snapshot(self.monitor.published, now))
+        for pool in self.state.pools.values():
+            for backend in pool.backends:
+                number = backend_number(pool.config, backend.addresses)
+                count = count_answers(totals, pool, backend)
+                backend.answers += count - self.counted.get(number, count)
+                self.counted[number] = count
+            if any(backend.answers >= backend.full_at for backend in pool.backends):
+                pool.replan()
+        self.log.lines.clear()
+
+    def view(self) -> "Table":
+        """Return all of it: see the README, "What /status.json says"."""
+        totals, now, config = self.totals(), time.monotonic(), self.monitor.config
+        self.refresh(totals)
+        error = bytes(self.notice).rstrip(b"\0").decode("utf-8", "replace")
+        main, restarted = COUNTED_KEYS, ("workers", "monitors")
+        children = self.monitor.child.generation.counters
+        workers = [each for slot, each in children.items() if slot >= FIRST_WORKER]
+        return {
+            "lbdns": VERSION, "format": 1, "host": config.nsid or socket.gethostname(),
+            "now": time.time(), "started": self.shared[0].get("since"),
+            "config": {"file": config.file, "hash": config.hash, "loaded": config.loaded,
+                       "error": error or None, "reloads": totals[main["reloads"], 0],
+                       "reloads_failed": totals[main["refused reloads"], 0]},
+            "workers": [{"pid": each.get("pid"), "since": each.get("since"),
+                         "answers": count_replies(sum_counters([each]))} for each in workers],
+            "processes": list(self.processes()),
+            "dns": {"rate": self.rate(now, totals), "rates": [*self.rates],
+                    **self.show_counts(totals)},
+            "restarts": {each[:-1]: totals[main[f"restarted {each}"], 0] for each in restarted},
+            "lost_lines": totals[main["lost lines"], 0],
+            "reports": {"taken": totals[main["reports"], 0],
+                        "refused": totals[main["refused reports"], 0]},
+            "changes": [*self.monitor.changes][::-1],
+            "trouble": [text for pool, text in self.troubles() if not pool],
+            "pools": {pool.config.name: self.show_pool(pool, totals, now)
+                      for pool in self.state.pools.values()}}
+
+    def processes(self) -> "Iterator[Table]":
+        """Yield what /proc says of our processes, which some sandboxes hide."""
+        generation = self.monitor.child.generation
+        found = {"supervisor": os.getppid()}
+        for slot, each in generation.counters.items():
+            found["monitor" if slot == MONITOR else f"worker {slot - 1}"] = each.get("pid")
+        for role, pid in found.items():
+            with suppress(OSError, ValueError, IndexError):
+                text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+                fields = text.rpartition(")")[2].split()  # the first is the third of proc(5)
+                uptime = float(pathlib.Path("/proc/uptime").read_text().split()[0])
+                started = time.time() - uptime + int(fields[19]) / TICKS
+                yield {"role": role, "pid": pid, "started": round(started, 2),
+                       "cpu": (int(fields[11]) + int(fields[12])) / TICKS,
+                       "memory": int(fields[21]) * mmap.PAGESIZE}
+
+    def show_counts(self, totals: Totals) -> "Table":
+        """Return what is counted of all packets, by what they are."""
+        zones = {name_zone(zone): wire.show_name(apex) for apex, zone in self.state.zones.items()}
+        requests, responses = collections.Counter[Any](), collections.Counter[Any]()
+        truncated = 0
+        for (key, _), count in totals.items():
+            kind = COUNTED[(key >> 48) - 1]
+            if isinstance(kind, tuple):
+                (proto, family), rtype, rcode, cut = (*kind, "NOERROR", False)[:4]
+                requests[proto, family, rtype] += count
+                responses[rcode, zones.get(key % 2**48, "")] += count
+                truncated += cut and count
+        rcodes = collections.Counter[str]()
+        for (rcode, _), count in responses.items():
+            rcodes[rcode] += count
+        return {"rcodes": rcodes, "truncated": truncated,
+                "dropped": {each: totals[COUNTED_KEYS[each], 0] for each in DROPS},
+                "requests": [[*labels, count] for labels, count in sorted(requests.items())],
+                "responses": [[*labels, count] for labels, count in sorted(responses.items())],
+                "tcp": {"open": totals[COUNTED_KEYS["tcp open"], 0],
+                        "total": totals[COUNTED_KEYS["tcp"], 0]}}
+
+    def troubles(self) -> Iterator[tuple[str, str]]:
+        """Yield the troubles there are, with the name of the pool that each is of, "" = of none.
+        Those that are only reported when they are seen have passed if they were not, lately."""
+        limit = time.monotonic() - 2 * LOG_REPEAT
+        for subject, each in (*self.monitor.log.troubles.items(), *self.log.troubles.items()):
+            if each.printed > limit or each.code in LASTING:
+                words = subject.split(": ", 1)
+                name = words[0].removeprefix("pool ") if subject.startswith("pool ") else ""
+                yield name, f"{words[-1] if name else subject}: {each.text}"
+
+    def show_pool(self, pool: Pool, totals: Totals, now: float) -> "Table":
+        """Return what is known of a pool."""
+        config, watch = pool.config, self.monitor.find_watch(pool.config.name)
+        policies = pool.current.values()
+        host, port = self.monitor.config.listen[0]
+        host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host)
+        age = now - watch.feed.reported() if watch and config.source else math.inf
+        known = any(each.connections is not None for each in pool.backends)
+        rows = self.show_rows(pool, watch, totals, now)
+        return {
+            "policy": config.policy, "ttl": config.ttl, "answers": config.answers,
+            "anticache": config.anticache, "dig": f"dig @{host} -p {port} {config.name}",
+            "source": watch and self.show_source(watch.feed, totals, now),
+            "check": show_probe(config.check, "") if config.check else None,
+            "backends": len(rows), "up": sum(each["state"] == "up" for each in rows),
+            "trouble": [text for name, text in self.troubles() if name == config.name],
+            "last_resort": any(each.unusual.startswith(LAST_RESORT) for each in policies),
+            "load_unknown": pool.stale,
+            "full": any(isinstance(each, LowestRatio) for each in policies),
+            "load_age": round(age, 3) if known and age < math.inf else None, "rows": rows}
+
+    def show_source(self, feed: Feed, totals: Totals, now: float) -> "Table | None":
+        """Return what is known of a pool's source, if it has one."""
+        source, name = feed.pool.source, counted_name(feed.pool.name)
+        if source is None:
+            return None
+        polls, failures = (totals[COUNTED_KEYS[kind] + name, 0]
+                           for kind in ("polls", "failed polls"))
+        age = round(now - feed.good, 3) if polls > failures else None
+        kind = "reports" if source.reports else "command" if source.command else "sqlite"
+        return {"kind": kind, "name": source.name, "age": age, "polls": polls,
+                "error": feed.failure(now) or None, "failures": failures,
+                "last_success": None if age is None else time.time() - age}
+
+    def show_rows(self, pool: Pool, watch: "Watch | None", totals: Totals,
+                  now: float) -> "list[Table]":
+        """Return what is known of the backends of a pool."""
+        rows = []
+        chances = next_answers(pool)
+        before = self.samples[0][1]
+        answers = {each: count_answers(totals, pool, each) for each in pool.backends}
+        recent = {each: count - count_answers(before, pool, each)
+                  for each, count in answers.items()}
+        total = sum(recent.values())
+        ages = {row.addresses: at for row, at in watch.feed.dated()} if watch else {}
+        for each in pool.backends:
+            at = ages.get(each.addresses, math.inf)
+            is_known = each.connections is not None and abs(at) < math.inf
+            rows.append({
+                "address": each.addresses, **self.show_state(pool, watch, each),
+                "connections": each.connections, "age": round(now - at, 3) if is_known else None,
+                "max": each.max_connections, "weight": each.weight,
+                "share": round(recent[each] / total, 4) if total else None,
+                "next": chances and round(chances.get(each, 0.0), 4),
+                "answers": answers[each],
+                "check_failures": sum(totals[COUNTED_KEYS["failed checks"] + counted_name(
+                    target_key(address, pool.config.check)), 0] for address in each.addresses)})
+        return rows
+
+    def show_state(self, pool: Pool, watch: "Watch | None", backend: Backend) -> "Table":
+        """Return the state of a backend, why, since when, and when resolvers have forgotten it, in
+        Unix seconds. One that is up by an address only says what is wrong with the other."""
+        pasts = {each: watch.known[each] for each in backend.addresses
+                 if watch and each in watch.known}
+        if not watch or not pasts:
+            return {"state": backend.state, "since": None, "forgotten_at": None,
+                    "why": f"says {self.monitor.config.file}"}
+        best = min(pasts, key=lambda each: STATES.index(pasts[each].state))
+        past, why = pasts[best], watch.reason(best, pasts[best])
+        for each, other in pasts.items():
+            if other.state != past.state:
+                why += f"; {each} is {other.state}: {watch.reason(each, other)}"
+        gone = max(each.gone for each in pasts.values())
+        return {"state": past.state, "since": unix_time(past.since), "why": why,
+                "forgotten_at": unix_time(gone) if gone else None}
+
+
+def unix_time(at: float) -> float:
+    """Return monotonic seconds as Unix seconds."""
+    return round(time.time() + at - time.monotonic(), 3)
+
+
+def sum_counters(counters: Iterable[Counters]) -> Totals:
+    """Return the sums of what several processes count."""
+    found: Totals = collections.Counter()
+    for key, backend, count in itertools.chain(*(each.read() for each in counters)):
+        found[key, backend] += count
+    return found
+
+
+def count_answers(totals: Totals, pool: Pool, backend: Backend) -> int:
+    """Return how often a backend was answered."""
+    number = backend_number(pool.config, backend.addresses)
+    return (totals[COUNTED_KEYS["answers"], number]
+            + sum(totals[key + pool.zone, number] for key in DEALT_KEYS))
+
+
+def count_replies(totals: Totals) -> int:
+    """Return how many replies were made."""
+    return sum(count for (key, _), count in totals.items() if key >= DEALT_KEYS[0])
+
+
+def next_answers(pool: Pool) -> dict[Backend, float] | None:
+    """Return the probability of each backend in the next answer of the first type that it has; None
+    = a user's function decides."""
+    found: dict[Backend, float] = {}
+    for policy in pool.current.values():
+        shares = policy.shares(pool.config.answers)
+        if shares is None:
+            return None
+        found = dict(zip(policy.backends, shares, strict=True)) | found
+    return found
+
+
+class Unseen(Random):
+    """A user's function in the monitor, where it is not called."""
+    reads_query = True
+    needs_backends = False
+
+    def shares(self, count: int = 1) -> list[float] | None:
+        """Return None: the function decides."""
+        return None
 
 # (chances)
 
@@ -4978,7 +5264,7 @@ class Supervisor:
             self.unbind({each for each in kept if each.kinds == REPORTS}, False)
             ears = [sock for socks in self.sockets.values() for sock in socks]
             # The second is, at a reload, the config before.
-            monitor(config, self.config, child, self.log, ears)
+            monitor(config, self.config, child, self.log, ears, self.shared, self.notice)
             return
         self.unbind({each for each in kept if each.kinds == QUERIES}, False)
         state = State(config, self.secret, self.log, random.random, load_policies(config),
@@ -5725,6 +6011,7 @@ class ConfigReader:
         self.folder = pathlib.Path(file).parent   # where files stand that the config names
         self.problems: list[str] = []             # lines: why it cannot be served
         self.warnings: list[str] = []             # lines: what is hardly meant so
+        self.texts: list[str] = []                # of other files that zones and pools name
         self.zones: dict[bytes, ServedZone] = {}  # by apex
         self.pools: dict[bytes, PoolConfig] = {}  # by owner
         # By what makes records the same to a resolver: zone, owner, type, and rdata without case.
@@ -5767,7 +6054,9 @@ class ConfigReader:
         if self.problems:
             raise ConfigError("\n".join(self.problems))
         keys.zones, keys.pools, keys.file = self.zones, self.pools, self.file
-        return Config(**vars(keys), warnings=tuple(self.warnings))
+        parts = [repr(document.get(each)) for each in ("zones", "pools")] + self.texts
+        return Config(**vars(keys), warnings=tuple(self.warnings), loaded=time.time(),
+                      hash=hashlib.sha256("\0".join(parts).encode()).hexdigest()[:6])
 
     def table(self, path: str, value: Table, words: dict[str, Key]) -> Table:
         """Return the values of a table that pass their rules, as the rules return them; note the
@@ -5816,11 +6105,13 @@ class ConfigReader:
 
     def text(self, path: str, file: str, errors: str = "strict") -> str:
         """Return what a file beside the config holds, "" if it cannot be read: see `read_text`."""
+        text = ""
         try:
-            return read_text(self.folder / file, errors)
+            text = read_text(self.folder / file, errors)
         except Problem as bad:
             self.problem(path, f" = {file!r}: {bad}")
-            return ""
+        self.texts.append(text)
+        return text
 
     def read_reports(self, document: Table, keys: Keys) -> None:
         """Check that all words about reports go together, and read their keys."""

@@ -2942,8 +2942,7 @@ class PureCustomPolicies(unittest.TestCase):
     def test_one_that_cannot_be_loaded_any_more_is_answered_at_random(self):
         desk = self.desk("return backends[0]")
         made = desk.state.names["api.example.com"]
-        changed = lbdns.Config._make([None] * 10 + [{b"": made.config._replace(code="1 / 0")},
-                                                    (), ""])
+        changed = SimpleNamespace(pools={b"": made.config._replace(code="1 / 0")})
         self.assertEqual(lbdns.load_policies(changed), {b"": lbdns.Custom})
         desk.state.pools[wire.parse_name("api.example.com")] = lbdns.Pool(
             made.config, 1, desk.log, desk.dice, lbdns.Custom)
