@@ -4119,8 +4119,6 @@ LASTING = {"poll", "rows-ignored", "rows-merged", "load-unknown", "limits", "las
            "load-frozen"}
 
 
-
-
 class Overview:
     """What operators see.
 
@@ -4287,7 +4285,7 @@ class Overview:
                   now: float) -> "list[Table]":
         """Return what is known of the backends of a pool."""
         rows = []
-        chances = next_answers(pool)
+        likely = next_answers(pool)
         before = self.samples[0][1]
         answers = {each: count_answers(totals, pool, each) for each in pool.backends}
         recent = {each: count - count_answers(before, pool, each)
@@ -4302,7 +4300,7 @@ class Overview:
                 "connections": each.connections, "age": round(now - at, 3) if is_known else None,
                 "max": each.max_connections, "weight": each.weight,
                 "share": round(recent[each] / total, 4) if total else None,
-                "next": chances and round(chances.get(each, 0.0), 4),
+                "next": likely and round(max(likely.get(one, 0.0) for one in each.addresses), 4),
                 "answers": answers[each],
                 "check_failures": sum(totals[COUNTED_KEYS["failed checks"] + counted_name(
                     target_key(address, pool.config.check)), 0] for address in each.addresses)})
@@ -4351,28 +4349,141 @@ def count_replies(totals: Totals) -> int:
     return sum(count for (key, _), count in totals.items() if key >= DEALT_KEYS[0])
 
 
-def next_answers(pool: Pool) -> dict[Backend, float] | None:
-    """Return the probability of each backend in the next answer of the first type that it has; None
-    = a user's function decides."""
-    found: dict[Backend, float] = {}
+def next_answers(pool: Pool) -> dict[str, float] | None:
+    """Return the probability of each address in the next answer of its type; None = a user's
+    function decides."""
+    found: dict[str, float] = {}
     for policy in pool.current.values():
-        shares = policy.shares(pool.config.answers)
-        if shares is None:
+        each = chances(policy)
+        if each is None:
             return None
-        found = dict(zip(policy.backends, shares, strict=True)) | found
+        found |= each
     return found
 
 
-class Unseen(Random):
-    """A user's function in the monitor, where it is not called."""
-    reads_query = True
+# Why an answer is as it is: part I is asked, over a State that the monitor keeps for this alone.
+class Unseen(Policy):
+    """A user's function in the monitor, which must not run it."""
     needs_backends = False
 
+    def pick(self, request: Request, count: int) -> list[Backend] | None:
+        """Return no backends: `explain_answer` says that the function decides."""
+        return []
+
     def shares(self, count: int = 1) -> list[float] | None:
-        """Return None: the function decides."""
+        """Return None: nobody can say what the function will do."""
         return None
 
-# (chances)
+
+def chances(policy: Policy) -> dict[str, float] | None:
+    """Return the probability with which the next answer holds each address (or host name) that a
+    policy may pick now. None = a user's function decides."""
+    shares = policy.shares(policy.pool.config.answers)
+    family = -1 if policy.rtype == wire.AAAA else 0
+    addresses = [each.addresses[family] for each in policy.backends]
+    return None if shares is None else dict(zip(addresses, shares, strict=True))
+
+
+def make_question(name: str, rtype: str, client: str) -> bytes:
+    """Return the octets of a query that a person describes; raises Problem where a word is wrong.
+    `client` is an address, or "" = any."""
+    if client and not is_address(client):
+        raise Problem(f"{client!r:.80} is no address of a client; write one such as 192.0.2.1")
+    try:
+        rest = struct.pack("!2H", wire.parse_type(rtype), wire.CLASS_IN)
+    except Problem:
+        raise Problem(f"{rtype!r:.80} is no record type; write one such as A or TYPE65") from None
+    return struct.pack("!6H", 0, 0, 1, 0, 0, 0) + wire.parse_name(name) + rest
+
+
+def explain_answer(state: State, name: str, rtype: str, client: str,
+                   dice: Dice = random.random) -> dict[str, Any]:
+    """Return what would be answered to a client (an address; "" = any), and why; raises Problem.
+
+    `records` are those of one such reply. `next` says for each address of the pool how probable it
+    is in the next one (0 where it is missing), to this client if the policy looks at clients. Where
+    a user's function decides, there are no records, and `rcode` and `next` are None.
+    """
+    query = wire.decode_query(make_question(name, rtype, client))
+    reply = Reply(Request(query, client or "::", dice))
+    for each in state.pools.values():
+        each.counting = False  # until the next snapshot: nobody gets this answer
+    if query.rcode == wire.NOERROR:
+        respond(state, reply)
+    return {
+        "name": wire.show_name(query.qname), "type": wire.show_type(query.qtype), "client": client,
+        "rule": explain_rule(state, reply),
+        "zone": wire.show_name(reply.zone.apex) if reply.zone else None,
+        "rcode": wire.RCODES[reply.rcode],
+        "ttl": reply.records[-1][2].ttl if reply.records else None,
+        "records": [f"{wire.show_name(owner)} {rrset.ttl} IN {wire.show_type(rrset.type)} "
+                    f"{wire.show_rdata(rrset.type, rdata)}"
+                    for _, owner, rrset in reply.records for rdata in rrset.rdatas],
+        **explain_pool(state, reply, bool(client))}
+
+
+def explain_pool(state: State, reply: Reply, for_client: bool) -> dict[str, Any]:
+    """Return what `explain_answer` says of the pool that had a say, if one had."""
+    policy = reply.policy
+    pool = policy.pool if policy else state.pools.get((reply.owners or [b""])[-1])
+    unusual = [octets[2:].decode() for _, octets in reply.options]
+    if pool is None:
+        return {"pool": None, "policy": None, "unusual": unusual, "next": None}
+    found: dict[str, Any] = {
+        "pool": pool.config.name, "policy": pool.config.policy, "unusual": unusual,
+        "next": dict.fromkeys(reply.chosen, 1.0)}
+    if type(policy) is LowestRatio:
+        unusual.append("all backends have reached their limits")
+    if policy and not (policy.reads_query and for_client):
+        found["next"] = chances(policy)
+    if found["next"] is None:
+        unusual.append(f"the function {pool.config.policy} decides")
+        found |= {"rcode": None, "ttl": None, "records": []}
+    return found
+
+
+def explain_rule(state: State, reply: Reply) -> str:
+    """Return which rule answers the name asked for, and each to which a CNAME leads from there."""
+    query = reply.request.query
+    if query.rcode != wire.NOERROR or query.qtype in NO_DATA_TYPES:
+        return query.why or "no records are of this type, so it is never answered"
+    name, rules = query.qname, []
+    answers = [rrset for section, _, rrset in reply.records if section == wire.ANSWER]
+    for owner, rrset in itertools.zip_longest(reply.owners, answers):
+        rules.append(explain_owner(state, reply, name.lower() == owner, owner, rrset))
+        if rrset is None or rrset.type != wire.CNAME or query.qtype in (wire.CNAME, wire.ANY):
+            return "; ".join(rules)
+        name = rrset.rdatas[0]
+        rules[-1] += f", CNAME -> {wire.show_name(name)}"
+    names = wire.suffixes(name.lower())
+    zone = wire.find_zone(names, query.qtype, state.zones)
+    cut = zone.find_cut(names, query.qtype) if zone else None
+    if zone is None:
+        rules.append(f"{wire.show_name(name)} is outside all zones")
+    elif cut:
+        rules.append(f"delegation {wire.show_name(cut)}")
+    else:
+        rules.append(f"not followed there, in a circle or after {CHAIN_MAX} CNAMEs")
+    return "; ".join(rules)
+
+
+def explain_owner(state: State, reply: Reply, own: bool, owner: bytes,
+                  rrset: wire.RRset | None) -> str:
+    """Return which data answer a name: an RRset of their owner, which is the name itself (`own`) or
+    stands for it; None = there is none of the type."""
+    if reply.rcode == wire.NXDOMAIN and rrset is None:
+        return "no such name (NXDOMAIN)"
+    pool = state.pools.get(owner)
+    if pool is None or rrset and rrset.type not in (wire.A, wire.AAAA, wire.CNAME):
+        return ("the name exists, but not with this type (NODATA)" if rrset is None else
+                f"{'static records of' if own else 'wildcard'} {wire.show_name(owner)}")
+    rule = f"pool {pool.config.name} at its own name"
+    if not own:
+        kind = "wildcard" if owner[:2] == b"\x01*" else "anti-cache name"
+        rule = f"{kind} of pool {pool.config.name}"
+    if rrset or reply.policy or reply.rcode == wire.SERVFAIL:
+        return rule
+    return f"{rule}, but not with this type (NODATA)"
 
 
 # (page)
@@ -6579,8 +6690,16 @@ USAGE = """lbdns.py                               the demo: api.example.com on 9
        lbdns.py NAME=ADDR,ADDR ... [-p PORT]  serve pools without a file
        lbdns.py check CONFIG                  say what is wrong with it
        lbdns.py example                       print a config with every word
+       lbdns.py explain NAME [TYPE] [CONFIG]  say what answers a name, and why
        lbdns.py agent POOL PORT [--to HOST]   report this backend's connections
        lbdns.py bundle                        print lbdns as one file to copy"""
+
+EXPLAIN_USAGE = """lbdns.py explain NAME [TYPE] [--client ADDRESS] [CONFIG|URL]
+
+Ask a running server what it answers to NAME and TYPE (A), and why: which rule
+and pool, which backends, and the probability of each in the next answer. CONFIG
+has its `status`, URL is of its page; unless given, http://127.0.0.1:9053/.
+Exit code 0: it is explained; 2: a word is wrong, or nothing answers there."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -6596,6 +6715,8 @@ def main(argv: Sequence[str]) -> int:
         pass
     if argv[:1] == ["agent"]:
         return agent(argv[1:])
+    if argv[:1] == ["explain"]:
+        return explain_name(argv[1:])
     words, port = parse_arguments(argv)
     if words[0] == "check":
         return check(words[1])
@@ -6684,6 +6805,59 @@ def check(file: str) -> int:
     complain("warning", config.warnings, "warning: ")
     pools = "".join(f"{show_pool(pool)}\n" for pool in config.pools.values())
     return show(f"{pools}{file}: good; {len(config.zones)} zones, {len(config.pools)} pools\n")
+
+
+def explain_name(argv: Sequence[str]) -> int:
+    """Run the command `explain`. Returns the exit code: see EXPLAIN_USAGE."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # as in `check`
+    parser = argparse.ArgumentParser(prog="lbdns.py explain", usage=EXPLAIN_USAGE)
+    parser.add_argument("name", help=argparse.SUPPRESS)
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--client", metavar="ADDRESS", default="", help="who asks (anybody)")
+    found = parser.parse_args(argv)
+    name, words, where = found.name, found.words, ""
+    if words and ("/" in words[-1] or words[-1].endswith(".toml") or os.path.isfile(words[-1])):
+        where = words.pop()
+    if len(words) > 1:
+        parser.error(f"{words[1]!r} is no config and no URL, and {name!r} has a type already")
+    asked = {"name": name, "type": (words or ["A"])[0], "client": found.client}
+    try:
+        make_question(*asked.values())
+        lines = show_explained(fetch_status(where, f"explain.json?{urllib.parse.urlencode(asked)}"))
+    except (ConfigError, Problem) as bad:
+        complain("error", str(bad).splitlines())
+        return 2
+    return show("".join(f"{printable(line)}\n" for line in lines))
+
+
+def show_explained(found: Any) -> list[str]:
+    """Return the lines for what `explain_answer` has found, with the `rows` of the pool; raises
+    Problem for what is nothing of the kind."""
+    try:
+        pool = [found["pool"], found["policy"]] if found["pool"] else []
+        facts = [f"zone {found['zone']}", *pool, f"TTL {found['ttl']}"]
+        rows = sorted(found["rows"],
+                      key=lambda row: (-STATES.index(row["state"]), -(row["next"] or 0)))
+        cells = [show_chance(row) for row in rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        table = ["  ".join(map(str.ljust, each, widths)).rstrip() for each in cells]
+        return [f"{found['name']} {found['type']}: {found['rcode'] or 'as the function says'}",
+                *(f"  {each}" for each in (found["rule"], "  ".join(facts), *found["unusual"])),
+                *(f"  {each}" for each in table), *found["records"]]
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise Problem("cannot read what this server explains; use the lbdns.py of its version"
+                      ) from None
+
+
+def show_chance(row: dict[str, Any]) -> list[str]:
+    """Return the cells for a backend: address, state, connections, age of its report, probability
+    in the next answer, and why it has its state; what is unknown is "-"."""
+    load, most, age, chance = row["connections"], row["max"], row["age"], row["next"]
+    count = "-" if load is None else str(load)
+    return [",".join(row["address"]), {"down": "DOWN"}.get(row["state"], row["state"]),
+            count if most is None else f"{count}/{most}",
+            "-" if age is None else f"{age:.1f} s old", "-" if chance is None else f"{chance:.1%}",
+            row["why"]]
 
 
 def show_pool(pool: PoolConfig) -> str:
