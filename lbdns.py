@@ -132,6 +132,7 @@ try:
     from collections.abc import (
         AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence)
     from contextlib import suppress
+    from http import HTTPStatus
     from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
 except ImportError as missing:
     print(f"lbdns needs Python's whole standard library, and here is {missing}: "
@@ -277,6 +278,7 @@ class Config(NamedTuple):
     listen: tuple[tuple[str, int], ...]
     reports: tuple[tuple[str, int], ...]
     reports_key: tuple[bytes, ...]  # of which the agents' reports have one; () = there are none
+    status: tuple[tuple[str, int], ...]  # where HTTP is served; () = nowhere
     workers: int
     user: str
     log: str
@@ -3940,6 +3942,14 @@ class Watch:
         return f"check {show_probe(target.probe, address)}: {target.reason}"
 
 
+class Shared(NamedTuple):
+    """What the supervisor shares with a monitor."""
+    ears: Sequence[socket.socket] = ()   # where agents report
+    doors: Sequence[socket.socket] = ()  # where HTTP is served
+    counters: Sequence[Counters] = (Counters(),)  # of all processes that ever ran, its own first
+    notice: "bytes | mmap.mmap" = b""    # why the last reload was refused
+
+
 class Monitor:
     """The program of the monitor: polls, probes, and what is published of them.
 
@@ -3947,10 +3957,15 @@ class Monitor:
     the snapshot that is there: neither a reload nor a crash forgets reports or health.
     """
     def __init__(self, config: Config, before: Config, child: "Child", log: "Log",
-                 ears: Sequence[socket.socket] = (),
-                 shared: Sequence[Counters] = (), notice: Any = b"") -> None:
+                 shared: "Shared | None" = None) -> None:
+        shared = shared or Shared()
         self.config, self.before, self.child, self.log = config, before, child, log
-        self.ears = ears         # sockets where agents report
+        self.ears = shared.ears
+        self.http = HttpServer(shared.doors, log, self.respond)
+        # By path, what answers a request with its parameters.
+        self.routes: dict[str, Callable[[dict[str, str]], Page]] = {
+            "/healthz": self.show_health, "/status.json": self.show_status,
+            "/explain.json": self.show_explained}
         snapshot = Snapshot.unpack(child.generation.read())
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
@@ -3963,7 +3978,7 @@ class Monitor:
         self.reports: Reports | None = None
         self.must_hear = False   # whether there is a pool of which no backend is known otherwise
         self.polls = self.make_polls()
-        self.overview = Overview(self, shared, notice)
+        self.overview = Overview(self, shared)
 
     def make_watches(self) -> list[Watch]:
         """Return what is watched, as far as it is known already."""
@@ -4030,11 +4045,58 @@ class Monitor:
         """Do all of it at the same time until it is to end; raises what one of the tasks raises, so
         that another monitor begins anew."""
         tasks = [asyncio.ensure_future(each) for each in (
-            self.publish(), self.prober.run(), self.overview.run(),
+            self.publish(), self.prober.run(), self.overview.run(), self.serve_status(),
             *(poll.run() for poll in self.polls))]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        for task in tasks:
+            task.cancel()
+        # Over a reload, those who ask are answered; a stop does not wait for them.
+        await self.http.finish(HTTP_TIME if self.child.order() == RETIRE else 0.0)
+
+    async def serve_status(self) -> None:
+        """Take requests, at a reload not before it is done: what serves until then answers."""
+        while self.before is not self.config and not self.child.generation.shared[SERVING]:
+            await asyncio.sleep(PUBLISH)
+        await self.http.run()
+
+    def respond(self, path: str, parameters: dict[str, str]) -> "Page":
+        """Return the page of a path."""
+        if path not in self.routes:
+            return Page(404, f"there is no such page, but {', '.join(self.routes)}\n")
+        return self.routes[path](parameters)
+
+    def show_status(self, parameters: dict[str, str]) -> "Page":
+        """Return all that operators see, as JSON."""
+        return Page(200, json.dumps(self.overview.view()), "application/json")
+
+    def show_explained(self, parameters: dict[str, str]) -> "Page":
+        """Return what would be answered, and why, with all backends of the pool."""
+        words = {"name": "", "type": "A", "client": "", **parameters}
+        view = self.overview.view()
+        try:
+            found = explain_answer(self.overview.state, words["name"], words["type"],
+                                   words["client"])
+        except Problem as bad:
+            return Page(400, f"{bad}\n")
+        rows = view["pools"][found["pool"]]["rows"] if found["pool"] else []
+        for row in rows:
+            row["next"] = found["next"] and max(found["next"].get(each, 0.0)
+                                                for each in row["address"])
+        return Page(200, json.dumps({**found, "rows": rows}), "application/json")
+
+    def show_health(self, parameters: dict[str, str]) -> "Page":
+        """Return whether all workers can answer: have a snapshot, and show signs of life."""
+        generation = self.child.generation
+        if not generation.informed():
+            return Page(503, "no first snapshot yet\n")
+        limit = (time.monotonic() - HEARTBEAT / 2) * 1000  # by HEARTBEAT they are killed
+        silent = [str(slot - 1) for slot in generation.slots
+                  if slot >= FIRST_WORKER and generation.shared[slot] < limit]
+        if silent:
+            return Page(503, f"no sign of life of worker {', '.join(silent)}\n")
+        return Page(200, "ok\n")
 
     async def publish(self) -> None:
         """Publish a snapshot when the first round of polls and probes is complete, at the latest
@@ -4094,7 +4156,7 @@ def import_for_monitor() -> None:
 
 
 def monitor(config: Config, before: Config, child: "Child", log: "Log",
-            ears: Sequence[socket.socket], shared: Sequence[Counters], notice: Any) -> None:
+            shared: Shared) -> None:
     """Be the monitor of a config until the supervisor ends it."""
     with suppress(OSError):  # a sandbox forbids it
         os.nice(5)  # where processors are short, answers come first
@@ -4104,7 +4166,7 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log",
     except OSError as bad:
         log.error("folder", f"commands cannot run in the config's folder: {bad.strerror}")
 
-    asyncio.run(Monitor(config, before, child, log, ears, shared, notice).run())
+    asyncio.run(Monitor(config, before, child, log, shared).run())
 
 
 # ---- 15. HTTP: page, metrics, status -------------------------------------------------------------
@@ -4127,8 +4189,8 @@ class Overview:
     samples    monotonic seconds, and all counts then, oldest first
     rates      Unix seconds, and the queries a second in the SAMPLE that began then
     """
-    def __init__(self, monitor: "Monitor", shared: Sequence[Counters], notice: Any) -> None:
-        self.monitor, self.shared, self.notice = monitor, shared, notice
+    def __init__(self, monitor: "Monitor", shared: "Shared") -> None:
+        self.monitor, self.shared, self.notice = monitor, shared.counters, shared.notice
         config = monitor.config._replace(workers=1)  # all of ours are one to the policies
         self.log = Log()         # of the state; nobody reads it
         self.state = State(config, b"", self.log, random.random, {
@@ -4492,7 +4554,178 @@ def explain_owner(state: State, reply: Reply, own: bool, owner: bytes,
 # (metrics)
 
 
-# (http)
+# A client sends one request and gets one page; then the connection ends. So there is no second
+# request that could be confused with the rest of the first, and no state but that of one exchange,
+# which has HTTP_TIME, all in all. There is no TLS and no password: that is for a proxy to add.
+HTTP_CLIENTS = 32         # connections; beyond, the oldest without a whole request makes room
+HTTP_HEAD = 8192          # octets of a request up to its empty line; the body is never looked at
+HTTP_TIME = 5.0           # seconds from accept to the last octet, however slow the client reads
+HTTP_FIELDS = 16          # parameters of a request
+HTTP_DISCARD = 64         # reads, of 64 KiB each, of what comes behind a request
+HTTP_RESERVE = 32         # file descriptors that are left for everything else
+HTTP_PAUSE = 0.1          # seconds without accept where there is no room
+HTTP_HEADERS = {"Connection": "close", "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+                "Content-Security-Policy": "default-src 'none'"}
+# RFC 9112 2.1: method, target and minor version, then fields, one a line; a line that begins with a
+# space is none, nor is what has a space before its colon. Groups: the first three, all fields.
+REQUEST = re.compile(r"\A([!-~]+) ([!-~]+) HTTP/1\.([01])\r\n"
+                     r"((?:[!-9;-~]+:[\t -~\xa0-\U0010ffff]*\r\n)*)\r\n\Z")
+HOST = re.compile(r"^host:[\t ]*(\S*)[\t ]*\r$", re.MULTILINE | re.IGNORECASE)
+
+
+class Page(NamedTuple):
+    """What a request is answered with."""
+    status: int                       # of HTTP
+    text: str
+    kind: str = "text/plain"          # its media type; the charset is always UTF-8
+    headers: Mapping[str, str] = {}   # more of them, or others than HTTP_HEADERS
+
+
+class Refused(Exception):
+    """A request cannot be answered: the words of the Page that says why."""
+
+
+def read_request(octets: bytes, names: Container[str]) -> tuple[str, dict[str, str]]:
+    """Return path and parameters of a request, or raise Refused. `names` are those of this host.
+
+    A page of a stranger may have its own name lead here (DNS rebinding), and the browser then shows
+    it what we answer. But the browser says which name that is.
+    """
+    head, end, _ = octets.partition(b"\r\n\r\n")
+    if len(head + end) > HTTP_HEAD:
+        raise Refused(431, f"a request must have at most {HTTP_HEAD} octets\n")
+    try:
+        [(method, target, minor, fields)] = REQUEST.findall((head + end).decode())
+        hosts = HOST.findall(fields)
+        asked = {urllib.parse.urlsplit(f"//{host}").hostname for host in hosts}
+        url = urllib.parse.urlsplit(target)
+        pairs = urllib.parse.parse_qsl(url.query, keep_blank_values=True, errors="strict",
+                                       max_num_fields=HTTP_FIELDS)
+        # RFC 9112 3.2: one Host, and none only in HTTP/1.0.
+        if not int(minor) <= len(hosts) <= 1 or not "".join(map("".join, pairs)).isprintable():
+            raise ValueError
+    except ValueError:  # or one of `decode`, `urlsplit` and `parse_qsl`, or it was no match
+        raise Refused(400, "this must be a request of HTTP/1.0 or 1.1, printable, in UTF-8, with "
+                      "one Host\n") from None
+    if method not in ("GET", "HEAD"):
+        raise Refused(405, "only GET and HEAD are here\n", "text/plain", {"Allow": "GET, HEAD"})
+    if not all(is_address(host) or host in names for host in asked):
+        raise Refused(421, "Host must be an address or the name of this host, or localhost; a "
+                      "proxy has to say so, too\n")
+    return url.path, dict(pairs)
+
+
+def show_page(page: Page, is_head: bool) -> bytes:
+    """Return the octets of a reply, those of HEAD without the text: RFC 9110 9.3.2."""
+    body = page.text.encode("utf-8", "replace")
+    headers = {"Date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()),
+               "Content-Type": f"{page.kind}; charset=utf-8", "Content-Length": len(body),
+               **HTTP_HEADERS, **page.headers}
+    lines = [f"HTTP/1.1 {page.status} {HTTPStatus(page.status).phrase}",
+             *(f"{name}: {value}" for name, value in headers.items())]
+    head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+    return head if is_head else head + body
+
+
+class HttpServer:
+    """Answers requests at listening sockets by what `respond` says to path and parameters.
+
+    Each connection has a task, which ends in HTTP_TIME. A client that is cut off gets a reset, so
+    that the kernel, too, keeps nothing for it.
+    """
+    def __init__(self, doors: Sequence[socket.socket], log: "Log",
+                 respond: Callable[[str, dict[str, str]], Page]) -> None:
+        self.doors, self.log, self.respond = list(doors), log, respond
+        self.clients: dict[socket.socket, asyncio.Task[None]] = {}  # the oldest first
+        self.answered: set[socket.socket] = set()  # of those that have sent a whole request
+        name = socket.gethostname().lower()
+        self.names = {"localhost", name, name.partition(".")[0]}
+        # A connection whose number is not below this one would be in the way of others.
+        self.most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - HTTP_RESERVE
+
+    async def run(self) -> None:
+        """Serve until this is cancelled."""
+        self.listen()
+        await asyncio.Event().wait()
+
+    def listen(self) -> None:
+        """Take connections, also after a pause."""
+        for door in self.doors:
+            asyncio.get_running_loop().add_reader(door, self.on_accept, door)
+
+    async def finish(self, seconds: float) -> None:
+        """Take no more connections, and give those that are there some time."""
+        for door in self.doors:
+            asyncio.get_running_loop().remove_reader(door)
+            door.close()
+        self.doors.clear()
+        if self.clients:
+            await asyncio.wait(self.clients.values(), timeout=seconds)
+
+    def on_accept(self, door: socket.socket) -> None:
+        """Take one connection, if there is room. Else the oldest client ends that has not sent its
+        whole request, or where all have, the oldest of all; and nothing is taken meanwhile."""
+        loop = asyncio.get_running_loop()
+        try:
+            spare = os.dup(0)  # the number that a connection would get
+            os.close(spare)
+            if spare >= self.most:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            if len(self.clients) < HTTP_CLIENTS:
+                sock, _ = door.accept()
+                sock.setblocking(False)
+                task = self.clients[sock] = loop.create_task(self.serve(sock))
+                task.add_done_callback(functools.partial(self.on_end, sock))
+                return
+        except (BlockingIOError, ConnectionError):  # another monitor has it, or it went away
+            return
+        except OSError as bad:
+            self.log.trouble("http", "accepting HTTP connections", str(bad.strerror))
+        loop.remove_reader(door)
+        loop.call_later(HTTP_PAUSE, self.listen)
+        if self.clients:
+            self.clients[min(self.clients, key=self.answered.__contains__)].cancel()
+
+    def on_end(self, sock: socket.socket, task: "asyncio.Task[None]") -> None:
+        """Close a connection whose task has ended, and take others."""
+        if task.cancelled() or task.exception():
+            with suppress(OSError):  # the client may have sent a reset, too
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        del self.clients[sock]
+        self.answered.discard(sock)
+        self.listen()
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Read a request, write the reply, and wait for the client to close the connection: what it
+        still sends would otherwise make the kernel throw away the reply. Raises OSError, such as
+        TimeoutError."""
+        loop, octets = asyncio.get_running_loop(), b""
+        async with asyncio.timeout(HTTP_TIME):
+            while b"\r\n\r\n" not in octets and len(octets) <= HTTP_HEAD:
+                piece = await loop.sock_recv(sock, HTTP_HEAD)
+                if not piece:
+                    break
+                octets += piece
+            self.answered.add(sock)
+            await loop.sock_sendall(sock, self.reply(octets))
+            sock.shutdown(socket.SHUT_WR)
+            for _ in range(HTTP_DISCARD):
+                if not await loop.sock_recv(sock, 1 << 16):
+                    break
+
+    def reply(self, octets: bytes) -> bytes:
+        """Return the reply to what a client has sent, whatever that is."""
+        is_head = octets.startswith(b"HEAD ")
+        try:
+            return show_page(self.respond(*read_request(octets, self.names)), is_head)
+        except Refused as bad:
+            return show_page(Page(*bad.args), is_head)
+        except Exception as bug:
+            self.log.trouble("internal-error", "internal error in a page, please report",
+                             f"{show_error(bug)} in {show_traceback(bug)}")
+            return show_page(Page(500, "internal error: see the log\n"), is_head)
 
 
 # ==== IV  The supervisor: root, fork, signals; parses nothing of others, serves nobody ============
@@ -4598,8 +4831,8 @@ class Generation:
         return Snapshot.unpack(self.read())
 
     def informed(self) -> bool:
-        """Return whether workers have what they need: the first snapshot, or no monitor."""
-        return self.shared[NEWEST] > 0 or MONITOR not in self.slots
+        """Return whether workers have what they need, which is the first snapshot."""
+        return self.shared[NEWEST] > 0
 
     def ready(self, since: float = 0.0) -> bool:
         """Return whether every worker runs, as it showed later than `since` (monotonic seconds)."""
@@ -4680,9 +4913,10 @@ class ConfigError(Exception):
 
 
 # What comes in at an endpoint, as the kinds of its sockets: queries, over UDP and TCP, for workers;
-# or reports, over UDP, for the monitor.
+# or for the monitor reports, over UDP, or requests of HTTP, over TCP.
 QUERIES = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
 REPORTS = (socket.SOCK_DGRAM,)
+REQUESTS = (socket.SOCK_STREAM,)
 
 
 class Endpoint(NamedTuple):
@@ -4691,7 +4925,7 @@ class Endpoint(NamedTuple):
     port: int       # 0 = the kernel picks one
     both: bool      # whether "::" takes IPv4, too
     interface: int  # number of the one that the host names; 0 = none
-    kinds: tuple[socket.SocketKind, ...]  # QUERIES or REPORTS
+    kinds: tuple[socket.SocketKind, ...]  # QUERIES, REPORTS or REQUESTS
 
 
 Sockets = dict[Endpoint, tuple[socket.socket, ...]]  # one of each of the endpoint's kinds
@@ -4703,9 +4937,10 @@ def show_endpoint(host: str, port: int | str) -> str:
 
 
 def endpoints(config: Config) -> Iterator[Endpoint]:
-    """Yield what `listen` and `reports` ask for. "::" leaves IPv4 to the IPv4 addresses that stand
-    beside it with the same port; without any, it takes IPv4, too."""
-    for listen, kinds in ((config.listen, QUERIES), (config.reports, REPORTS)):
+    """Yield what `listen`, `reports` and `status` ask for. "::" leaves IPv4 to the IPv4 addresses
+    that stand beside it with the same port; without any, it takes IPv4, too."""
+    for listen, kinds in ((config.listen, QUERIES), (config.reports, REPORTS),
+                          (config.status, REQUESTS)):
         ipv4 = {port for host, port in listen if ":" not in host}
         for host, port in listen:
             interface = 0
@@ -5165,11 +5400,14 @@ class Supervisor:
         self.config = self.read_config()
         self.log.configure(self.config)
         self.prepare()
-        names, others = (show_endpoints(self.sockets, kinds) for kinds in (QUERIES, REPORTS))
-        hears = f"; hears reports on {', '.join(others)}" if others else ""
+        names, others, doors = (show_endpoints(self.sockets, kinds)
+                                for kinds in (QUERIES, REPORTS, REQUESTS))
+        more = f"; hears reports on {', '.join(others)}" if others else ""
+        if doors:
+            more += f"; status on {', '.join(f'http://{door}/' for door in doors)}"
         banner = banner.format(port=names[0].rpartition(":")[2])
         self.log.change("start", f"lbdns {VERSION}, {self.config.workers} workers, on "
-                                 f"{', '.join(names)}{hears}{banner}")
+                                 f"{', '.join(names)}{more}{banner}")
         self.start()
         while not self.signals & STOPS:
             self.tend(TICK / 2)
@@ -5181,7 +5419,7 @@ class Supervisor:
                     name = signal.Signals(each).name
                     self.log.change("signal", f"{name}: means nothing to lbdns")
             snapshot = self.current.news()
-            if snapshot:
+            if snapshot and snapshot.status:  # else nothing is watched
                 notify(f"STATUS={snapshot.status}")
         return self.stop()
 
@@ -5199,14 +5437,14 @@ class Supervisor:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.bind(self.config, QUERIES, REPORTS)
+        self.bind(self.config, QUERIES, REPORTS, REQUESTS)
         if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
             import_for_monitor()
         drop_privileges(self.config.user, itertools.chain(*self.sockets.values()))
 
     def bind(self, config: Config, *what: tuple[socket.SocketKind, ...]) -> None:
-        """Listen also on those addresses of a config that are not taken yet, for QUERIES, REPORTS
-        or both. Raises ConfigError."""
+        """Listen also on those addresses of a config that are not taken yet, for what is named of
+        QUERIES, REPORTS and REQUESTS. Raises ConfigError."""
         for endpoint in endpoints(config):
             if endpoint.kinds in what and endpoint not in self.sockets:
                 socks = self.bind_endpoint(endpoint)
@@ -5233,7 +5471,7 @@ class Supervisor:
                 return self.bind_endpoint(endpoint)
             raise ConfigError(explain_bind(host, port, bad)) from None
         size = socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        if size < UDP_BUFFER_LOW:
+        if size < UDP_BUFFER_LOW and kinds != REQUESTS:
             self.log.warning("udp-buffer", f"a receive buffer of {size} octets loses queries in "
                              f"bursts; raise net.core.rmem_max to {UDP_BUFFER}")
         return socks
@@ -5371,11 +5609,13 @@ class Supervisor:
         """Do what the monitor or a worker does, until an order to end has come."""
         self.log.configure(config)
         if child.slot == MONITOR:
-            # A listener that only a monitor holds would answer nobody.
-            self.unbind({each for each in kept if each.kinds == REPORTS}, False)
-            ears = [sock for socks in self.sockets.values() for sock in socks]
+            # A listener for queries that only a monitor holds would answer nobody.
+            self.unbind({each for each in kept if each.kinds != QUERIES}, False)
+            ears, doors = ([sock for each, [sock] in self.sockets.items() if each.kinds == kinds]
+                           for kinds in (REPORTS, REQUESTS))
             # The second is, at a reload, the config before.
-            monitor(config, self.config, child, self.log, ears, self.shared, self.notice)
+            shared = Shared(ears, doors, self.shared, self.notice)
+            monitor(config, self.config, child, self.log, shared)
             return
         self.unbind({each for each in kept if each.kinds == QUERIES}, False)
         state = State(config, self.secret, self.log, random.random, load_policies(config),
@@ -5410,9 +5650,10 @@ class Supervisor:
 
     def make_generation(self, config: Config, seed: bytes) -> Generation:
         """Return the processes of a config, none of which runs yet. `seed` is the snapshot that its
-        monitor goes on from; where nothing can change, there is no monitor."""
+        monitor goes on from; where nothing can change, it is published: workers wait for no other.
+        A monitor is there to watch, and to serve the status."""
         is_any_watched = any(map(is_watched, config.pools.values()))
-        first = MONITOR if is_any_watched else FIRST_WORKER
+        first = MONITOR if is_any_watched or config.status else FIRST_WORKER
         run = functools.partial(self.serve, config, set(endpoints(config)))
         return_memory()
         slots = range(first, FIRST_WORKER + config.workers)
@@ -5420,7 +5661,9 @@ class Supervisor:
         free = [each for each in self.shared[1:] if each not in taken]
         self.shared += [make_counters() for _ in slots[len(free):]]
         counters = [each for each in self.shared[1:] if each not in taken]
-        return Generation(slots, run, seed if is_any_watched else Snapshot().pack(), counters)
+        new = Generation(slots, run, seed if is_any_watched else Snapshot().pack(), counters)
+        new.shared[NEWEST] = 0 if is_any_watched else 2  # the seed is in the file of even numbers
+        return new
 
     def start(self) -> None:
         """Start the first processes; returns when they serve, or a signal to stop has come.
@@ -5440,7 +5683,7 @@ class Supervisor:
         """Start the processes of another config; returns them when they serve. Raises ConfigError,
         also when they do not in START_LIMIT.
 
-        The monitor comes first, with where it hears reports. When it has published a snapshot, new
+        The monitor comes first, with all that it listens on. When it has published a snapshot, new
         addresses for queries are bound, for nobody answers there before, and the workers start,
         which answer once all are ready.
         """
@@ -5451,7 +5694,7 @@ class Supervisor:
         new = self.make_generation(config, self.current.read())
         children = [Child(slot, new) for slot in new.slots]
         try:
-            self.bind(config, REPORTS)
+            self.bind(config, REPORTS, REQUESTS)
             self.children += children[:-config.workers]
             if self.tend_until(new.informed, limit):
                 self.bind(config, QUERIES)
@@ -5755,6 +5998,7 @@ EXAMPLE = '''\
 listen = ["[::]:9000"]  # UDP and TCP
 # reports = ["[::]:9053"]  # UDP: what agents on the backends say
 # reports_key = "reports.key"  # one key a line; agents sign with the first, all are believed
+# status = "127.0.0.1:9053"  # HTTP: how all of it does, for everybody who can reach it
 workers = 0  # processes that answer; 0 = one per CPU
 user = "nobody"  # become this user after binding, if root
 log = "changes"  # errors | changes | queries
@@ -6025,6 +6269,8 @@ TOP = {  # the file itself
     "listen": Key(list_of(endpoint), (("::", 9000),)),  # "::" is IPv4, too
     "reports": Key(list_of(endpoint), ()),
     "reports_key": Key(TEXT, ""),
+    "status": Key(lambda value: list_of(endpoint)(value if isinstance(value, list) else [value]),
+                  ()),
     "workers": Key(whole(0, 256), 0),           # 0 = one per CPU
     "user": Key(TEXT, "nobody"),
     "log": Key(one_of(*Log.LEVELS), "changes"),
@@ -6161,6 +6407,7 @@ class ConfigReader:
         self.review()
         self.review_hidden()
         self.read_reports(document, keys)
+        self.read_status(keys)
         self.fit_to_host(keys)
         if self.problems:
             raise ConfigError("\n".join(self.problems))
@@ -6256,6 +6503,17 @@ class ConfigReader:
             self.problem("reports_key", f" = {keys.reports_key!r:.80}: {bad}")
         return ()
 
+    def read_status(self, keys: Keys) -> None:
+        """Check where HTTP is served: not where queries come in, and not unnoticed to everybody."""
+        keys.status = tuple(dict.fromkeys(keys.status))
+        for host, port in keys.status:
+            if port and port in {port for _, port in keys.listen}:
+                self.problem("status", f": port {port} is one of listen; take another")
+            if not ipaddress.ip_address(host).is_loopback:
+                self.warn("status", f": {host} is not on loopback, and whoever can reach it reads "
+                          "all, without a password or TLS; listen on 127.0.0.1, with a proxy or "
+                          "ssh -L before it")
+
     def fit_to_host(self, keys: Keys) -> None:
         """Check the user and the addresses against this host, and count its CPUs. An address that
         it lacks is no problem: it may come later, from DHCP or VRRP."""
@@ -6264,9 +6522,11 @@ class ConfigReader:
         except (KeyError, ValueError):  # ValueError: a NUL in it
             self.problem("user", f" = {keys.user!r}: no such user on this host")
         keys.listen = tuple(dict.fromkeys(keys.listen))
-        for host in dict((*keys.listen, *keys.reports)):  # each host once, whatever its ports
+        # Each host once, whatever its ports, with the first word that has it.
+        hosts = {host: word for word in ("status", "reports", "listen")
+                 for host in dict(getattr(keys, word))}
+        for host, word in hosts.items():
             if is_missing(host):
-                word = "listen" if host in dict(keys.listen) else "reports"
                 self.warn(word, f": this host has no address {host} yet; lbdns is there as soon as "
                           "it has")
         if sys.platform != "linux":
