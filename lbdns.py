@@ -4284,7 +4284,7 @@ class Overview:
         truncated = 0
         for (key, _), count in totals.items():
             kind = COUNTED[(key >> 48) - 1]
-            if isinstance(kind, tuple):
+            if isinstance(kind, tuple) and count:
                 (proto, family), rtype, rcode, cut = (*kind, "NOERROR", False)[:4]
                 requests[proto, family, rtype] += count
                 responses[rcode, zones.get(key % 2**48, "")] += count
