@@ -5695,6 +5695,142 @@ class PurePart(unittest.TestCase):
         self.assertLessEqual(named & known, self.PURE)
 
 
+class PureCounters(unittest.TestCase):
+    """Each way in which a packet can leave has a name, and the count under that name moves, and no
+    other; by the fast path as by the slow one."""
+
+    @staticmethod
+    def totals(desk):
+        """What a desk has counted: by kind and zone, and how often each backend was answered."""
+        zones = {lbdns.name_zone(zone): wire.show_name(apex)
+                 for apex, zone in desk.state.zones.items()}
+        found, answers = Counter(), Counter()
+        totals = lbdns.sum_counters([desk.state.counters])
+        for (key, _), count in totals.items():
+            kind = lbdns.COUNTED[(key >> 48) - 1]
+            if isinstance(kind, tuple):
+                (proto, family), rtype, rcode, cut = (*kind, "NOERROR", False)[:4]
+                kind = f"{proto}{2 * family + 2} {rtype} {rcode}{' TC' * cut}"
+            if count and kind != "answers":
+                found[f"{kind} {zones.get(key % 2**48, '')}".rstrip()] += count
+        for pool in desk.state.pools.values():
+            for each in pool.backends:
+                answers[each.addresses[0]] += lbdns.count_answers(totals, pool, each)
+        return dict(found), dict(+answers)
+
+    def moved(self, desk, *packets, **options):
+        """What has moved by some packets, and how often each backend was answered by them."""
+        before, answers = map(Counter, self.totals(desk))
+        for packet in packets:
+            desk.raw(packet, **options)
+        after, more = map(Counter, self.totals(desk))
+        return dict(after - before), dict(more - answers)
+
+    def test_each_way_out_has_its_count(self):
+        config = LOOKUP_ZONE + pool(more='answers = 1').replace(ZONE, "")
+        desk = Fast(config)
+        com = "example.com."
+        for packet, tcp, client, moved in (
+                (query("www.example.com"), False, "192.0.2.1", f"udp4 A NOERROR {com}"),
+                (query("www.example.com"), True, "192.0.2.1", f"tcp4 A NOERROR {com}"),
+                (query("www.example.com"), False, "2001:db8::1", f"udp6 A NOERROR {com}"),
+                (query("www.example.com"), True, "2001:db8::1", f"tcp6 A NOERROR {com}"),
+                (query("www.example.com"), False, "::ffff:192.0.2.1", f"udp4 A NOERROR {com}"),
+                (query("www.example.com", "TXT"), False, "::1", f"udp6 TXT NOERROR {com}"),
+                (query("www.example.com", "CAA"), False, "::1", f"udp6 other NOERROR {com}"),
+                (query("a.www.example.com"), False, "::1", f"udp6 A NXDOMAIN {com}"),
+                (query("www.example.com", "AXFR"), True, "::1", "tcp6 AXFR REFUSED"),
+                (query("example.net"), False, "::1", "udp6 A REFUSED"),
+                (query("big.example.com", "TXT"), False, "::1", f"udp6 TXT NOERROR TC {com}"),
+                (query("big.example.com", "TXT"), True, "::1", f"tcp6 TXT NOERROR {com}"),
+                (query("www.example.com", flags=0x2000), False, "::1", "udp6 other NOTIMP"),
+                (query("www.example.com")[:20], False, "::1", "udp6 other FORMERR"),
+                (query("www.example.com", opt_flags=1 << 16), False, "::1", "udp6 A BADVERS"),
+                (query("www.example.com")[:11], False, "::1", "short"),
+                (query("www.example.com", flags=0x8000), True, "::1", "response")):
+            with self.subTest(moved, tcp=tcp, client=client):
+                for _ in range(3):  # the second and third by the fast path, where that has a say
+                    self.assertEqual(self.moved(desk, packet, client=client, tcp=tcp),
+                                     ({moved: 1}, {}))
+
+    def test_the_answers_of_each_backend_are_counted(self):
+        more = {"least-connections": "", "random": "", "round-robin": "", "failover": "", "hash": "",
+                "random ": "answers = 2", "round-robin ": "answers = 3"}
+        for policy, text in more.items():
+            for limit in ("", ", max_connections = 10000"):
+                desk = Fast(pool(policy.strip(), '["10.0.0.1", {address = ["10.0.0.2", '
+                                 f'"2001:db8::2"], weight = 2{limit}}}, "2001:db8::3"]', text))
+                for rtype, tcp in (("A", False), ("AAAA", True)):
+                    with self.subTest(policy, limit=limit, rtype=rtype):
+                        before = Counter(self.totals(desk)[1])
+                        given = desk.count(100, f"{id(text)}-api.example.com", rtype, tcp=tcp)
+                        counted = Counter(self.totals(desk)[1]) - before
+                        named = {"2001:db8::2": "10.0.0.2"}
+                        wanted = Counter()
+                        for address, count in given.items():
+                            wanted[named.get(address, address)] += count
+                        self.assertEqual(dict(counted), dict(wanted))
+                self.assertEqual(self.totals(desk)[0], {
+                    "udp4 A NOERROR example.com.": 100, "tcp4 AAAA NOERROR example.com.": 100})
+
+    def test_replies_stay_counted_when_their_backend_goes(self):
+        desk = Fast(pool())
+        desk.count(60)
+        desk.load("1.2.3.4")
+        desk.count(40)
+        found, answers = self.totals(desk)
+        self.assertEqual(found, {"udp4 A NOERROR example.com.": 100})
+        self.assertGreater(answers["1.2.3.4"], 40)
+
+    def test_a_function_of_a_user_is_counted_too(self):
+        text = """def pick(query, backends):
+            return None if query.name[0] == "x" else ["9.9.9.9", backends[0]]"""
+        with folder_of(**{"my.py": text}) as folder:
+            desk = Fast(pool(f"{folder}/my.py:pick", more="answers = 2"))
+            desk.count(10)
+            desk.ask("x.api.example.com")
+        self.assertEqual(self.totals(desk), (
+            {"udp4 A NOERROR example.com.": 10, "udp4 A SERVFAIL example.com.": 1},
+            {"1.2.3.4": 10}))
+
+    def test_who_comes_after_goes_on_counting(self):
+        memory = bytearray(24 * 8)
+        first = lbdns.Counters(memory)
+        first.add("reports", 3)
+        first.cells[first.place(lbdns.COUNTED_KEYS["answers"], 77)] += 2
+        second = lbdns.Counters(memory)
+        second.resume()
+        second.add("reports", 4)
+        second.put("pid", 12)
+        second.put("pid", 13)
+        self.assertEqual((second.get("reports"), second.get("pid"), second.get("since")),
+                         (7, 13, 0))
+        self.assertEqual([count for *_, count in first.read()], [7, 2, 13])
+
+    def test_a_backend_that_is_gone_makes_room_and_nothing_is_lost(self):
+        key = lbdns.COUNTED_KEYS[("udp", 1), "A"]
+        memory = bytearray(24 * 6)
+        counters = lbdns.Counters(memory)
+
+        def count(backend):
+            counters.cells[counters.place(key, backend)] += 1
+        for backend in (1, 2, 3, 4, 5, 6):
+            count(backend)  # for the sixth there is no room
+        self.assertEqual([*counters.read()], [(key, each, 1) for each in (1, 2, 3, 4, 5)])
+        for backend in (2, 3):
+            counters.forget(backend)
+        for backend in (6, 6, 1):
+            count(backend)
+        self.assertEqual({backend: count for _, backend, count in counters.read()},
+                         {1: 2, 0: 2, 6: 2, 4: 1, 5: 1})
+        later = lbdns.Counters(memory)
+        later.resume()
+        for backend in (7, 8, 9, 10, 11):
+            later.cells[later.place(key, backend)] += 1
+        found = {backend: count for _, backend, count in later.read()}
+        self.assertEqual((found.pop(0), found), (8, dict.fromkeys((7, 8, 9, 10), 1)))
+
+
 class PureLogLines(unittest.TestCase):
     """What lines of JSON and the status page say: of trouble, and of a backend's changes."""
 
