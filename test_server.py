@@ -5754,8 +5754,8 @@ class PureCounters(unittest.TestCase):
                                      ({moved: 1}, {}))
 
     def test_the_answers_of_each_backend_are_counted(self):
-        more = {"least-connections": "", "random": "", "round-robin": "", "failover": "", "hash": "",
-                "random ": "answers = 2", "round-robin ": "answers = 3"}
+        more = {"least-connections": "", "random": "", "round-robin": "", "failover": "",
+                "hash": "", "random ": "answers = 2", "round-robin ": "answers = 3"}
         for policy, text in more.items():
             for limit in ("", ", max_connections = 10000"):
                 desk = Fast(pool(policy.strip(), '["10.0.0.1", {address = ["10.0.0.2", '
@@ -8422,6 +8422,100 @@ class LiveLogCodes(unittest.TestCase):
             server.signal(signal.SIGHUP)
             self.assertRegex(line("reload-refused", "error")["text"], "nonsense: unknown key")
             self.assertRegex(line("reload-refused", "change")["text"], "^reload: refused; the old")
+
+
+class LiveCounts(unittest.TestCase):
+    """What /status.json counts is what a client counts, over all workers, over a reload, and over a
+    worker that was killed."""
+
+    CONFIG = LIVE + """
+[pools."two.example.com"]
+answers = 2
+backends = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
+"""
+    # A query, and how its reply is counted: type, rcode, zone, and whether it is truncated over UDP.
+    KINDS = (
+        (("api.example.com", "A"), ("A", "NOERROR", "example.com.", False)),
+        (("42-API.example.com", "A"), ("A", "NOERROR", "example.com.", False)),
+        (("api.example.com", "AAAA"), ("AAAA", "NOERROR", "example.com.", False)),
+        (("rr.example.com", "A"), ("A", "NOERROR", "example.com.", False)),
+        (("x.two.example.com", "A"), ("A", "NOERROR", "example.com.", False)),
+        (("www.example.com", "A"), ("A", "NOERROR", "example.com.", False)),
+        (("www.example.com", "CAA"), ("other", "NOERROR", "example.com.", False)),
+        (("none.example.com", "A"), ("A", "NXDOMAIN", "example.com.", False)),
+        (("big.example.com", "A"), ("A", "NOERROR", "example.com.", True)),
+        (("example.net", "MX"), ("MX", "REFUSED", "", False)))
+
+    def setUp(self):
+        self.dice = random.Random(12)
+        self.requests, self.responses, self.answers = Counter(), Counter(), Counter()
+        self.truncated, self.dropped, self.all_by_these = 0, (0, 0), True
+
+    def ask(self, server, number, host, tcp):
+        """Ask so many queries of all kinds, and count what comes."""
+        kinds = self.dice.choices(self.KINDS, k=number)
+        packets = [query(*words) for words, _ in kinds]
+        if tcp:
+            replies = [reply for at in range(0, number, 100)
+                       for reply in server.ask_tcp(*packets[at:at + 100], host=host)]
+        else:
+            replies = server.ask_many(packets, host)
+        for octets, (_, (rtype, _, _, _)) in zip(replies, kinds, strict=True):
+            self.requests["tcp" if tcp else "udp", 2 if ":" in host else 1, rtype] += 1
+        # Two workers may answer two datagrams in another order.
+        for octets in replies:
+            reply = Answer(octets)
+            zone = "" if reply.rcode == wire.REFUSED else "example.com."
+            self.responses[wire.RCODES[reply.rcode], zone] += 1
+            self.truncated += "tc" in reply.flags
+            if reply.rcode == 0 and len(reply.rdatas) < 3:
+                self.answers.update({*reply.rdatas} - {"192.0.2.80"})
+
+    def differences(self):
+        """What the server counts otherwise: name -> (its count, that of the client)."""
+        self.view = json.loads(fetch(self.port, "/status.json")[2])
+        dns, pools = self.view["dns"], self.view["pools"].values()
+        pairs = {
+            "requests": ({tuple(each): count for *each, count in dns["requests"]}, self.requests),
+            "responses": ({tuple(each): count for *each, count in dns["responses"]},
+                          self.responses),
+            "answers": ({row["address"][0]: row["answers"] for pool in pools
+                         for row in pool["rows"] if row["answers"]}, self.answers),
+            "truncated": (dns["truncated"], self.truncated),
+            "dropped": ((dns["dropped"]["short"], dns["dropped"]["response"]), self.dropped),
+            "sum of workers": (sum(each["answers"] for each in self.view["workers"]),
+                               sum(self.requests.values()) if self.all_by_these else ...),
+            "open": (dns["tcp"]["open"], 0)}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1] != ...}
+
+    def test_every_sum_is_the_clients(self):
+        self.port, port = free_port(), free_port()
+        with Server(f'status = "127.0.0.1:{self.port}"\n{self.CONFIG}', workers=2, port=port,
+                    listen=[f"[::]:{port}"]) as server:
+            def check():
+                """Ask 2,500 queries over both protocols and families, send what is dropped, and
+                compare, once the server has counted the last of that."""
+                for host in ("127.0.0.1", "::1"):
+                    self.ask(server, 1000, host, False)
+                    self.ask(server, 250, host, True)
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    for octets in (b"short", query("www.example.com", flags=0x8000)):
+                        sock.sendto(octets, ("127.0.0.1", server.port))
+                self.dropped = tuple(each + 1 for each in self.dropped)
+                until(lambda: not self.differences(), lambda: self.differences())
+            check()
+            self.assertGreater(min(each["answers"] for each in self.view["workers"]), 0)
+            self.all_by_these = False
+            server.reload()
+            check()
+            os.kill(self.view["workers"][0]["pid"], signal.SIGKILL)
+            server.wait_for("worker 1 ended by SIGKILL")
+            check()
+            os.kill(monitor_of(server), signal.SIGKILL)
+            server.wait_for("monitor ended by SIGKILL")
+            check()
+            self.assertEqual((self.view["restarts"], self.view["config"]["reloads"]),
+                             ({"worker": 1, "monitor": 1}, 1))
 
 
 # ==== Fault: what goes wrong, and what it must not cost ===========================================
