@@ -4468,20 +4468,29 @@ def explain_answer(state: State, name: str, rtype: str, client: str,
     """
     query = wire.decode_query(make_question(name, rtype, client))
     reply = Reply(Request(query, client or "::", dice))
-    for each in state.pools.values():
-        each.counting = False  # until the next snapshot: nobody gets this answer
+    counting = [each for each in state.pools.values() if each.counting]
+    for each in counting:
+        each.counting = False  # nobody gets this answer
     if query.rcode == wire.NOERROR:
         respond(state, reply)
+    for each in counting:
+        each.counting = True
     return {
         "name": wire.show_name(query.qname), "type": wire.show_type(query.qtype), "client": client,
         "rule": explain_rule(state, reply),
         "zone": wire.show_name(reply.zone.apex) if reply.zone else None,
         "rcode": wire.RCODES[reply.rcode],
         "ttl": reply.records[-1][2].ttl if reply.records else None,
-        "records": [f"{wire.show_name(owner)} {rrset.ttl} IN {wire.show_type(rrset.type)} "
-                    f"{wire.show_rdata(rrset.type, rdata)}"
-                    for _, owner, rrset in reply.records for rdata in rrset.rdatas],
+        "records": list(show_records(reply)),
         **explain_pool(state, reply, bool(client))}
+
+
+def show_records(reply: Reply) -> Iterator[str]:
+    """Yield the records of a reply as lines of a zone."""
+    for _, owner, rrset in reply.records:
+        start = f"{wire.show_name(owner)} {rrset.ttl} IN {wire.show_type(rrset.type)} "
+        for rdata in rrset.rdatas:
+            yield start + wire.show_rdata(rrset.type, rdata)
 
 
 def explain_pool(state: State, reply: Reply, for_client: bool) -> dict[str, Any]:
@@ -4517,16 +4526,19 @@ def explain_rule(state: State, reply: Reply) -> str:
             return "; ".join(rules)
         name = rrset.rdatas[0]
         rules[-1] += f", CNAME -> {wire.show_name(name)}"
+    return "; ".join([*rules, explain_end(state, name, query.qtype)])
+
+
+def explain_end(state: State, name: bytes, qtype: int) -> str:
+    """Return why no data of ours answers a name that was asked for, or that a CNAME leads to."""
     names = wire.suffixes(name.lower())
-    zone = wire.find_zone(names, query.qtype, state.zones)
-    cut = zone.find_cut(names, query.qtype) if zone else None
+    zone = wire.find_zone(names, qtype, state.zones)
     if zone is None:
-        rules.append(f"{wire.show_name(name)} is outside all zones")
-    elif cut:
-        rules.append(f"delegation {wire.show_name(cut)}")
-    else:
-        rules.append(f"not followed there, in a circle or after {CHAIN_MAX} CNAMEs")
-    return "; ".join(rules)
+        return f"{wire.show_name(name)} is outside all zones"
+    cut = zone.find_cut(names, qtype)
+    if cut is None:
+        return f"not followed there, in a circle or after {CHAIN_MAX} CNAMEs"
+    return f"delegation {wire.show_name(cut)}"
 
 
 def explain_owner(state: State, reply: Reply, own: bool, owner: bytes,
@@ -4535,17 +4547,16 @@ def explain_owner(state: State, reply: Reply, own: bool, owner: bytes,
     stands for it; None = there is none of the type."""
     if reply.rcode == wire.NXDOMAIN and rrset is None:
         return "no such name (NXDOMAIN)"
-    pool = state.pools.get(owner)
-    if pool is None or rrset and rrset.type not in (wire.A, wire.AAAA, wire.CNAME):
-        return ("the name exists, but not with this type (NODATA)" if rrset is None else
-                f"{'static records of' if own else 'wildcard'} {wire.show_name(owner)}")
-    rule = f"pool {pool.config.name} at its own name"
+    shown, pool = wire.show_name(owner), state.pools.get(owner)
+    if rrset and rrset.type not in (wire.A, wire.AAAA, wire.CNAME):
+        pool = None  # these stand beside it
     if not own:
-        kind = "wildcard" if owner[:2] == b"\x01*" else "anti-cache name"
-        rule = f"{kind} of pool {pool.config.name}"
+        rule = f"wildcard {shown}" if owner[:2] == b"\x01*" else f"anti-cache name of pool {shown}"
+    else:
+        rule = f"pool {shown}, its own name" if pool else f"static records of {shown}"
     if rrset or reply.policy or reply.rcode == wire.SERVFAIL:
         return rule
-    return f"{rule}, but not with this type (NODATA)"
+    return f"{rule if pool else 'the name exists'}, but not with this type (NODATA)"
 
 
 # (page)
@@ -7074,7 +7085,7 @@ def explain_name(argv: Sequence[str]) -> int:
     parser.add_argument("name", help=argparse.SUPPRESS)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--client", metavar="ADDRESS", default="", help="who asks (anybody)")
-    found = parser.parse_args(argv)
+    found = parser.parse_intermixed_args(argv)
     name, words, where = found.name, found.words, ""
     if words and ("/" in words[-1] or words[-1].endswith(".toml") or os.path.isfile(words[-1])):
         where = words.pop()
@@ -7096,17 +7107,22 @@ def show_explained(found: Any) -> list[str]:
     try:
         pool = [found["pool"], found["policy"]] if found["pool"] else []
         facts = [f"zone {found['zone']}", *pool, f"TTL {found['ttl']}"]
-        rows = sorted(found["rows"],
-                      key=lambda row: (-STATES.index(row["state"]), -(row["next"] or 0)))
-        cells = [show_chance(row) for row in rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        table = ["  ".join(map(str.ljust, each, widths)).rstrip() for each in cells]
+        about = found["rule"], "  ".join(facts), *found["unusual"], *show_chances(found["rows"])
         return [f"{found['name']} {found['type']}: {found['rcode'] or 'as the function says'}",
-                *(f"  {each}" for each in (found["rule"], "  ".join(facts), *found["unusual"])),
-                *(f"  {each}" for each in table), *found["records"]]
+                *(f"  {each}" for each in about), *found["records"]]
     except (AttributeError, LookupError, TypeError, ValueError):
         raise Problem("cannot read what this server explains; use the lbdns.py of its version"
                       ) from None
+
+
+def show_chances(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each backend, in columns: first those that are down, then those that drain,
+    then by probability."""
+    cells = [show_chance(row) for row in sorted(
+        rows, key=lambda row: (-STATES.index(row["state"]), -(row["next"] or 0)))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for each in cells:
+        yield "  ".join(map(str.ljust, each, widths)).rstrip()
 
 
 def show_chance(row: dict[str, Any]) -> list[str]:
