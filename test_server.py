@@ -90,6 +90,7 @@ import tomllib
 import traceback
 import unittest
 import unittest.mock
+import urllib.parse
 from collections import Counter
 from types import SimpleNamespace
 
@@ -5958,6 +5959,258 @@ class PureLogLines(unittest.TestCase):
         self.assertEqual([each["new"] for each in watch.changes], ["drain", "drained"])
 
 
+class PureExplain(unittest.TestCase):
+    """What people are shown of the next answers is what comes; and the rule that is named is the
+    one that answered."""
+
+    NEXT = [f"10.0.0.{at}" for at in range(1, 9)]
+
+    def explain(self, desk, name="api.example.com", rtype="A", client=""):
+        """What is explained of a name."""
+        return lbdns.explain_answer(desk.state, name, rtype, client, desk.dice)
+
+    def shares(self, desk, count=None):
+        """What the policy of the pool says of its backends, by their address."""
+        policy = desk.state.names["api.example.com"].current[wire.A]
+        return lbdns.chances(policy) if count is None else policy.shares(count)
+
+    def draw(self, desk, number, clients=("192.0.2.77",)):
+        """How often each address comes in a number of answers with one, from a client each."""
+        packet, clients = query("api.example.com"), itertools.cycle(clients)
+        counts = Counter(desk.raw(packet, next(clients))[-4:] for _ in range(number))
+        return Counter({str(ipaddress.ip_address(each)): count for each, count in counts.items()})
+
+    def assertFits(self, counts, shares):
+        """Chi-square at 0.001, by the approximation of Wilson and Hilferty; what has the share 0
+        never comes."""
+        number = sum(counts.values())
+        likely = {each: share * number for each, share in shares.items() if share}
+        self.assertAlmostEqual(sum(shares.values()), 1)
+        self.assertEqual(counts.keys() - likely.keys(), set())
+        free = max(1, len(likely) - 1)
+        chi = sum((counts[each] - expected) ** 2 / expected for each, expected in likely.items())
+        limit = free * (1 - 2 / (9 * free) + 3.09 * math.sqrt(2 / (9 * free))) ** 3
+        self.assertLess(chi, limit, (counts, shares))
+
+    def test_each_rule(self):
+        desk = Desk(LOOKUP + '[pools."out.example.com"]\nbackends = ["a.example.net"]\n')
+        www, none = "static records of www.example.com.", "but not with this type (NODATA)"
+        for words, rule, name in (
+                ("www", www, None), ("WWW", www, None),
+                ("42api", "anti-cache name of pool api.example.com.", "api"),
+                ("api", "pool api.example.com., its own name", "api"),
+                ("api HTTPS", "static records of api.example.com.", "api"),
+                ("api AAAA", f"pool api.example.com., its own name, {none}", "api"),
+                ("xapi MX", f"anti-cache name of pool api.example.com., {none}", "api"),
+                ("x.many", "wildcard *.many.example.com.", "*.many"),
+                ("foo.wild", "wildcard *.wild.example.com.", None),
+                ("foo.wild MX", f"the name exists, {none}", None),
+                ("ent", f"the name exists, {none}", None),
+                ("www MX", f"the name exists, {none}", None),
+                ("nope", "no such name (NXDOMAIN)", None),
+                ("sub", "delegation sub.example.com.", None),
+                ("a.b.sub", "delegation sub.example.com.", None),
+                ("sub DS", "static records of sub.example.com.", None),
+                ("www AXFR", "no records are of this type, so it is never answered", None),
+                ("www OPT", "type 41 as a question at byte 33", None),
+                ("example.net.", "example.net. is outside all zones", None),
+                (".", ". is outside all zones", None),
+                ("alias CNAME", "static records of alias.example.com.", None),
+                ("alias", "static records of alias.example.com., CNAME -> www.example.com.; "
+                          + www, None),
+                ("x.walias", f"wildcard *.walias.example.com., CNAME -> www.example.com.; {www}",
+                 None),
+                ("topool", "static records of topool.example.com., CNAME -> Api.example.com.; "
+                           "pool api.example.com., its own name", "api"),
+                ("dead", "static records of dead.example.com., CNAME -> nothing.example.com.; "
+                         "no such name (NXDOMAIN)", None),
+                ("tosub", "static records of tosub.example.com., CNAME -> www.sub.example.com.; "
+                          "delegation sub.example.com.", None),
+                ("tonet", "static records of tonet.example.com., CNAME -> www.example.net.; "
+                          "www.example.net. is outside all zones", None),
+                ("self", "static records of self.example.com., CNAME -> self.example.com.; "
+                         "not followed there, in a circle or after 8 CNAMEs", None),
+                ("7out", "anti-cache name of pool out.example.com., CNAME -> a.example.net.; "
+                         "a.example.net. is outside all zones", "out")):
+            name_, _, rtype = words.partition(" ")
+            full = name_ if name_.endswith(".") else f"{name_}.example.com"
+            found, answer = self.explain(desk, full, rtype or "A"), desk.ask(full, rtype or "A")
+            with self.subTest(words):
+                self.assertEqual(found["rule"], rule)
+                self.assertEqual(found["pool"], name and f"{name}.example.com")
+                self.assertEqual(found["rcode"], wire.RCODES[answer.rcode])
+                outside = full[-1] == "." or rtype in ("AXFR", "OPT")
+                self.assertEqual(found["zone"], None if outside else "example.com.")
+                lines = [line.replace(" IN ", " ", 1) for line in found["records"]]
+                if rtype != "HTTPS":
+                    self.assertEqual(lines, answer.answer + answer.authority + answer.additional)
+                json.dumps(found)
+
+    def test_10000_answers_are_as_the_shares_say(self):
+        for policy, backends in itertools.product(
+                ("random", "round-robin", "least-connections", "failover"),
+                (weighted(1, 1, 2, 5), weighted(0, 0))):
+            with self.subTest(policy, backends=backends):
+                desk = Desk(pool(policy, backends))
+                self.assertFits(self.draw(desk, 10_000), self.explain(desk)["next"])
+
+    def test_hash_over_clients_and_for_one(self):
+        desk = Desk(pool("hash", weighted(1, 2, 5)))
+        shares, rng = self.explain(desk)["next"], random.Random(7)
+        clients = [f"10.{n >> 8}.{n & 255}.7" for n in rng.sample(range(65536), 10_000)]
+        self.assertFits(self.draw(desk, 10_000, clients), shares)
+        for client in (*clients[:20], "2001:db8::1"):
+            self.assertEqual(self.explain(desk, client=client)["next"],
+                             {desk.ask(client=client).rdatas[0]: 1})
+
+    def test_loads_fill_up_as_the_shares_say(self):
+        """Of plans that are new each time, so many answers as the shares are about."""
+        for loads in (((100, 1), (50, 1), (70, 1)), ((10, 1), (14, 2), (10, 1)),
+                      ((0, 1), (0, 2), (200, 1), (5, 0.3)),
+                      ((90, 1, 1000), (60, 2, 2000), (9, 1, 50))):
+            desk, counts = Desk(pool("least-connections", weighted(*[1] * len(loads)))), Counter()
+            rows = [(f"10.0.0.{at}", dict(zip(("connections", "weight", "max_connections"), load,
+                                              strict=False))) for at, load in enumerate(loads, 1)]
+            desk.load(*rows)
+            made = desk.state.names["api.example.com"]
+            shares = self.explain(desk)["next"]
+            for _ in range(10_000 // (10 * len(loads))):
+                for each in made.backends:
+                    each.answers = 0
+                made.replan()
+                counts += self.draw(desk, 10 * len(loads))
+            with self.subTest(loads):
+                self.assertFits(counts, shares)
+
+    def test_shares_by_load_are_those_until_the_next_report(self):
+        """With many answers a second, a gap matters less than with few; what was answered lately is
+        load, too."""
+        desk = Desk(pool("least-connections", weighted(1, 1)))
+        desk.load(*((f"10.0.0.{at}", {"connections": load}) for at, load in ((1, 100), (2, 70))))
+        for answers, low, high in ((0, 0.84, 0.86), (100, 0.5, 0.51), (4000, 0.5, 0.51)):
+            self.draw(desk, answers)
+            self.assertTrue(low <= self.explain(desk)["next"]["10.0.0.2"] <= high, answers)
+        desk.now = 5  # answers fade, and leave part of the gap
+        desk.load(*((f"10.0.0.{at}", {"connections": load}) for at, load in ((1, 100), (2, 71))))
+        self.assertTrue(0.5 < self.explain(desk)["next"]["10.0.0.2"] < 0.51)
+
+    def test_several_addresses(self):
+        """The probability of being among them: exact for all that turn, near it at random."""
+        for policy, near in (("round-robin", 0.006), ("least-connections", 0.006),
+                             ("failover", 0), ("random", 0.2)):
+            for count, weights in itertools.product((2, 3, 9), ((1, 1, 2, 5), (1, 1, 1, 1))):
+                desk = Desk(pool(policy, weighted(*weights), f"answers = {count}"))
+                shares, counts = self.explain(desk)["next"], desk.count(200)
+                self.assertAlmostEqual(sum(shares.values()), min(4, count))
+                for each, share in shares.items():
+                    self.assertLessEqual(share, 1)
+                    self.assertAlmostEqual(counts[each] / 200, share, delta=near, msg=policy)
+        self.assertEqual(self.shares(Desk(pool("failover")), 2), [1, 1, 0])
+        gap = Desk(pool("least-connections", weighted(1, 1, 1), "answers = 2"))
+        gap.load(*((f"10.0.0.{at}", {"connections": load})
+                   for at, load in ((1, 1000), (2, 0), (3, 700))))
+        self.assertEqual(self.explain(gap)["next"], {"10.0.0.1": 0, "10.0.0.2": 1, "10.0.0.3": 1})
+
+    def test_states_and_limits_count(self):
+        full = {"connections": 10, "max_connections": 10}
+        most = {"connections": 60, "max_connections": 20}
+        down, drain = {"state": "down"}, {"state": "drain"}
+        for policy in ("random", "round-robin", "least-connections", "hash", "failover"):
+            desk = Desk(pool(policy, weighted(1, 1, 1)))
+            for fields, shares, unusual in (
+                    ((down, {}, drain), {2: 1}, []), ((down, drain, down), {2: 1}, []),
+                    ((full, {}, down), {2: 1}, []),
+                    ((full, most, down), {1: 1, 2: 0}, ["all backends have reached their limits"]),
+                    ((down, down, drain | {"weight": 0}), {3: 1}, [])):
+                desk.load(*((f"10.0.0.{at}", each) for at, each in enumerate(fields, 1)))
+                found = self.explain(desk)
+                with self.subTest(policy, fields=fields):
+                    self.assertEqual(found["next"], {f"10.0.0.{at}": share
+                                                     for at, share in shares.items()})
+                    self.assertEqual(found["unusual"], unusual)
+                    self.assertEqual(found["policy"], policy)
+
+    def test_a_backend_that_gets_full_meanwhile(self):
+        """The plan is the same, and the backend is left out."""
+        for policy, count in itertools.product(
+                ("random", "round-robin", "least-connections", "failover"), (1, 2)):
+            desk = Desk(pool(policy, weighted(1, 1, 1), f"answers = {count}"))
+            desk.load(("10.0.0.1", {"connections": 0, "max_connections": 3}), "10.0.0.2",
+                      "10.0.0.3")
+            made = desk.state.names["api.example.com"]
+            plan = made.current
+            while made.backends[0].answers < 3:
+                desk.count(1)
+            self.assertIs(made.current, plan)
+            shares = self.explain(desk)["next"]
+            self.assertEqual(shares["10.0.0.1"], 0, policy)
+            self.assertAlmostEqual(sum(shares.values()), count)
+
+    def test_the_last_resort(self):
+        said = "no backend is up; all_down = "
+        for all_down, rcode, rdata in (("192.0.2.9", "NOERROR", ["192.0.2.9"]),
+                                       ("empty", "NOERROR", []), ("servfail", "SERVFAIL", [])):
+            desk = Desk(pool(backends=weighted(1, 1), more=f'all_down = "{all_down}"'))
+            desk.load(*((each, {"state": "down"}) for each in self.NEXT[:2]))
+            found = self.explain(desk)
+            self.assertEqual((found["rcode"], found["next"], found["unusual"], found["pool"]),
+                             (rcode, dict.fromkeys(rdata, 1), [said + all_down], "api.example.com"))
+        self.assertEqual(found["rule"], "pool api.example.com., its own name")
+        desk = Desk(pool(backends=weighted(1, 3)))
+        desk.load(("10.0.0.1", {"state": "down"}), ("10.0.0.2", {"state": "down", "weight": 3}))
+        self.assertEqual(self.explain(desk)["next"], {"10.0.0.1": 0.25, "10.0.0.2": 0.75})
+        self.assertEqual((self.explain(desk)["unusual"], self.explain(desk)["ttl"]),
+                         ([said + "all"], 5))
+
+    def test_stale_reports_are_not_believed(self):
+        desk = Desk(pool("least-connections", weighted(1, 1)))
+        desk.load(("10.0.0.1", {"connections": 500}), "10.0.0.2", stale=True)
+        found = self.explain(desk)
+        self.assertEqual(found["next"], {"10.0.0.1": 0.5, "10.0.0.2": 0.5})
+        self.assertEqual(found["unusual"], ["the load of the backends is unknown"])
+        self.assertFits(self.draw(desk, 10_000), found["next"])
+
+    def test_a_users_function_is_not_run(self):
+        desk = PureCustomPolicies.desk(self, "raise SystemExit")
+        [owner], [made] = desk.state.pools, desk.state.pools.values()
+        self.assertIsNone(self.shares(desk))
+        for backends in (made.config.backends, ()):
+            desk.state.pools[owner] = lbdns.Pool(made.config._replace(backends=backends), 1,
+                                                 desk.log, desk.dice, lbdns.Unseen)
+            found = self.explain(desk, "xapi.example.com")
+            self.assertEqual(found["rule"], "anti-cache name of pool api.example.com.")
+            self.assertEqual((found["rcode"], found["next"], found["records"]), (None, None, []))
+            self.assertEqual(found["unusual"], [f"the function {made.config.policy} decides"])
+        self.assertEqual(desk.errors(), [])
+
+    def test_nothing_that_is_explained_counts(self):
+        desk = Desk(pool("least-connections", weighted(1, 1)))
+        row = {"connections": 0, "max_connections": 3}
+        desk.load(*((each, row) for each in self.NEXT[:2]))
+        first = self.explain(desk)
+        for _ in range(20):
+            self.assertEqual(self.explain(desk)["next"], first["next"])
+        self.assertEqual([each.answers for each in desk.state.names["api.example.com"].backends],
+                         [0, 0])
+
+    def test_bad_words_are_problems_with_a_remedy(self):
+        for words, says in ((("", "A", ""), "a label has 1 to 63 octets"),
+                            (("a" * 64, "A", ""), "a label has 1 to 63 octets"),
+                            (("b\xfccher", "A", ""), "letters outside ASCII as xn--"),
+                            (("a b", "A", ""), r"write a blank as \032"),
+                            (("\ud800", "A", ""), "cannot be written as UTF-8"),
+                            (("a", "AA", ""), "'AA' is no record type; write one such as A or"),
+                            (("a", "TYPE70000", ""), "is no record type"),
+                            (("a", "", ""), "'' is no record type"),
+                            (("a", "A", "x"), "'x' is no address of a client; write one such as"),
+                            (("a", "A", "fe80::1%1"), "is no address of a client")):
+            with self.subTest(words), self.assertRaisesRegex(lbdns.Problem, re.escape(says)):
+                self.explain(Desk(), *words)
+        found = self.explain(Desk(), r"\000\027<b>.example.com", "type65")
+        self.assertEqual((found["name"], found["type"]),
+                         (r"\000\027\060b\062.example.com.", "HTTPS"))
+
+
 # ==== Live: a real server, and all is as it should be =============================================
 
 class LiveCommands(unittest.TestCase):
@@ -8516,6 +8769,107 @@ backends = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
             check()
             self.assertEqual((self.view["restarts"], self.view["config"]["reloads"]),
                              ({"worker": 1, "monitor": 1}, 1))
+class LiveExplain(unittest.TestCase):
+    """The command `explain`: what it asks a server, and how it shows the answer."""
+
+    ROW = {"address": ["10.0.0.1"], "state": "up", "why": "says b.toml", "connections": 250,
+           "max": 1000, "age": 0.61, "next": 0.284}
+
+    def setUp(self):
+        """Serve what `explain_answer` returns, and `rows`."""
+        self.asked, self.rows, self.reply = [], [], None
+        self.desk = Desk(pool(backends=weighted(1, 1)))
+        LiveCommands.setUp(self)
+        server = http.server.HTTPServer(("127.0.0.1", 0), self.handler())
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        for each in (server.server_close, thread.join, server.shutdown):
+            self.addCleanup(each)
+        self.url = f"http://127.0.0.1:{server.server_port}/"
+
+    def handler(self):
+        """What answers in the server's place."""
+        test = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            """GET /explain.json?name=...&type=...&client=..."""
+            def do_GET(self):
+                """Answer as the monitor does."""
+                path, _, text = self.path.partition("?")
+                words = dict(urllib.parse.parse_qsl(text, keep_blank_values=True))
+                test.asked.append((path, words))
+                found = {**lbdns.explain_answer(test.desk.state, words["name"], words["type"],
+                                                words["client"], test.desk.dice),
+                         "lbdns": lbdns.VERSION, "format": 1, "rows": test.rows}
+                octets = json.dumps(found).encode() if test.reply is None else test.reply
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(octets)
+
+            def log_message(self, *_):
+                """Say nothing."""
+        return Handler
+
+    call, file = LiveCommands.call, LiveCommands.file
+
+    def test_what_it_prints(self):
+        self.rows = [self.ROW, {**self.ROW, "address": ["10.0.0.2", "fd00::2"], "state": "down",
+                                "why": "check tcp://:1: \x1b[31mrefused", "connections": None,
+                                "max": None, "age": None, "next": 0.0},
+                     {**self.ROW, "address": ["10.0.0.3"], "state": "drain", "next": None}]
+        out, err = self.call("explain", "42api.example.com", self.url, code=0)
+        *head, record = out.splitlines()
+        self.assertEqual(head, [
+            "42api.example.com. A: NOERROR",
+            "  anti-cache name of pool api.example.com.",
+            "  zone example.com.  api.example.com  random  TTL 60",
+            "  10.0.0.2,fd00::2  DOWN   -         -          0.0%   "
+            r"check tcp://:1: \x1b[31mrefused",
+            "  10.0.0.3          drain  250/1000  0.6 s old  -      says b.toml",
+            "  10.0.0.1          up     250/1000  0.6 s old  28.4%  says b.toml"])
+        self.assertRegex(record, r"^42api\.example\.com\. 60 IN A 10\.0\.0\.[12]$")
+        self.assertEqual(err, "")
+        self.assertEqual(self.asked, [("/explain.json", {"name": "42api.example.com", "type": "A",
+                                                         "client": ""})])
+
+    def test_names_that_nothing_answers_are_explained_too(self):
+        out, _ = self.call("explain", "nope&<b>.example.com", "txt", "--client", "2001:db8::1",
+                           self.url, code=0)
+        self.assertEqual(out.splitlines()[:3], [
+            r"nope\038\060b\062.example.com. TXT: NXDOMAIN", "  no such name (NXDOMAIN)",
+            "  zone example.com.  TTL 60"])
+        self.assertEqual(self.asked[0][1], {"name": "nope&<b>.example.com", "type": "txt",
+                                            "client": "2001:db8::1"})
+
+    def test_a_type_is_told_from_a_config(self):
+        (self.folder / "AAAA").touch()
+        for words, where in ((["A"], ""), (["A", "x.toml"], "x.toml"), (["./c"], "./c"),
+                             (["A", f"{self.folder}/AAAA"], f"{self.folder}/AAAA"), ([], "")):
+            with unittest.mock.patch.object(lbdns, "fetch_status",
+                                            side_effect=lbdns.ConfigError("gone")) as fetch:
+                self.assertEqual(self.call("explain", "a.example", *words, code=2)[1], "gone\n")
+            self.assertEqual(fetch.call_args[0],
+                             (where, "explain.json?name=a.example&type=A&client="))
+
+    def test_what_is_wrong_is_one_sentence(self):
+        for words, says in ((["a..b"], "a label has 1 to 63 octets"),
+                            (["a", "AA"], "'AA' is no record type"),
+                            (["a", "A", "B"], "'B' is no config and no URL"),
+                            (["a", "--client", "b"], "'b' is no address"), ([], "required"),
+                            (["a", "http://127.0.0.1:1/"], "nothing answers at http://127.")):
+            _, err = self.call("explain", *words, code=2)
+            self.assertIn(says, " ".join(err.split()))
+        for reply in ({}, {"pool": 7}, {"pool": None, "policy": None, "rows": [{}]}):
+            self.reply = json.dumps({"lbdns": "0", "format": 1, **reply}).encode()
+            _, err = self.call("explain", "a.example", self.url, code=2)
+            self.assertEqual(err, "cannot read what this server explains; use the lbdns.py of its "
+                                  "version\n")
+
+    def test_help_fits_a_screen(self):
+        out, _ = self.call("explain", "--help", code=0)
+        self.assertLessEqual(len(out.splitlines()), 24)
+        self.assertLessEqual(max(map(len, out.splitlines())), 80)
+        self.assertIn("--client ADDRESS", out)
 
 
 # ==== Fault: what goes wrong, and what it must not cost ===========================================
