@@ -7105,8 +7105,8 @@ def show_explained(found: Any) -> list[str]:
     """Return the lines for what `explain_answer` has found, with the `rows` of the pool; raises
     Problem for what is nothing of the kind."""
     try:
-        pool = [found["pool"], found["policy"]] if found["pool"] else []
-        facts = [f"zone {found['zone']}", *pool, f"TTL {found['ttl']}"]
+        facts = [f"{key} {found[key]}" for key in ("zone", "pool", "policy", "ttl")
+                 if found[key] is not None]
         about = found["rule"], "  ".join(facts), *found["unusual"], *show_chances(found["rows"])
         return [f"{found['name']} {found['type']}: {found['rcode'] or 'as the function says'}",
                 *(f"  {each}" for each in about), *found["records"]]

@@ -8822,7 +8822,7 @@ class LiveExplain(unittest.TestCase):
         self.assertEqual(head, [
             "42api.example.com. A: NOERROR",
             "  anti-cache name of pool api.example.com.",
-            "  zone example.com.  api.example.com  random  TTL 60",
+            "  zone example.com.  pool api.example.com  policy random  ttl 60",
             "  10.0.0.2,fd00::2  DOWN   -         -          0.0%   "
             r"check tcp://:1: \x1b[31mrefused",
             "  10.0.0.3          drain  250/1000  0.6 s old  -      says b.toml",
@@ -8837,7 +8837,7 @@ class LiveExplain(unittest.TestCase):
                            self.url, code=0)
         self.assertEqual(out.splitlines()[:3], [
             r"nope\038\060b\062.example.com. TXT: NXDOMAIN", "  no such name (NXDOMAIN)",
-            "  zone example.com.  TTL 60"])
+            "  zone example.com.  ttl 60"])
         self.assertEqual(self.asked[0][1], {"name": "nope&<b>.example.com", "type": "txt",
                                             "client": "2001:db8::1"})
 
