@@ -4082,9 +4082,10 @@ class Monitor:
             return Page(400, f"{bad}\n")
         rows = view["pools"][found["pool"]]["rows"] if found["pool"] else []
         for row in rows:
-            row["next"] = found["next"] and max(found["next"].get(each, 0.0)
-                                                for each in row["address"])
-        return Page(200, json.dumps({**found, "rows": rows}), "application/json")
+            row["next"] = None if found["next"] is None else max(
+                found["next"].get(each, 0.0) for each in row["address"])
+        found |= {"lbdns": VERSION, "format": view["format"], "rows": rows}
+        return Page(200, json.dumps(found), "application/json")
 
     def show_health(self, parameters: dict[str, str]) -> "Page":
         """Return whether all workers can answer: have a snapshot, and show signs of life."""
@@ -4362,7 +4363,8 @@ class Overview:
                 "connections": each.connections, "age": round(now - at, 3) if is_known else None,
                 "max": each.max_connections, "weight": each.weight,
                 "share": round(recent[each] / total, 4) if total else None,
-                "next": likely and round(max(likely.get(one, 0.0) for one in each.addresses), 4),
+                "next": None if likely is None else round(
+                    max(likely.get(one, 0.0) for one in each.addresses), 4),
                 "answers": answers[each],
                 "check_failures": sum(totals[COUNTED_KEYS["failed checks"] + counted_name(
                     target_key(address, pool.config.check)), 0] for address in each.addresses)})

@@ -2,9 +2,11 @@
 
 CI runs them; they are no part of what `python3 -m unittest` runs.
 """
+import collections
 import contextlib
 import importlib.util
 import itertools
+import json
 import math
 import os
 import pathlib
@@ -328,3 +330,46 @@ class BenchTest(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class ExplainTest(unittest.TestCase):
+    """What /explain.json says of the next answer is what 10,000 answers of a server show."""
+
+    POOL = """
+[pools."{name}.example.com"]
+policy = "{policy}"
+{more}
+"""
+    ROWS = [("10.0.0.1", 1), ("10.0.0.2", 2), ("10.0.0.3", 3), ("10.0.0.4", 0.5)]
+    LIMIT = 16.27  # of chi-square with three degrees of freedom, at 0.001
+
+    def test_probabilities(self):
+        backends = ", ".join(f'{{address = "{address}", weight = {weight}}}'
+                             for address, weight in self.ROWS)
+        port = test_server.free_port()
+        names = {"rnd": "random", "rr": "round-robin", "first": "failover", "hash": "hash"}
+        pools = "".join(self.POOL.format(name=name, policy=policy, more=f"backends = [{backends}]")
+                        for name, policy in names.items())
+        pools += self.POOL.format(name="lc", policy="least-connections",
+                                  more='source = { sqlite = "b.db" }')
+        with test_server.Server(f'status = "127.0.0.1:{port}"\n{test_server.ZONE}{pools}',
+                                workers=2) as server:
+            test_server.Database(server.folder / "b.db").fill(
+                *({"address": address, "weight": weight, "connections": int(1000 * weight)}
+                  for address, weight in self.ROWS), pool="lc.example.com")
+            server.wait_for("lc.example.com: .*10.0.0.4: absent -> up|lc.example.com: 4 backends")
+            dice = random.Random(3)
+            for name in (*names, "lc"):
+                owner = f"{name}.example.com"
+                found = json.loads(test_server.fetch(port, f"/explain.json?name={owner}")[2])
+                packets = [test_server.query(owner, options=test_server.option(
+                    8, b"\0\1\x18\0" + dice.randbytes(3))) for _ in range(10_000)]
+                counts = collections.Counter(
+                    test_server.Answer(reply).rdatas[0] for reply in server.ask_many(packets))
+                with self.subTest(name, counts=counts, next=found["next"]):
+                    self.assertAlmostEqual(sum(found["next"].values()), 1, 3)
+                    self.assertLessEqual(set(counts), {each for each, share
+                                                       in found["next"].items() if share})
+                    chi = sum((counts[address] - 10_000 * share)**2 / (10_000 * share)
+                              for address, share in found["next"].items() if share)
+                    self.assertLess(chi, self.LIMIT)
