@@ -324,106 +324,6 @@ class State:
         self.lines = lines
 
 
-# What is counted. A name of COUNTED is that of a number. A tuple of four is that of replies: way,
-# type, rcode, and whether TC is set; a tuple of two is that of replies of the fast path whose
-# records a policy chose. Ways are transport and family (as in RFC 7871: 1 = IPv4, 2 = IPv6).
-#
-# What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`, from
-# `port` 0, over the limit of the `rate`; no room in the buffer of the `kernel`; a reply that it did
-# not `send`. Keys of replies, which are the last ones, begin with DEALT_KEYS.
-WAYS = (("udp", 1), ("udp", 2), ("tcp", 1), ("tcp", 2))
-DROPS = ("short", "response", "long", "port", "rate", "kernel", "send")
-COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 PTR RRSIG SOA SRV "
-                 "SVCB TXT".split(), "other")
-COUNTED: list[Any] = [
-    *DROPS, "pid", "since", "tcp open", "tcp", "answers", "polls", "failed polls",
-    "failed checks", "reports", "refused reports", "reloads", "refused reloads",
-    "restarted workers", "restarted monitors", "lost lines",
-    *itertools.product(WAYS, ("A", "AAAA")),
-    *itertools.product(WAYS, COUNTED_TYPES, wire.RCODES.values(), (False, True))]
-COUNTED_KEYS = {kind: number << 48 for number, kind in enumerate(COUNTED, 1)}
-DEALT_KEYS = [COUNTED_KEYS[each] for each in itertools.product(WAYS, ("A", "AAAA"))]
-
-
-def counted_name(whose: str) -> int:
-    """Return 48 bits of a key that stand for the zone, the pool or the target of a count."""
-    return hash_octets(whose.encode()) >> 16 if whose else 0
-
-
-Totals = dict[tuple[int, int], int]  # counts by key and backend, of many Counters
-
-
-class Counters:
-    """What one process counts, in memory that the monitor reads, too; whoever takes the place of a
-    process that has died goes on counting there.
-
-    The memory holds triples of numbers in the order in which they were first wanted, and zeros
-    behind the last: a key, which is one of COUNTED_KEYS with a `counted_name` added; the number of
-    a backend, 0 = it is about none; and the count. The first triple has no key: there is counted
-    what finds no room.
-    """
-    def __init__(self, memory: Any = None) -> None:
-        self.cells = memoryview(memory or bytearray(24 * COUNTERS_OWN)).cast("Q")
-        self.places: dict[tuple[int, int], int] = {}  # key, backend -> place of the count
-        self.used: dict[int, set[int]] = {}  # backend -> keys with it that this process asks for
-
-    def read(self) -> Iterator[tuple[int, int, int]]:
-        """Yield keys, backends and counts, also those of earlier processes."""
-        cells = self.cells
-        for at in range(3, len(cells), 3):
-            if not cells[at]:
-                break
-            yield cells[at], cells[at + 1], cells[at + 2]
-
-    def resume(self) -> None:
-        """Go on with what another process has counted."""
-        for at, (key, backend, _) in enumerate(self.read(), 1):
-            self.places[key, backend] = 3 * at + 2
-
-    def place(self, key: int, backend: int = 0) -> int:
-        """Return the place of a count in `cells`."""
-        self.used.setdefault(backend, set()).add(key)
-        if (key, backend) not in self.places:
-            self.make(key, backend)
-        return self.places.get((key, backend), 2)
-
-    def make(self, key: int, backend: int) -> None:
-        """Begin to count something. Where there is no room, it takes that of a backend that is
-        gone, whose count is added to that of the key alone."""
-        at = 3 * len(self.places) + 5
-        while at >= len(self.cells):
-            stale = next((each for each in self.places
-                          if each[1] and each[0] not in self.used.get(each[1], ())), None)
-            if stale is None:
-                return
-            room = self.places.pop(stale)
-            rest = self.places.setdefault((stale[0], 0), room)
-            if rest == room:  # the first of this key: its triple becomes that of the rest
-                self.cells[room - 1] = 0
-            else:
-                self.cells[rest] += self.cells[room]
-                at = room
-        self.places[key, backend] = at
-        self.cells[at - 1:at + 1] = memoryview(struct.pack("QQ", backend, 0)).cast("Q")
-        self.cells[at - 2] = key
-
-    def get(self, kind: Any) -> int:
-        """Return a number that another process has put here."""
-        return next((count for key, _, count in self.read() if key == COUNTED_KEYS[kind]), 0)
-
-    def forget(self, backend: int) -> None:
-        """Let others have the room of what is counted of a backend, if there is no other."""
-        self.used.pop(backend, None)
-
-    def add(self, kind: Any, number: int = 1, whose: str = "") -> None:
-        """Count so many more."""
-        self.cells[self.place(COUNTED_KEYS[kind] + counted_name(whose))] += number
-
-    def put(self, kind: Any, number: int) -> None:
-        """Replace a number that is none of those that only grow."""
-        self.cells[self.place(COUNTED_KEYS[kind])] = number
-
-
 # ---- 2. A query's way: decide, look up -----------------------------------------------------------
 COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
 HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
@@ -711,7 +611,7 @@ class Pool:
     policy, where it is a user's.
     """
     def __init__(self, config: PoolConfig, scale: int, log: "Log", dice: Dice,
-                 kind: "type[Policy] | None" = None, counters: Counters | None = None,
+                 kind: "type[Policy] | None" = None, counters: "Counters | None" = None,
                  zone: int = 0) -> None:
         self.config = config
         self.log = log
@@ -918,7 +818,7 @@ class Pool:
 # moves no share, as it is even within a step; but near the last answer it does: with 1 answer for
 # each backend shares are wrong by a hundredth or two, with 10 by a thousandth or two.
 SHOWN_LEAST = 10
-# What `shares` pours over: a base of each backend, and by how much an answer raises that; and the
+# What `chances` pours over: a base of each backend, and by how much an answer raises that; and the
 # number of answers to pour.
 Ground = tuple[Iterable[tuple[float, float]], float]
 
@@ -936,7 +836,7 @@ class Policy:
     and in the config's EXAMPLE. `draw` is not called when none is left below the limit, for then
     the pool plans anew; and the pool counts the answers.
 
-    What people are shown of the next answers is in `shares`, which follows from `ground`.
+    What people are shown of the next answers follows from `ground`.
     """
     reads_query = False   # whether the choice depends on the query: never on the fast path then
     uses_load = False     # whether it depends on connections: each snapshot is planned anew, and
@@ -1027,40 +927,10 @@ class Policy:
         unique = {each.rdata[rtype] for each in self.backends}
         return deal if len(unique) == len(self.backends) else None
 
-    def shares(self, count: int = 1) -> list[float] | None:
-        """Return the probability, for each of the backends, of being in the next answer if that has
-        `count` addresses, over all clients. None = a user's function decides. This is for people:
-        it changes nothing, and is on no query's way.
-
-        Answers run like water to where the ground is lowest, and none holds a backend twice. That
-        is approximate for several addresses at random: `spread` gives small weights some more.
-        Limits count that are reached, not those that will be.
-        """
-        ground, answers = self.ground()
-        left = dict.fromkeys(self.available())
-        lanes = [(base, step if each in left else math.inf)
-                 for each, (base, step) in zip(self.backends, ground, strict=True)]
-        level = pour(answers * count, answers, lanes)
-        return [min(1.0, max(0.0, level - base) / step / answers) for base, step in lanes]
-
-    def ground(self) -> Ground:
-        """Return what `shares` pours over: here what leads to shares in proportion to weights."""
+    def ground(self) -> Ground | None:
+        """Return what `chances` pours over, for people: here what leads to shares in proportion to
+        weights. None = a user's function decides."""
         return [(0.0, 1 / weight) for weight in self.weights], 1.0
-
-
-def pour(amount: float, most: float, lanes: Iterable[tuple[float, float]]) -> float:
-    """Return the level at which lanes of (base, step) hold an amount in all, where each holds
-    (level - base) / step, but no less than 0 and no more than `most`."""
-    edges = [edge for base, step in lanes if step < math.inf
-             for edge in ((base, 1 / step), (base + most * step, -1 / step))]
-    level = width = 0.0  # width: what is held more where the level is 1 higher
-    for edge, change in sorted(edges):
-        if amount < (edge - level) * width:
-            return level + amount / width
-        amount -= (edge - level) * width
-        level = edge
-        width += change
-    return level
 
 
 class Failover(Policy):
@@ -1071,7 +941,7 @@ class Failover(Policy):
             return self.backends[0]
         return next(iter(self.below_limit))
 
-    def ground(self) -> Ground:
+    def ground(self) -> Ground | None:
         """Return bases that are a step apart, so that the next gets what the first cannot."""
         return [(float(at), 1.0) for at in range(len(self.backends))], 1.0
 
@@ -1213,7 +1083,7 @@ class LeastConnections(RoundRobin):
         """Return the loads of the backends, and what an answer adds to them."""
         return self.pool.load.estimate(self.backends)
 
-    def ground(self) -> Ground:
+    def ground(self) -> Ground | None:
         """Return loads and what an answer adds to them, and the answers until the next report."""
         source = self.pool.config.source
         recent = sum(each.history.count_recent(each) for each in self.backends)
@@ -1721,7 +1591,7 @@ LINK_LOCAL = b"\xfe\x80"  # fe80::/64 in fact: RFC 4291 2.5.6
 class Datagrams:
     """UDP one by one, as every system can; `Batch` does the same on Linux."""
     def __init__(self, sock: socket.socket, respond: Respond,
-                 counters: Counters | None = None) -> None:
+                 counters: "Counters | None" = None) -> None:
         self.sock, self.respond, self.counters = sock, respond, counters or Counters()
 
     def serve(self, *ready: float) -> bool:
@@ -1795,7 +1665,7 @@ class Batch(Datagrams):
     vectors come first, so that one assignment makes them new for the next call.
     """
     def __init__(self, sock: socket.socket, respond: Respond,
-                 counters: Counters | None = None) -> None:
+                 counters: "Counters | None" = None) -> None:
         super().__init__(sock, respond, counters)
         messages = places(0, MMSGHDR.size)
         vectors = places(messages.stop, IOVEC.size)
@@ -2833,7 +2703,7 @@ class Poll:
     has_failed whether the last one has failed for all pools
     """
     def __init__(self, source: Source, feeds: Sequence[Feed], makes: bool,
-                 runner: "Runner", counters: Counters | None = None) -> None:
+                 runner: "Runner", counters: "Counters | None" = None) -> None:
         self.source, self.makes, self.runner = source, makes, runner
         self.counters = counters or Counters()
         self.feeds = {feed.pool.name: feed for feed in feeds}
@@ -3294,7 +3164,7 @@ class Prober:
     changes    how often the health of any of them has changed
     """
     def __init__(self, memory: dict[str, Memory], runner: Runner,
-                 counters: Counters | None = None) -> None:
+                 counters: "Counters | None" = None) -> None:
         self.memory, self.runner, self.counters = memory, runner, counters or Counters()
         self.targets: dict[tuple[str, Probe], Target] = {}
         self.due: list[tuple[float, int, Target]] = []
@@ -3946,7 +3816,7 @@ class Shared(NamedTuple):
     """What the supervisor shares with a monitor."""
     ears: Sequence[socket.socket] = ()   # where agents report
     doors: Sequence[socket.socket] = ()  # where HTTP is served
-    counters: Sequence[Counters] = (Counters(),)  # of all processes that ever ran, its own first
+    counters: "Sequence[Counters]" = ()  # of all processes that ever ran, the supervisor's first
     notice: "bytes | mmap.mmap" = b""    # why the last reload was refused
 
 
@@ -4191,7 +4061,8 @@ class Overview:
     rates      Unix seconds, and the queries a second in the SAMPLE that began then
     """
     def __init__(self, monitor: "Monitor", shared: "Shared") -> None:
-        self.monitor, self.shared, self.notice = monitor, shared.counters, shared.notice
+        self.monitor, self.notice = monitor, shared.notice
+        self.shared = shared.counters or (Counters(),)
         config = monitor.config._replace(workers=1)  # all of ours are one to the policies
         self.log = Log()         # of the state; nobody reads it
         self.state = State(config, b"", self.log, random.random, {
@@ -4200,7 +4071,7 @@ class Overview:
         self.rates = collections.deque(monitor.memory["rates"], SAMPLES)
         self.samples = collections.deque([(time.monotonic(), self.totals())], SHARE_SAMPLES + 1)
 
-    def totals(self) -> Totals:
+    def totals(self) -> "Totals":
         """Return the sums of what all processes count."""
         return sum_counters(self.shared)
 
@@ -4213,14 +4084,14 @@ class Overview:
             self.rates.append([round(time.time() - SAMPLE), self.rate(at, totals)])
             self.samples.append((at, totals))
 
-    def rate(self, now: float, totals: Totals) -> float:
+    def rate(self, now: float, totals: "Totals") -> float:
         """Return the queries a second since the last sample, or where that is new, since the one
         before."""
         at, before = max((each for each in self.samples if each[0] < now - SAMPLE / 2),
                          default=self.samples[0], key=operator.itemgetter(0))
         return round((count_replies(totals) - count_replies(before)) / max(1.0, now - at), 1)
 
-    def refresh(self, totals: Totals) -> None:
+    def refresh(self, totals: "Totals") -> None:
         """Take over the newest snapshot, and what was answered up to now."""
         now = time.monotonic()
         at_once(self.state.apply_snapshot(self.monitor.published, now))
@@ -4278,7 +4149,7 @@ class Overview:
                        "cpu": (int(fields[11]) + int(fields[12])) / TICKS,
                        "memory": int(fields[21]) * mmap.PAGESIZE}
 
-    def show_counts(self, totals: Totals) -> "Table":
+    def show_counts(self, totals: "Totals") -> "Table":
         """Return what is counted of all packets, by what they are."""
         zones = {name_zone(zone): wire.show_name(apex) for apex, zone in self.state.zones.items()}
         requests, responses = collections.Counter[Any](), collections.Counter[Any]()
@@ -4310,7 +4181,7 @@ class Overview:
                 name = words[0].removeprefix("pool ") if subject.startswith("pool ") else ""
                 yield name, f"{words[-1] if name else subject}: {each.text}"
 
-    def show_pool(self, pool: Pool, totals: Totals, now: float) -> "Table":
+    def show_pool(self, pool: Pool, totals: "Totals", now: float) -> "Table":
         """Return what is known of a pool."""
         config, watch = pool.config, self.monitor.find_watch(pool.config.name)
         policies = pool.current.values()
@@ -4331,7 +4202,7 @@ class Overview:
             "full": any(isinstance(each, LowestRatio) for each in policies),
             "load_age": round(age, 3) if known and age < math.inf else None, "rows": rows}
 
-    def show_source(self, feed: Feed, totals: Totals, now: float) -> "Table | None":
+    def show_source(self, feed: Feed, totals: "Totals", now: float) -> "Table | None":
         """Return what is known of a pool's source, if it has one."""
         source, name = feed.pool.source, counted_name(feed.pool.name)
         if source is None:
@@ -4344,7 +4215,7 @@ class Overview:
                 "error": feed.failure(now) or None, "failures": failures,
                 "last_success": None if age is None else time.time() - age}
 
-    def show_rows(self, pool: Pool, watch: "Watch | None", totals: Totals,
+    def show_rows(self, pool: Pool, watch: "Watch | None", totals: "Totals",
                   now: float) -> "list[Table]":
         """Return what is known of the backends of a pool."""
         rows = []
@@ -4393,22 +4264,22 @@ def unix_time(at: float) -> float:
     return round(time.time() + at - time.monotonic(), 3)
 
 
-def sum_counters(counters: Iterable[Counters]) -> Totals:
+def sum_counters(counters: "Iterable[Counters]") -> "Totals":
     """Return the sums of what several processes count."""
-    found: Totals = collections.Counter()
+    found: "Totals" = collections.Counter()
     for key, backend, count in itertools.chain(*(each.read() for each in counters)):
         found[key, backend] += count
     return found
 
 
-def count_answers(totals: Totals, pool: Pool, backend: Backend) -> int:
+def count_answers(totals: "Totals", pool: Pool, backend: Backend) -> int:
     """Return how often a backend was answered."""
     number = backend_number(pool.config, backend.addresses)
     return (totals[COUNTED_KEYS["answers"], number]
             + sum(totals[key + pool.zone, number] for key in DEALT_KEYS))
 
 
-def count_replies(totals: Totals) -> int:
+def count_replies(totals: "Totals") -> int:
     """Return how many replies were made."""
     return sum(count for (key, _), count in totals.items() if key >= DEALT_KEYS[0])
 
@@ -4418,7 +4289,7 @@ def next_answers(pool: Pool) -> dict[str, float] | None:
     function decides."""
     found: dict[str, float] = {}
     for policy in pool.current.values():
-        each = chances(policy)
+        each = chances(policy, pool.config.answers)
         if each is None:
             return None
         found |= each
@@ -4434,18 +4305,46 @@ class Unseen(Policy):
         """Return no backends: `explain_answer` says that the function decides."""
         return []
 
-    def shares(self, count: int = 1) -> list[float] | None:
+    def ground(self) -> Ground | None:
         """Return None: nobody can say what the function will do."""
         return None
 
 
-def chances(policy: Policy) -> dict[str, float] | None:
-    """Return the probability with which the next answer holds each address (or host name) that a
-    policy may pick now. None = a user's function decides."""
-    shares = policy.shares(policy.pool.config.answers)
+def pour(amount: float, most: float, lanes: Iterable[tuple[float, float]]) -> float:
+    """Return the level at which lanes of (base, step) hold an amount in all, where each holds
+    (level - base) / step, but no less than 0 and no more than `most`."""
+    edges = [edge for base, step in lanes if step < math.inf
+             for edge in ((base, 1 / step), (base + most * step, -1 / step))]
+    level = width = 0.0  # width: what is held more where the level is 1 higher
+    for edge, change in sorted(edges):
+        if amount < (edge - level) * width:
+            return level + amount / width
+        amount -= (edge - level) * width
+        level = edge
+        width += change
+    return level
+
+
+def chances(policy: Policy, count: int) -> dict[str, float] | None:
+    """Return the probability with which the next answer, if that has `count` addresses, holds each
+    address (or host name) that a policy may pick now, over all clients. None = a user's function
+    decides.
+
+    Answers run like water to where the ground is lowest, and none holds a backend twice. That is
+    approximate for several addresses at random: `spread` gives small weights some more. Limits
+    count that are reached, not those that will be.
+    """
+    ground = policy.ground()
+    if ground is None:
+        return None
+    lanes, answers = ground
+    left = dict.fromkeys(policy.available())
+    lanes = [(base, step if each in left else math.inf)
+             for each, (base, step) in zip(policy.backends, lanes, strict=True)]
+    level = pour(answers * count, answers, lanes)
     family = -1 if policy.rtype == wire.AAAA else 0
-    addresses = [each.addresses[family] for each in policy.backends]
-    return None if shares is None else dict(zip(addresses, shares, strict=True))
+    return {each.addresses[family]: min(1.0, max(0.0, level - base) / step / answers)
+            for each, (base, step) in zip(policy.backends, lanes, strict=True)}
 
 
 def make_question(name: str, rtype: str, client: str) -> bytes:
@@ -4508,7 +4407,7 @@ def explain_pool(state: State, reply: Reply, for_client: bool) -> dict[str, Any]
     if type(policy) is LowestRatio:
         unusual.append("all backends have reached their limits")
     if policy and not (policy.reads_query and for_client):
-        found["next"] = chances(policy)
+        found["next"] = chances(policy, pool.config.answers)
     if found["next"] is None:
         unusual.append(f"the function {pool.config.policy} decides")
         found |= {"rcode": None, "ttl": None, "records": []}
@@ -4778,6 +4677,106 @@ DEAF_LIMIT = 1.0          # seconds in which a monitor hears no longer, when it 
 # has come, and end. ORPHANED: end at once, nobody is left who would start a child anew.
 RETIRE, STOP, ORPHANED = 1, 2, 3
 TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; without one, no limit
+
+
+# What is counted. A name of COUNTED is that of a number. A tuple of four is that of replies: way,
+# type, rcode, and whether TC is set; a tuple of two is that of replies of the fast path whose
+# records a policy chose. Ways are transport and family (as in RFC 7871: 1 = IPv4, 2 = IPv6).
+#
+# What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`, from
+# `port` 0, over the limit of the `rate`; no room in the buffer of the `kernel`; a reply that it did
+# not `send`. Keys of replies, which are the last ones, begin with DEALT_KEYS.
+WAYS = (("udp", 1), ("udp", 2), ("tcp", 1), ("tcp", 2))
+DROPS = ("short", "response", "long", "port", "rate", "kernel", "send")
+COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 PTR RRSIG SOA SRV "
+                 "SVCB TXT".split(), "other")
+COUNTED: list[Any] = [
+    *DROPS, "pid", "since", "tcp open", "tcp", "answers", "polls", "failed polls",
+    "failed checks", "reports", "refused reports", "reloads", "refused reloads",
+    "restarted workers", "restarted monitors", "lost lines",
+    *itertools.product(WAYS, ("A", "AAAA")),
+    *itertools.product(WAYS, COUNTED_TYPES, wire.RCODES.values(), (False, True))]
+COUNTED_KEYS = {kind: number << 48 for number, kind in enumerate(COUNTED, 1)}
+DEALT_KEYS = [COUNTED_KEYS[each] for each in itertools.product(WAYS, ("A", "AAAA"))]
+
+
+def counted_name(whose: str) -> int:
+    """Return 48 bits of a key that stand for the zone, the pool or the target of a count."""
+    return hash_octets(whose.encode()) >> 16 if whose else 0
+
+
+Totals = dict[tuple[int, int], int]  # counts by key and backend, of many Counters
+
+
+class Counters:
+    """What one process counts, in memory that the monitor reads, too; whoever takes the place of a
+    process that has died goes on counting there.
+
+    The memory holds triples of numbers in the order in which they were first wanted, and zeros
+    behind the last: a key, which is one of COUNTED_KEYS with a `counted_name` added; the number of
+    a backend, 0 = it is about none; and the count. The first triple has no key: there is counted
+    what finds no room.
+    """
+    def __init__(self, memory: Any = None) -> None:
+        self.cells = memoryview(memory or bytearray(24 * COUNTERS_OWN)).cast("Q")
+        self.places: dict[tuple[int, int], int] = {}  # key, backend -> place of the count
+        self.used: dict[int, set[int]] = {}  # backend -> keys with it that this process asks for
+
+    def read(self) -> Iterator[tuple[int, int, int]]:
+        """Yield keys, backends and counts, also those of earlier processes."""
+        cells = self.cells
+        for at in range(3, len(cells), 3):
+            if not cells[at]:
+                break
+            yield cells[at], cells[at + 1], cells[at + 2]
+
+    def resume(self) -> None:
+        """Go on with what another process has counted."""
+        for at, (key, backend, _) in enumerate(self.read(), 1):
+            self.places[key, backend] = 3 * at + 2
+
+    def place(self, key: int, backend: int = 0) -> int:
+        """Return the place of a count in `cells`."""
+        self.used.setdefault(backend, set()).add(key)
+        if (key, backend) not in self.places:
+            self.make(key, backend)
+        return self.places.get((key, backend), 2)
+
+    def make(self, key: int, backend: int) -> None:
+        """Begin to count something. Where there is no room, it takes that of a backend that is
+        gone, whose count is added to that of the key alone."""
+        at = 3 * len(self.places) + 5
+        while at >= len(self.cells):
+            stale = next((each for each in self.places
+                          if each[1] and each[0] not in self.used.get(each[1], ())), None)
+            if stale is None:
+                return
+            room = self.places.pop(stale)
+            rest = self.places.setdefault((stale[0], 0), room)
+            if rest == room:  # the first of this key: its triple becomes that of the rest
+                self.cells[room - 1] = 0
+            else:
+                self.cells[rest] += self.cells[room]
+                at = room
+        self.places[key, backend] = at
+        self.cells[at - 1:at + 1] = memoryview(struct.pack("QQ", backend, 0)).cast("Q")
+        self.cells[at - 2] = key
+
+    def get(self, kind: Any) -> int:
+        """Return a number that another process has put here."""
+        return next((count for key, _, count in self.read() if key == COUNTED_KEYS[kind]), 0)
+
+    def forget(self, backend: int) -> None:
+        """Let others have the room of what is counted of a backend, if there is no other."""
+        self.used.pop(backend, None)
+
+    def add(self, kind: Any, number: int = 1, whose: str = "") -> None:
+        """Count so many more."""
+        self.cells[self.place(COUNTED_KEYS[kind] + counted_name(whose))] += number
+
+    def put(self, kind: Any, number: int) -> None:
+        """Replace a number that is none of those that only grow."""
+        self.cells[self.place(COUNTED_KEYS[kind])] = number
 
 
 def make_counters() -> Counters:
@@ -5288,7 +5287,7 @@ class Custom(Random):
     needs_backends = False
     function = staticmethod(unloadable)  # each loaded one has a class of its own: `load_policies`
 
-    def shares(self, count: int = 1) -> list[float] | None:
+    def ground(self) -> Ground | None:
         """Return None: nobody can say what the function will do."""
         return None
 
