@@ -6,7 +6,8 @@
 
 Processes: a supervisor binds the sockets, drops privileges, forks, and then only waits. Workers
 answer. A monitor reads the sources, checks the backends' health, and publishes what it learns in
-memory that workers read; it hears agents, which are processes on other hosts. A loader, once for
+memory that workers read; it hears agents, which are processes on other hosts, and shows operators a
+page. All of them count what they do in memory that the monitor reads. A loader, once for
 each start, reload and `check`, reads the config, and has each policy file of a user tried in a
 process of its own. As root, if started so, run: the supervisor until it has bound the sockets (that
 of `check` to its end); the first loader; and what tries a policy file, until just before it loads
@@ -20,13 +21,13 @@ Contents: five parts, each of which says what it may touch.
            7 UDP, 8 TCP, 9 the loop
     III  The monitor         files, other programs, the network; never a query
            10 sources, 11 other people's commands, 12 health checks, 13 reports of agents,
-           14 what changed
+           14 what changed, 15 HTTP: page, metrics, status
     IV   The supervisor      root, fork, signals; parses nothing of others, serves nobody
            16 children, 17 sockets and privileges, policies of users, 18 the supervisor
     V    The operator        terminal and config files; the agent: sockets' numbers, its own socket
            19 the log, 20 config, 21 commands, 22 the agent
 
-(15 is free. The log of part V is handed to all parts as an argument.)
+(The log of part V, and counters of part IV, are handed to all parts as arguments.)
 
 How to read it in an hour. What a stranger's packet can reach is wire.py, parts I and II, and the
 log; where a pool has a policy of a user, also class Custom and what stands around it. So:
@@ -71,6 +72,8 @@ Glossary:
     order       how a generation is to end: RETIRE, STOP, ORPHANED
     slot        a child's place in the memory that it shares with the supervisor
     heartbeat   the time that a child writes there, again and again
+    way         by which a query came: UDP or TCP, with IPv4 or IPv6
+    view        all that operators see, as one dict: page, metrics and status print it
     trial       of a policy file, in a process of its own
 """
 import sys
@@ -4266,7 +4269,7 @@ def unix_time(at: float) -> float:
 
 def sum_counters(counters: "Iterable[Counters]") -> "Totals":
     """Return the sums of what several processes count."""
-    found: "Totals" = collections.Counter()
+    found: Totals = collections.Counter()
     for key, backend, count in itertools.chain(*(each.read() for each in counters)):
         found[key, backend] += count
     return found
