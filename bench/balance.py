@@ -16,16 +16,26 @@ servers there are: "uncounted" is least-connections where nobody counts what was
 answers the fewest connections of the last read; "ideal" the fewest at this moment, which no server
 can know (what caches will still bring it does not know either). Left out: `failover`, which means
 to be uneven, and `hash`, which at best, with many client networks, is as even as random.
+
+With --trace FILE it replays connections of your own instead, CSV lines of a start (unix seconds or
+ISO date-time) and the seconds it lived, and says which policy fits them: bench/README.md, "Try it
+before you trust it".
 """
 import argparse
+import array
 import collections
+import contextlib
+import datetime
+import ipaddress
 import itertools
 import math
 import multiprocessing
 import pathlib
 import random
+import signal
 import statistics
 import sys
+import time
 from typing import NamedTuple
 
 LBDNS = pathlib.Path(__file__).resolve().parent.parent / "lbdns.py"
@@ -488,7 +498,508 @@ SCENARIOS |= {
     "E23": LONG._replace(anew=600)}
 
 
-# ---- 4. Tables ---------------------------------------------------------------------------------
+# ---- 4. A trace of one's own --------------------------------------------------------------------
+
+REPLAYED = ("random", "round-robin", "least-connections", "naive", "ideal")
+OFFERED = REPLAYED[:3]   # those of lbdns, the one that needs least first
+MANY = 20          # connections that a trace has for each backend, at least
+LIVES = 5          # lives that a trace spans, at least: one warms up, and one may not have ended
+MOMENTS = 10_000   # at which max/mean is looked at
+FINE = 100_000     # at which the newcomer is
+EVEN = 0.03        # of max/mean: what nobody buys a server for
+SOON = 300         # seconds for which nobody minds that a newcomer is not full yet
+SLOWER = 1.5       # times the best: what is not much later, either
+LOST = 0.1         # percentage points of connections refused: what nobody notices
+PATIENCE = 5       # seconds between two lines about progress
+REMEDIES = {       # what is wrong with a line -> what to do
+    "no second column": "write start,life; a connection that is still open has an empty life",
+    "no start": "write unix seconds, or a date-time such as 2027-01-31T12:00:00Z",
+    "a start in milliseconds": "divide it by 1000",
+    "no life": "write the seconds it lived, or nothing if it is still open",
+    "a negative life": "write the seconds it lived, or nothing if its end is not known"}
+
+
+class Unfit(Exception):
+    """A trace cannot be judged; the text says why, and what to do."""
+
+
+class Wrong(Exception):
+    """A line is not understood: a key of REMEDIES."""
+
+
+class Trace(NamedTuple):
+    """Connections, sorted by their start. Times are seconds since the first one began; both arrays
+    of times end with infinity."""
+    starts: array.array   # when each began
+    ends: array.array     # when each ended, sorted; infinity = it did not
+    order: array.array    # which one of `starts` that is
+    span: float           # until when it is replayed
+    warm: float           # when counting begins
+    about: dict           # what is to be said of it
+
+
+class Use(NamedTuple):
+    """What replays a trace."""
+    backends: int
+    servers: int
+    every: float          # seconds between two reports of a backend, and two polls of a server
+    limit: int | None     # connections of a backend
+    cached: float         # clients that share an answer on average; up to 1: none do
+    ttl: float            # seconds for which they may
+
+
+class Progress:
+    """Lines to stderr, one every PATIENCE seconds, the first after as many."""
+    def __init__(self):
+        self.begun = self.last = time.monotonic()
+
+    def say(self, text):
+        """Print it, unless it is too soon."""
+        now = time.monotonic()
+        if now - self.last >= PATIENCE:
+            self.last = now
+            print(f"{now - self.begun:.0f} s: {text}", file=sys.stderr, flush=True)
+
+
+def parse_start(text):
+    """Return unix seconds of a number, or of a date-time, which is UTC unless it says otherwise."""
+    try:
+        start = float(text)
+    except ValueError:
+        try:
+            date = datetime.datetime.fromisoformat(text)
+        except ValueError:
+            raise Wrong("no start") from None
+        start = (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
+    if not math.isfinite(start):
+        raise Wrong("no start")
+    if start >= 1e11:   # seconds of the year 5138
+        raise Wrong("a start in milliseconds")
+    return start
+
+
+def parse_life(text):
+    """Return seconds, infinity where there is nothing."""
+    try:
+        life = float(text or "inf")
+    except ValueError:
+        raise Wrong("no life") from None
+    if life < 0:
+        raise Wrong("a negative life")
+    if math.isnan(life):
+        raise Wrong("no life")
+    return life
+
+
+def read_trace(lines, progress):
+    """Return starts, lives and {what is wrong: [how many lines, number of the first, its text]} of
+    CSV lines; a first line without a number is a header."""
+    starts, lives, bad = array.array("d"), array.array("d"), {}
+    header = True
+    for number, line in enumerate(lines, 1):
+        start, *others = [cell.strip(' \t\r\n"') for cell in line.split(",")]
+        if start[:1] == "#" or not (start or others):
+            continue
+        try:
+            if not others:
+                raise Wrong("no second column")
+            seconds = parse_start(start), parse_life(others[0])
+            starts.append(seconds[0])
+            lives.append(seconds[1])
+        except Wrong as wrong:
+            if not (header and start[:1].isalpha()):
+                bad.setdefault(str(wrong), [0, number, line])[0] += 1
+        header = False
+        if number % 100_000 == 0:
+            progress.say(f"{number:,} lines read")
+    return starts, lives, bad
+
+
+def show_bad(bad):
+    """Say once what lines were left out."""
+    for wrong, (count, number, line) in bad.items():
+        print(f"note: left out for {wrong}: {count:,}, the first is line {number:,}, "
+              f"{line.strip()[:60]!r}: {REMEDIES[wrong]}.", file=sys.stderr)
+
+
+def trace_of(starts, lives):
+    """Sort the connections and see what they are like; raises Unfit if there are none."""
+    count = len(starts)
+    if not count:
+        raise Unfit("there is no connection in it: write lines such as 1790000000.25,41.5, of the "
+                    "unix time at which one began, and the seconds it lived.")
+    order = sorted(range(count), key=starts.__getitem__)
+    first, last = starts[order[0]], starts[order[-1]] - starts[order[0]]
+    begins = array.array("d", [starts[at] - first for at in order])
+    ends = [begins[at] + lives[old] for at, old in enumerate(order)]
+    still = [at for at, end in enumerate(ends) if end == math.inf]
+    close = max([last, *(end for end in ends if end < math.inf)])
+    ages = sorted(min(end, close) - begin for begin, end in zip(begins, ends, strict=True))
+    ended = count - len(still)
+    mean = sum(ages) / ended if ended else math.inf
+    # A log without open connections lacks those that had not ended when it was written.
+    span = last if still else max(0.0, last - mean)
+    order = sorted(range(count), key=ends.__getitem__)
+    leaving = array.array("d", [ends[at] for at in order])
+    for times in (begins, leaving):
+        times.append(math.inf)
+    peak = now = at = 0
+    for begin in begins[:-1]:
+        while leaving[at] < begin:
+            at, now = at + 1, now - 1
+        now += 1
+        peak = max(peak, now)
+    held = sum(min(end, span) - begin for begin, end in zip(begins, ends, strict=False)
+               if begin < span)
+    return Trace(begins, leaving, array.array("I", order), span, min(2 * mean, span / 5), {
+        "count": count, "last": last, "mean": mean, "median": ages[count // 2],
+        "long": ages[int(0.99 * count)], "held": held / span if span else 0.0, "peak": peak})
+
+
+def check_trace(trace, use):
+    """Raise Unfit if nobody can judge by it."""
+    about = trace.about
+    count, last, mean, held = (about[key] for key in ("count", "last", "mean", "held"))
+    if count < MANY * use.backends:
+        raise Unfit(f"too short to judge: {count:,} connections, and {use.backends} backends take "
+                    f"{MANY * use.backends:,}: a longer trace, or fewer --backends.")
+    if mean == math.inf:
+        raise Unfit("too short to judge: none of its connections has ended.")
+    if last < LIVES * mean:
+        raise Unfit(f"too short to judge: connections live {show_time(mean)} on average, and it "
+                    f"begins them for {show_time(last)}: take one of {LIVES} lives, "
+                    f"{show_time(LIVES * mean)}, at least.")
+    if held < use.backends:
+        raise Unfit(f"nothing to balance: {held:.2g} connections at a time, on average over "
+                    f"{show_time(last)}, for {use.backends} backends: take fewer --backends, or "
+                    "mend a start that is far from the others.")
+
+
+class Replay:
+    """One run of a trace: when connections begin and end stands in it; where they go, servers say.
+    With `joins`, one more backend is added in the middle, and the run ends when that is full.
+
+    Backends write their rows, and servers poll the table, every `every` seconds, each at its own
+    moment. Both are done when they matter to anything: a report before the first change after it,
+    a poll before the first query after it. What a server would have polled between two queries
+    makes no difference: all that it remembers fades by the clock, and `opened` is a counter.
+    """
+    def __init__(self, trace, use, policy, seed, joins=False):
+        self.trace, self.use, self.dice, self.joins = trace, use, random.Random(seed), joins
+        self.backends = [Backend(1, 0) for _ in range(use.backends + joins)]
+        for each in self.backends:
+            each.limit = use.limit
+        self.backends[-1].up = self.backends[-1].alive = not joins
+        self.places = array.array("h", [-1]) * len(trace.order)   # of connections; -1 = nowhere
+        self.begun = self.ended = self.total = self.refused = 0   # connections
+        self.recent = []         # of connections: when their answer is forgotten, whom it named
+        self.ratios = []         # max/mean of moments
+        self.filled = math.inf   # seconds until the newcomer has 90 % of its share
+        described = [{"address": [str(ipaddress.ip_address("10.0.0.1") + at)], "weight": 1,
+                      "max_connections": use.limit} for at in range(len(self.backends))]
+        self.servers = [policy(described, {"every": use.every, "truth": self.backends,
+                                           "random": random.Random(self.dice.random())})
+                        for _ in range(use.servers)]
+        rows = map(self.row, self.backends)
+        self.rows = [(row, row) for row in rows]   # the report before the last one, and that
+        self.reports = [use.every * self.dice.random() for _ in self.backends]   # the next ones
+        self.polls = [use.every * self.dice.random() for _ in self.servers]
+        for each in self.servers:
+            each.poll(0.0, [row for row, _ in self.rows])
+
+    def run(self):
+        """Let it happen."""
+        if self.joins:
+            self.watch()
+        else:
+            self.look()
+        return self
+
+    def look(self):
+        """Note max/mean at many moments, of those with at least a connection for each backend."""
+        count, trace = len(self.backends), self.trace
+        for moment in range(MOMENTS):
+            self.advance(trace.warm + (trace.span - trace.warm) * moment / MOMENTS)
+            if self.total >= count:
+                most = max([each.count for each in self.backends])
+                self.ratios.append(most * count / self.total)
+
+    def watch(self):
+        """Add the newcomer, and see when it is full."""
+        middle, newcomer = self.trace.span / 2, self.backends[-1]
+        self.advance(middle)
+        self.report(-1, middle)
+        newcomer.up = newcomer.alive = True
+        for moment in range(FINE):
+            passed = (self.trace.span - middle) * moment / FINE
+            self.advance(middle + passed)
+            if 0 < 0.9 * self.total <= newcomer.count * len(self.backends):
+                self.filled = passed
+                break
+
+    def advance(self, until):
+        """Let connections begin and end up to a moment."""
+        starts, ends, order, places = *self.trace[:3], self.places
+        begun, ended = self.begun, self.ended
+        while True:
+            if starts[begun] <= ends[ended]:
+                if starts[begun] > until:
+                    break
+                places[begun] = self.connect(self.ask(starts[begun]), starts[begun])
+                begun += 1
+            else:
+                if ends[ended] > until:
+                    break
+                place = places[order[ended]]
+                if place >= 0:
+                    self.report(place, ends[ended])
+                    self.backends[place].count -= 1
+                    self.total -= 1
+                ended += 1
+        self.begun, self.ended = begun, ended
+
+    def ask(self, now):
+        """Return the place of the backend in a client's answer. One in `cached` clients asks; the
+        others get what a client of the last `ttl` seconds got, at random, so that popular answers
+        become more popular: an answer has a geometrically distributed number of clients."""
+        recent = self.recent
+        if self.use.cached <= 1:
+            return self.decide(now)
+        if self.dice.random() * self.use.cached >= 1:
+            while recent:
+                at = int(self.dice.random() * len(recent))
+                if recent[at][0] > now:
+                    recent.append(recent[at])
+                    return recent[at][1]
+                recent[at] = recent[-1]
+                recent.pop()
+        recent.append((now + self.use.ttl, self.decide(now)))
+        return recent[-1][1]
+
+    def decide(self, now):
+        """Return what one of the servers answers."""
+        at = int(self.dice.random() * len(self.servers))
+        if now >= self.polls[at]:
+            self.poll(at, now)
+        return self.servers[at].pick(now)
+
+    def connect(self, place, now):
+        """Return where a client is that was sent to a place: there, or nowhere."""
+        backend = self.backends[place]
+        if backend.limit and backend.count >= backend.limit:
+            self.refused += 1
+            return -1
+        self.report(place, now)
+        backend.count += 1
+        backend.opened += 1
+        self.total += 1
+        return place
+
+    @staticmethod
+    def row(backend):
+        """What servers read of a backend."""
+        return {"connections": backend.count, "opened": backend.opened, "up": backend.up}
+
+    def report(self, place, now):
+        """Write what a backend reported up to now; as it is, it has been since its last change."""
+        if now >= self.reports[place]:
+            more = (now - self.reports[place]) // self.use.every   # reports after the next one
+            row = self.row(self.backends[place])
+            self.rows[place] = (row if more else self.rows[place][1], row)
+            self.reports[place] += (more + 1) * self.use.every
+
+    def poll(self, at, now):
+        """Have a server read the table as it was when it last should have."""
+        every = self.use.every
+        polled = self.polls[at] + (now - self.polls[at]) // every * every
+        self.polls[at] = polled + every
+        for place in range(len(self.backends)):
+            self.report(place, now)
+        self.servers[at].poll(polled, [rows[following - every <= polled] for rows, following
+                                       in zip(self.rows, self.reports, strict=True)])
+
+
+class Measured(NamedTuple):
+    """The figures of a policy: of one run, or means of some."""
+    mean: float      # max/mean, over time; nan = there is none
+    p99: float
+    filled: float    # seconds until a newcomer has 90 % of its share; infinity = later
+    refused: float   # per cent of the connections
+
+
+def replay(trace, use, policy, seed):
+    """Run a trace twice, as it is and with a newcomer."""
+    run = Replay(trace, use, POLICIES[policy], seed).run()
+    ratios = sorted(run.ratios) or [math.nan]
+    joined = Replay(trace, use, POLICIES[policy], seed, joins=True).run()
+    return Measured(statistics.fmean(ratios), ratios[int(0.99 * len(ratios))], joined.filled,
+                    100 * run.refused / max(1, run.begun))
+
+
+WORK = ()   # in a process of the pool: what is replayed
+
+
+def prepare(*work):
+    """In a process of the pool: have what is replayed at hand; Ctrl-C is for the parent."""
+    global WORK
+    WORK = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def replay_job(job):
+    """In a process of the pool: a policy and a seed."""
+    return replay(*WORK, *job)
+
+
+def replay_all(trace, use, seeds, progress):
+    """Return {policy: Measured}, with means of a run with each seed."""
+    jobs = list(itertools.product(reversed(REPLAYED), seeds))
+    found = collections.defaultdict(list)
+    with multiprocessing.Pool(initializer=prepare, initargs=(trace, use)) as pool:
+        runs = pool.imap(replay_job, jobs)
+        while sum(map(len, found.values())) < len(jobs):
+            done = sum(map(len, found.values()))
+            progress.say(f"{done} of {len(jobs)} runs are done")
+            with contextlib.suppress(multiprocessing.TimeoutError):
+                found[jobs[done][0]].append(runs.next(timeout=1))
+    return {policy: Measured(*map(statistics.fmean, zip(*found[policy], strict=True)))
+            for policy in REPLAYED}
+
+
+def speaks_against(policy, table):
+    """What a policy does worse than the best that lbdns offers, by more than anybody minds."""
+    own, found = table[policy], []
+    best = Measured(*(min(each) for each in zip(*map(table.get, OFFERED), strict=True)))
+    if own.mean > best.mean + EVEN:
+        found.append(f"its fullest backend holds {show_more(own)} more than the mean, beside "
+                     f"{show_more(best)}")
+    if own.filled > max(SOON, SLOWER * best.filled):
+        found.append(f"a newcomer is {show_filled(own)}, beside {best.filled:,.0f} s")
+    if own.refused > best.refused + LOST:
+        found.append(f"it has {own.refused:.2g} % of the connections refused, beside "
+                     f"{best.refused:.2g} %")
+    return found
+
+
+def advise(table, about, use):
+    """Return the sentences that say which policy fits, and why."""
+    against = {policy: speaks_against(policy, table) for policy in OFFERED}
+    chosen = min(OFFERED, key=lambda each: (len(against[each]), OFFERED.index(each)))
+    own = table[chosen]
+    best = "its fullest backend holds " + show_more(own) + " more than the mean (ideal: " + (
+        show_more(table["ideal"])) + f"), and a newcomer is {show_filled(own)}"
+    if chosen in OFFERED[:2]:
+        best = "it needs no reports, " + best
+    text = [f"Take {chosen}. Connections live {show_time(about['median'])} on median; {best}."]
+    text += [f"Not {policy}: {'; '.join(found)}." for policy, found in against.items() if found
+             and policy != chosen]
+    if own.mean > table["ideal"].mean + EVEN:
+        text += why_not_ideal(about, use)
+    if use.limit and table["ideal"].refused > LOST:
+        text.append(f"At the peak there are {about['peak']:,}, and {use.backends} backends hold "
+                    f"{use.backends * use.limit:,}: even ideal refuses "
+                    f"{table['ideal'].refused:.2g} %.")
+    return text
+
+
+def why_not_ideal(about, use):
+    """The sentence that says what stands between the best policy and ideal, if that is known."""
+    each = about["held"] / use.backends
+    if use.cached > 1:
+        return [f"More is lost to caches, where {use.cached:g} clients share an answer: use "
+                "anti-cache names, or a shorter --ttl."]
+    if use.every > about["median"] / 5:
+        return [f"Reports every {use.every:g} s are old beside such lives: a shorter --every "
+                "may do better."]
+    if each < 50:
+        return [f"{each:.0f} connections on each backend are few, and few are never even."]
+    return []
+
+
+def show_more(figures):
+    """What the fullest backend holds above the mean, in per cent."""
+    more = 100 * (figures.mean - 1)
+    return f"{more:.{1 if more < 10 else 0}f} %"
+
+
+def show_filled(figures):
+    """After how long a newcomer is filled."""
+    return "not filled in the trace" if math.isinf(figures.filled) else (
+        f"filled after {figures.filled:,.0f} s")
+
+
+def show_time(seconds):
+    """Seconds in the words of people: 41 s, 12 min, 5.5 h, 3 d."""
+    for unit, size, least in (("d", 86400, 172800), ("h", 3600, 7200), ("min", 60, 300)):
+        if seconds >= least:
+            return f"{round(seconds / size, 1):g} {unit}"
+    return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
+
+
+def show_trace(trace, use):
+    """Say what a trace is like."""
+    about = trace.about
+    print(f"{about['count']:,} connections in {show_time(about['last'])}, which live "
+          f"{show_time(about['median'])} on median, {show_time(about['mean'])} on average, 99 % of "
+          f"them up to {show_time(about['long'])}; {about['held']:,.0f} at a time on average, "
+          f"{about['peak']:,} at most: {about['held'] / use.backends:,.0f} on each of "
+          f"{use.backends} backends. {use.servers} servers, reports every {use.every:g} s"
+          + (f", {use.cached:g} clients share an answer within {use.ttl:g} s" if use.cached > 1
+             else "") + (f", limit {use.limit:,}" if use.limit else "")
+          + f". Counted from {show_time(trace.warm)} to {show_time(trace.span)}.\n")
+
+
+def show_replayed(table, trace, use):
+    """The figures, a policy a line."""
+    heads = ["max/mean: mean", "p99", "newcomer: s to 90 % of its share", "refused, %"]
+    cells = {policy: [show([each.mean]), show([each.p99]),
+                      f"> {trace.span / 2:,.0f}" if math.isinf(each.filled)
+                      else f"{each.filled:,.0f}", f"{each.refused:.2f}"]
+             for policy, each in table.items()}
+    columns = 4 if use.limit else 3
+    row("policy", *heads[:columns])
+    row(*["---"] * (columns + 1))
+    for policy in table:
+        row(policy, *cells[policy][:columns])
+    print()
+
+
+def print_example(count, seed):
+    """Print a made-up trace: a day in which twice as many come at its middle as at its ends; half
+    of the connections live for over 10 minutes, 1 % for over 160."""
+    dice, day, begin = random.Random(seed), 86400, 1_789_948_800
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)   # head may have seen enough
+    starts = []
+    while len(starts) < count:
+        start = dice.random() * day
+        if dice.random() * 2 < 1 + math.sin(math.pi * start / day):
+            starts.append(start)
+    print("start,life")
+    for start in sorted(starts):
+        life = 600 * math.exp(dice.gauss(0, 1.2))
+        print(f"{begin + start:.3f},{life:.3f}" if start + life < day else f"{begin + start:.3f},")
+
+
+def try_trace(file, use, seeds):
+    """Replay a file, "-" for standard input, and print what came of it."""
+    progress = Progress()
+    source = contextlib.nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb")
+    with source as octets:
+        starts, lives, bad = read_trace(
+            (line.decode("utf-8-sig", "replace") for line in octets), progress)
+    show_bad(bad)
+    trace = trace_of(starts, lives)
+    check_trace(trace, use)
+    show_trace(trace, use)
+    table = replay_all(trace, use, seeds, progress)
+    if any(math.isnan(each.mean) for each in table.values()):
+        raise Unfit(f"nothing to balance: after {show_time(trace.warm)} there never is a "
+                    "connection for each backend: fewer --backends.")
+    show_replayed(table, trace, use)
+    print("\n".join(advise(table, trace.about, use)))
+
+
+# ---- 5. Tables and the command line ------------------------------------------------------------
 
 def measure(setting, policy, seed):
     """The figures of one run."""
@@ -536,10 +1047,42 @@ def numbers(text):
     return [int(each) for each in text.split(",")]
 
 
+def number(kind, least, most):
+    """A number of the command line, within bounds."""
+    def parse(text):
+        """The number of a text; raises ValueError."""
+        if not least <= kind(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+        return kind(text)
+    parse.__name__ = "number"
+    return parse
+
+
+def add_trace_options(args):
+    """The words for a trace of one's own."""
+    for word, kind, least, most, default, text in (
+            ("backends", int, 2, 1000, 10, "how many there are"),
+            ("servers", int, 1, 100, 4, "name servers, which do not know of each other"),
+            ("every", float, 0.1, 3600, 1.0, "seconds between reports"),
+            ("limit", int, 1, 10**9, None, "max_connections of each backend (none)"),
+            ("cached", float, 0, 10_000, 0.0, "clients that share an answer from a cache; 0 = "
+             "none do, as with anti-cache names"),
+            ("ttl", float, 0, 86400, 60.0, "seconds for which they may")):
+        if default is not None:
+            text += " (%(default)g)"
+        args.add_argument(f"--{word}", type=number(kind, least, most), default=default,
+                          metavar="N", help=text)
+    args.add_argument("--example", type=number(int, 1, 10**7), metavar="N",
+                      help="print a made-up trace of so many connections, by the first seed")
+
+
 def arguments():
     """The command line."""
     args = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--trace", metavar="FILE",
+                      help="replay these connections, - = of standard input, not the scenarios")
+    add_trace_options(args.add_argument_group("with --trace"))
     args.add_argument("--only", metavar="A,B", default=",".join(SCENARIOS),
                       help="of S1 to E23 (all)")
     args.add_argument("--policies", metavar="A,B", default=",".join(POLICIES),
@@ -559,6 +1102,20 @@ def main():
     if not options.lbdns.is_file():
         fail(f"there is no {options.lbdns}: --lbdns FILE.")
     sys.path.insert(0, str(options.lbdns.resolve().parent))   # for Ours
+    if options.example:
+        print_example(options.example, options.seeds[0])
+        return
+    if options.trace:
+        try:
+            try_trace(options.trace, Use(*(getattr(options, word) for word in Use._fields)),
+                      options.seeds)
+        except OSError as bad:
+            fail(f"{options.trace} cannot be read: {bad.strerror}: --trace FILE.")
+        except Unfit as bad:
+            fail(f"{options.trace}: {bad}")
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        return
     names = choose("--only", options.only, SCENARIOS)
     policies = choose("--policies", options.policies, POLICIES)
     seeds = options.seeds[:1 if options.quick else None]
