@@ -506,6 +506,7 @@ MANY = 20          # connections that a trace has for each backend, at least
 LIVES = 5          # lives that a trace spans, at least: one warms up, and one may not have ended
 MOMENTS = 10_000   # at which max/mean is looked at
 FINE = 100_000     # at which the newcomer is
+TICKETS = 8        # of an answer in a cache, on average, when one is drawn for a client
 EVEN = 0.03        # of max/mean: what nobody buys a server for
 SOON = 300         # seconds for which nobody minds that a newcomer is not full yet
 SLOWER = 1.5       # times the best: what is not much later, either
@@ -692,7 +693,7 @@ class Replay:
         self.backends[-1].up = self.backends[-1].alive = not joins
         self.places = array.array("h", [-1]) * len(trace.order)   # of connections; -1 = nowhere
         self.begun = self.ended = self.total = self.refused = 0   # connections
-        self.recent = []         # of connections: when their answer is forgotten, whom it named
+        self.recent = []         # tickets of answers in caches: until when, what place they name
         self.ratios = []         # max/mean of moments
         self.filled = math.inf   # seconds until the newcomer has 90 % of its share
         described = [{"address": [str(ipaddress.ip_address("10.0.0.1") + at)], "weight": 1,
@@ -759,22 +760,23 @@ class Replay:
         self.begun, self.ended = begun, ended
 
     def ask(self, now):
-        """Return the place of the backend in a client's answer. One in `cached` clients asks; the
-        others get what a client of the last `ttl` seconds got, at random, so that popular answers
-        become more popular: an answer has a geometrically distributed number of clients."""
-        recent = self.recent
-        if self.use.cached <= 1:
+        """Return the place of the backend in a client's answer. One client in `cached` asks; the
+        others get an answer of the last `ttl` seconds. How many get each is geometrically
+        distributed, or nearly: Poisson, of means that are exponentially distributed."""
+        recent, use, dice = self.recent, self.use, self.dice
+        if use.cached <= 1:
             return self.decide(now)
-        if self.dice.random() * self.use.cached >= 1:
+        if dice.random() * use.cached >= 1:
             while recent:
-                at = int(self.dice.random() * len(recent))
-                if recent[at][0] > now:
-                    recent.append(recent[at])
-                    return recent[at][1]
+                at = int(dice.random() * len(recent))
+                until, place = recent[at]
+                if until > now:
+                    return place
                 recent[at] = recent[-1]
                 recent.pop()
-        recent.append((now + self.use.ttl, self.decide(now)))
-        return recent[-1][1]
+        place = self.decide(now)
+        recent += [(now + use.ttl, place)] * round(dice.expovariate(1 / TICKETS))
+        return place
 
     def decide(self, now):
         """Return what one of the servers answers."""
@@ -1051,7 +1053,7 @@ def number(kind, least, most):
     """A number of the command line, within bounds."""
     def parse(text):
         """The number of a text; raises ValueError."""
-        if not least <= kind(text) <= most:
+        if not least <= kind(text) <= most:   # nan is not, either
             raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
         return kind(text)
     parse.__name__ = "number"
@@ -1106,6 +1108,9 @@ def main():
         print_example(options.example, options.seeds[0])
         return
     if options.trace:
+        if options.quick or (options.only, options.policies) != (
+                ",".join(SCENARIOS), ",".join(POLICIES)):
+            fail("--only, --policies and --quick are for the scenarios: leave out them, or --trace.")
         try:
             try_trace(options.trace, Use(*(getattr(options, word) for word in Use._fields)),
                       options.seeds)

@@ -133,7 +133,7 @@ class BenchTest(unittest.TestCase):
     @needs("dnsperf")
     def test_the_commands_of_the_reports_are_understood(self):
         blocks = test_server.WithFiles.BLOCK.findall((BENCH / "README.md").read_text())
-        typed = re.findall(r"(?m)^\$ python3 bench/(\w+\.py)([^#\n]*)",
+        typed = re.findall(r"(?m)^\$ python3 bench/(\w+\.py)([^#>\n]*)",
                            "".join(text for kind, text in blocks if kind == "console"))
         self.assertEqual({program for program, _ in typed},
                          {"agent.py", "balance.py", "compare.py", "fleet.py", "reports.py",
@@ -259,6 +259,234 @@ class BenchTest(unittest.TestCase):
         server.pool.credit = credited.extend
         self.assertEqual(server.pick(7.1), 2)                    # not down, not full, the fewest
         self.assertEqual(credited, [server.pool.backends[2]])
+
+    # -- balance.py --trace: connections of one's own --
+
+    @staticmethod
+    def connections():
+        """Lines of 20 minutes in which 5 connections a second begin; each lives for 60 s on
+        average."""
+        dice, start, lines = random.Random(3), 0.0, []
+        while start < 1200:
+            start += dice.expovariate(5)
+            lines.append(f"{start},{dice.expovariate(1 / 60)}")
+        return lines
+
+    @classmethod
+    def trace(cls, lines):
+        """What balance.py makes of lines of a trace, and of those that are wrong."""
+        balance = cls.balance()
+        starts, lives, bad = balance.read_trace(lines, balance.Progress())
+        return balance.trace_of(starts, lives), bad
+
+    def use(self, **more):
+        """What replays a trace, unless a test says otherwise."""
+        return self.balance().Use(5, 3, 5.0, None, 0, 60)._replace(**more)
+
+    def try_trace(self, text, *words, code=0):
+        """What balance.py prints to both outputs about a trace on standard input."""
+        done = subprocess.run(
+            [*PYTHON, str(BENCH / "balance.py"), "--lbdns", str(SCRIPT), "--trace", "-", *words],
+            input=text, capture_output=True, text=True, timeout=30 * PATIENCE)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return done.stdout, done.stderr
+
+    def test_a_trace_is_replayed_through_each_policy(self):
+        balance, (trace, _) = self.balance(), self.trace(self.connections())
+        for policy, mean, filled in (     # of the mean max/mean, of the newcomer's seconds
+                ("random", (1.135, 1.20), (45, 500)),
+                ("round-robin", (1.085, 1.135), (95, 500)),
+                ("least-connections", (1.035, 1.07), (40, 94)),
+                ("naive", (1.15, 1.26), (13, 25)),
+                ("ideal", (1.005, 1.02), (5, 12.9))):
+            with self.subTest(policy=policy):
+                found = balance.replay(trace, self.use(), policy, 1)
+                self.assertEqual(found, balance.replay(trace, self.use(), policy, 1))
+                self.assertTrue(mean[0] < found.mean < min(mean[1], found.p99), found)
+                self.assertTrue(filled[0] < found.filled < filled[1], found)
+                self.assertEqual(found.refused, 0)
+        refused = {policy: balance.replay(trace, self.use(limit=70), policy, 1).refused
+                   for policy in ("least-connections", "naive", "ideal")}
+        self.assertEqual(refused["ideal"], 0)
+        self.assertLess(refused["least-connections"], 1)
+        self.assertGreater(refused["naive"], 2 * refused["least-connections"] + 1)
+
+    def test_where_connections_of_a_trace_are(self):
+        # Servers see what backends held, and had opened, at the last report before each poll.
+        balance, (trace, _), seen = self.balance(), self.trace(self.connections()), []
+
+        class Spy(balance.Naive):
+            def poll(self, now, rows):
+                seen.append((now, rows))
+                super().poll(now, rows)
+        run = balance.Replay(trace, self.use(servers=2), Spy, 1)
+        first, seen[:] = run.reports[:], []
+        run.run()
+        ends = dict(zip(trace.order, trace.ends, strict=False))
+        for now, rows in random.Random(1).sample(seen, 50):
+            for place, row in enumerate(rows):
+                when = now - (now - first[place]) % 5
+                took = [at for at, each in enumerate(run.places)
+                        if each == place and trace.starts[at] < when]
+                self.assertEqual(row, {"connections": sum(ends[at] >= when for at in took),
+                                       "opened": len(took), "up": True})
+        self.assertEqual(len({now for now, _ in seen}), len(seen))
+        self.assertEqual(sum(each.opened for each in run.backends), run.begun)
+
+    def test_clients_of_a_trace_share_answers(self):
+        balance, (trace, _) = self.balance(), self.trace(self.connections())
+
+        class Spy(balance.Ideal):
+            asked = 0
+
+            def pick(self, now, family=0):
+                Spy.asked += 1
+                return super().pick(now)
+        means = []
+        for cached, ttl, least, most in ((1, 60, 1, 1), (10, 60, 9, 11), (10, 0.0, 1, 1)):
+            Spy.asked = 0
+            run = balance.Replay(trace, self.use(cached=cached, ttl=ttl), Spy, 1).run()
+            self.assertTrue(least <= run.begun / Spy.asked <= most, (cached, Spy.asked))
+            means.append(sum(run.ratios) / len(run.ratios))
+        self.assertTrue(means[1] > means[0] + 0.1 > means[2], means)
+
+    def test_lines_of_a_trace(self):
+        lines = ["\ufeffstart,life,more", "", "# a comment", "1790000010.5,2,x",
+                 '"1790000000" ; 3', '"1790000000","3"', "2026-09-21T14:13:20Z,5",
+                 "2026-09-21T16:13:21+02:00,1", "2026-09-21 14:13:22.25,",
+                 "1790000003000,1", "soon,1", "nan,1", "1790000000,-1", "1790000000,long",
+                 "1790000000,nan", ",1", "1790000000", "life"]
+        with self.trace_file(lines) as (stdout, stderr):
+            self.assertEqual(stdout, "")
+            for wrong, count, number in (("no second column", 3, 5), ("no start", 3, 11),
+                                         ("a start in milliseconds", 1, 10), ("no life", 2, 14),
+                                         ("a negative life", 1, 13)):
+                self.assertRegex(stderr, rf"(?m)^note: left out for {wrong}: {count}, the first is "
+                                         rf"line {number}, '.*': .+\.$")
+            self.assertEqual(stderr.count("\n"), 6, stderr)
+        trace, _ = self.trace(lines[1:9])
+        self.assertEqual(list(trace.starts), [0, 0, 1, 2.25, 10.5, math.inf])
+        self.assertEqual(list(trace.ends), [2, 3, 5, 12.5, math.inf, math.inf])
+        self.assertEqual([trace.about[key] for key in ("count", "last", "peak")], [5, 10.5, 3])
+
+    @contextlib.contextmanager
+    def trace_file(self, lines):
+        """Both outputs about a trace in a file that is too short."""
+        with folder_of() as folder:
+            path = folder / "trace.csv"
+            path.write_text("\n".join(lines))
+            done = subprocess.run(
+                [*PYTHON, str(BENCH / "balance.py"), "--trace", str(path)], capture_output=True,
+                text=True, timeout=30 * PATIENCE)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            yield done.stdout, done.stderr
+
+    def test_a_trace_that_cannot_be_judged(self):
+        lines = self.connections()
+        for text, words, says in (
+                ("", (), "there is no connection in it: write lines such as"),
+                ("1,2\n" * 199, (), "too short to judge: 199 connections, and 10 backends take 2"),
+                ("1,\n" * 200, (), "too short to judge: none of its connections has ended"),
+                ("\n".join(lines[:1000]), (), "too short to judge: connections live "),
+                ("\n".join(f"{at},0.1" for at in range(2000)), (), "nothing to balance: 0.1 conn"),
+                ("\n".join([*lines, "1e9,1"]), (), "nothing to balance: 0.0")):
+            with self.subTest(text=text[:40]):
+                stdout, stderr = self.try_trace(text, *words, code=2)
+                self.assertEqual(stdout, "")
+                self.assertTrue(stderr.startswith(f"balance.py: -: {says}"), stderr)
+                self.assertEqual(stderr.count("\n"), 1)
+        for words, says in ((("--trace", "/nowhere"), "balance.py: /nowhere cannot be read: No su"),
+                            (("--trace", "-", "--quick"), "balance.py: --only, --policies and --q"),
+                            (("--backends", "1"), "--backends: 1 is not from 2 to 1000\n"),
+                            (("--every", "nan"), "--every: nan is not from 0.1 to 3600\n"),
+                            (("--limit", "x"), "--limit: invalid number value: 'x'\n")):
+            self.assertIn(says, self.bench("balance.py", *words, code=2))
+
+    def test_what_a_trace_says(self):
+        example = self.bench("balance.py", "--example", "4000")
+        self.assertEqual(example, self.bench("balance.py", "--example", "4000"))
+        header, *lines = example.splitlines()
+        random.Random(1).shuffle(lines)       # is sorted again
+        words = "--backends", "3", "--limit", "60", "--seeds", "1"
+        stdout, stderr = self.try_trace("\n".join([header, *lines, "1,-1"]), *words)
+        self.assertRegex(stderr, r"^note: left out for a negative life: 1, .* line 4,002, '1,-1': ")
+        self.assertRegex(stdout, r"\A4,000 connections in 24 h, which live [\d.]+ min on median")
+        for policy in self.balance().REPLAYED:
+            self.assertRegex(stdout, rf"(?m)^\| {policy} (\| [\d.]+ ){{2}}\| (> )?[\d,]+ "
+                                     r"\| \d\.\d\d \|$")
+        self.assertRegex(stdout, r"(?m)^Take least-connections\. Connections live .+\nNot random: ")
+
+    def test_which_policy_fits(self):
+        balance = self.balance()
+        even, apart = (balance.Measured(*each) for each in (
+            (1.004, 1.01, 60, 0), (1.2, 1.3, math.inf, 2)))
+        near = even._replace(mean=1.03, filled=280)
+        about = {"median": 41, "held": 1000, "peak": 1200}
+        for three, each, says in (
+                ((near, near, even), self.use(),
+                 "Take random. Connections live 41 s on median; it needs no reports, its fullest "
+                 "backend holds 3.0 % more than the mean (ideal: 0.1 %), and a newcomer is filled "
+                 "after 280 s."),
+                ((apart, near, even), self.use(),
+                 "Take round-robin. Connections live 41 s on median; it needs no reports, its "
+                 "fullest backend holds 3.0 % more than the mean (ideal: 0.1 %), and a newcomer is "
+                 "filled after 280 s. Not random: its fullest backend holds 20 % more than the "
+                 "mean, beside 0.4 %; a newcomer is not filled in the trace, beside 60 s; it has "
+                 "2 % of the connections refused, beside 0 %."),
+                ((near._replace(filled=301), apart, even), self.use(),
+                 "Take least-connections. Connections live 41 s on median; its fullest backend "
+                 "holds 0.4 % more than the mean (ideal: 0.1 %), and a newcomer is filled after "
+                 "60 s. Not random: a newcomer is filled after 301 s, beside 60 s. "
+                 "Not round-robin: "),
+                ((near, near, apart), self.use(), "Take random. "),
+                ((apart, apart, apart), self.use(every=30), "short"),
+                ((apart, apart, apart), self.use(cached=10), "More is lost to caches, where 10 "),
+                ((apart, apart, apart), self.use(backends=50), "20 connections on each backend")):
+            table = dict(zip(balance.REPLAYED, [*three, even, even._replace(mean=1.001)],
+                             strict=True))
+            self.assertIn(says, " ".join(balance.advise(table, about, each)))
+        table["ideal"] = apart
+        self.assertIn("At the peak there are 1,200, and 5 backends hold 1,000: even ideal refuses "
+                      "2 %.", balance.advise(table, about, self.use(limit=200)))
+
+    def test_traces_from_the_logs_of_others(self):
+        text = (BENCH / "README.md").read_text()
+        recipes = re.findall(r"(?s)awk (?:-F, )?'[^']*'", text)
+        flow = ("src=198.51.100.7 dst=192.0.2.1 sport={0} dport=443 src=192.0.2.1 dst=198.51.100.7 "
+                "sport=443 dport={0}")
+        lines = {
+            "haproxy": [
+                "Feb  6 12:12:56 localhost haproxy[14387]: 10.0.1.2:33313 [06/Feb/2009:12:12:"
+                "51.443] fnt bck/srv1 0/0/5007 212 -- 0/0/0/0/3 0/0",
+                "2009-12-31T12:14:15+00:00 localhost haproxy[14389]: 10.0.1.2:33317 [31/Dec/2009:"
+                "12:14:14.655] http-in~ static/srv1 10/0/30/69/109 200 2750 - - ---- 1/1/1/1/0 0/0 "
+                '{1wt.eu} {} "GET /index.html HTTP/1.1"',
+                "Dec 31 12:14:15 localhost haproxy[14389]: Proxy http-in started."],
+            "nginx": ["1790000041.500,41.250"],
+            "conntrack": [
+                "[1790000000.250000]\t    [NEW] tcp      6 120 SYN_SENT " + flow.format(1),
+                "[1790000000.500000]\t [UPDATE] tcp      6 432000 ESTABLISHED " + flow.format(1)
+                + " [ASSURED]",
+                "[1790000001.000000]\t [UPDATE] tcp      6 432000 ESTABLISHED " + flow.format(2)
+                + " [ASSURED]",
+                "[1790000002.000000]\t [UPDATE] tcp      6 120 FIN_WAIT " + flow.format(1)
+                + " [ASSURED]",
+                "[1790000122.000000]\t[DESTROY] tcp      6 " + flow.format(1) + " [ASSURED]"],
+            "ss": ["1790000000", "0      0      192.0.2.1:443 198.51.100.7:1", "1790000001",
+                   "0      0      192.0.2.1:443 198.51.100.7:1",
+                   "0      0      [2001:db8::1]:443 [2001:db8::7]:2", "1790000002",
+                   "0      0      [2001:db8::1]:443 [2001:db8::7]:2"]}
+        wanted = {"haproxy": ["2009-02-06T12:12:51.443,5.007", "2009-12-31T12:14:14.655,0.109"],
+                  "nginx": ["1790000000.250,41.250"],
+                  "conntrack": ["1790000000.500,1.500", "1790000001.000,"],
+                  "ss": ["1790000000,2", "1790000001,"]}
+        self.assertEqual(len(recipes), len(lines))
+        for recipe, (name, log) in zip(recipes, lines.items(), strict=True):
+            with self.subTest(name=name):
+                printed = subprocess.run(["sh", "-c", recipe], input="\n".join([*log, ""]),
+                                         capture_output=True, text=True, check=True).stdout
+                self.assertEqual(printed.splitlines(), wanted[name])
+                self.assertEqual(self.trace(printed.splitlines())[1], {})
 
     # -- fleet.py: real servers, backends and clients --
 
