@@ -644,17 +644,22 @@ def trace_of(starts, lives):
     leaving = array.array("d", [ends[at] for at in order])
     for times in (begins, leaving):
         times.append(math.inf)
-    peak = now = at = 0
-    for begin in begins[:-1]:
-        while leaving[at] < begin:
-            at, now = at + 1, now - 1
-        now += 1
-        peak = max(peak, now)
     held = sum(min(end, span) - begin for begin, end in zip(begins, ends, strict=False)
                if begin < span)
     return Trace(begins, leaving, array.array("I", order), span, min(2 * mean, span / 5), {
         "count": count, "last": last, "mean": mean, "median": ages[count // 2],
-        "long": ages[int(0.99 * count)], "held": held / span if span else 0.0, "peak": peak})
+        "long": ages[int(0.99 * count)], "held": held / span if span else 0.0,
+        "peak": most_at_once(begins, leaving)})
+
+
+def most_at_once(begins, leaving):
+    """Return how many connections there are at most, of sorted times that end with infinity."""
+    most = gone = 0
+    for come, begin in enumerate(begins[:-1], 1):
+        while leaving[gone] < begin:
+            gone += 1
+        most = max(most, come - gone)
+    return most
 
 
 def check_trace(trace, use):
@@ -1110,7 +1115,7 @@ def main():
     if options.trace:
         if options.quick or (options.only, options.policies) != (
                 ",".join(SCENARIOS), ",".join(POLICIES)):
-            fail("--only, --policies and --quick are for the scenarios: leave out them, or --trace.")
+            fail("--only, --policies and --quick are for the scenarios: leave them out of --trace.")
         try:
             try_trace(options.trace, Use(*(getattr(options, word) for word in Use._fields)),
                       options.seeds)
