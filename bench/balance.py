@@ -688,7 +688,7 @@ class Replay:
     Backends write their rows, and servers poll the table, every `every` seconds, each at its own
     moment. Both are done when they matter to anything: a report before the first change after it,
     a poll before the first query after it. What a server would have polled between two queries
-    makes no difference: all that it remembers fades by the clock, and `opened` is a counter.
+    makes next to no difference: what it remembers fades by the clock, and `opened` is a counter.
     """
     def __init__(self, trace, use, policy, seed, joins=False):
         self.trace, self.use, self.dice, self.joins = trace, use, random.Random(seed), joins
