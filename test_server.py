@@ -8686,7 +8686,7 @@ class LiveCounts(unittest.TestCase):
 answers = 2
 backends = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
 """
-    # A query, and how its reply is counted: type, rcode, zone, and whether it is truncated over UDP.
+    # A query, and how its reply over UDP is counted: type, rcode, zone, and whether it is cut.
     KINDS = (
         (("api.example.com", "A"), ("A", "NOERROR", "example.com.", False)),
         (("42-API.example.com", "A"), ("A", "NOERROR", "example.com.", False)),
