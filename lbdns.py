@@ -3961,14 +3961,15 @@ class Monitor:
         return Page(200, json.dumps(found), "application/json")
 
     def show_health(self, parameters: dict[str, str]) -> "Page":
-        """Return whether all workers can answer: have a snapshot, and show signs of life."""
+        """Return whether all workers can answer: have a snapshot, and show signs of life. After an
+        order to end, this is asked of the wrong monitor, and others answer."""
         generation = self.child.generation
         if not generation.informed():
             return Page(503, "no first snapshot yet\n")
         limit = (time.monotonic() - HEARTBEAT / 2) * 1000  # by HEARTBEAT they are killed
         silent = [str(slot - 1) for slot in generation.slots
                   if slot >= FIRST_WORKER and generation.shared[slot] < limit]
-        if silent:
+        if silent and not self.child.order():
             return Page(503, f"no sign of life of worker {', '.join(silent)}\n")
         return Page(200, "ok\n")
 
@@ -4486,7 +4487,7 @@ HTTP_HEADERS = {"Connection": "close", "Cache-Control": "no-store",
 # space is none, nor is what has a space before its colon. Groups: the first three, all fields.
 REQUEST = re.compile(r"\A([!-~]+) ([!-~]+) HTTP/1\.([01])\r\n"
                      r"((?:[!-9;-~]+:[\t -~\xa0-\U0010ffff]*\r\n)*)\r\n\Z")
-HOST = re.compile(r"^host:[\t ]*(\S*)[\t ]*\r$", re.MULTILINE | re.IGNORECASE)
+HOST = re.compile("^host:(.*)$", re.MULTILINE | re.IGNORECASE)
 
 
 class Page(NamedTuple):
@@ -4501,7 +4502,7 @@ class Refused(Exception):
     """A request cannot be answered: the words of the Page that says why."""
 
 
-def read_request(octets: bytes, names: Container[str]) -> tuple[str, dict[str, str]]:
+def read_request(octets: bytes, names: set[str]) -> tuple[str, dict[str, str]]:
     """Return path and parameters of a request, or raise Refused. `names` are those of this host.
 
     A page of a stranger may have its own name lead here (DNS rebinding), and the browser then shows
@@ -4513,7 +4514,8 @@ def read_request(octets: bytes, names: Container[str]) -> tuple[str, dict[str, s
     try:
         [(method, target, minor, fields)] = REQUEST.findall((head + end).decode())
         hosts = HOST.findall(fields)
-        asked = {urllib.parse.urlsplit(f"//{host}").hostname for host in hosts}
+        asked = {urllib.parse.urlsplit(f"//{host.strip()}").hostname for host in hosts}
+        foreign = set(itertools.filterfalse(is_address, asked)) - names
         url = urllib.parse.urlsplit(target)
         pairs = urllib.parse.parse_qsl(url.query, keep_blank_values=True, errors="strict",
                                        max_num_fields=HTTP_FIELDS)
@@ -4525,7 +4527,7 @@ def read_request(octets: bytes, names: Container[str]) -> tuple[str, dict[str, s
                       "one Host\n") from None
     if method not in ("GET", "HEAD"):
         raise Refused(405, "only GET and HEAD are here\n", "text/plain", {"Allow": "GET, HEAD"})
-    if not all(is_address(host) or host in names for host in asked):
+    if foreign:
         raise Refused(421, "Host must be an address or the name of this host, or localhost; a "
                       "proxy has to say so, too\n")
     return url.path, dict(pairs)
@@ -4968,6 +4970,14 @@ def show_endpoints(sockets: Sockets, kinds: Collection[int]) -> list[str]:
     """Return the addresses, with the ports that the kernel has picked, of sockets of some kinds."""
     return [show_endpoint(*socket.getnameinfo(socks[0].getsockname(), NUMERIC))
             for endpoint, socks in sockets.items() if endpoint.kinds == kinds]
+
+
+def show_more(sockets: Sockets) -> str:
+    """Say where the monitor listens, if it does."""
+    reports = ", ".join(show_endpoints(sockets, REPORTS))
+    status = ", ".join(f"http://{each}/" for each in show_endpoints(sockets, REQUESTS))
+    return (f"; hears reports on {reports}" if reports else "") + \
+        (f"; status on {status}" if status else "")
 
 
 def bind_beside(endpoint: Endpoint, own: Sockets, parting: bool) -> tuple[socket.socket, ...]:
@@ -5415,14 +5425,10 @@ class Supervisor:
         self.config = self.read_config()
         self.log.configure(self.config)
         self.prepare()
-        names, others, doors = (show_endpoints(self.sockets, kinds)
-                                for kinds in (QUERIES, REPORTS, REQUESTS))
-        more = f"; hears reports on {', '.join(others)}" if others else ""
-        if doors:
-            more += f"; status on {', '.join(f'http://{door}/' for door in doors)}"
-        banner = banner.format(port=names[0].rpartition(":")[2])
+        names = show_endpoints(self.sockets, QUERIES)
+        banner = show_more(self.sockets) + banner.format(port=names[0].rpartition(":")[2])
         self.log.change("start", f"lbdns {VERSION}, {self.config.workers} workers, on "
-                                 f"{', '.join(names)}{more}{banner}")
+                                 f"{', '.join(names)}{banner}")
         self.start()
         while not self.signals & STOPS:
             self.tend(TICK / 2)

@@ -33,6 +33,7 @@ Helpers come first, the classes after them, in this order. To test this, use tha
     what an agent counts              with Service() as service: service.open(7)
     what an agent reports             with Receiver() as receiver, report_to(receiver, "--weight",
                                       2): receiver.until(connections=7)
+    what HTTP answers                 fetch(port, "/healthz"), or octets in its place
     what a process is and holds       status_of(pid, key), memory(pid), alive(word)
     that it comes true, in time       until(lambda: ...), for PATIENCE seconds
     what dig makes of it              Dig(server, "+tcp", name), records of its sections
@@ -1570,6 +1571,33 @@ def resolve(port, name, rtype="A", timeout=5.0):
         with contextlib.suppress(TimeoutError, ConnectionRefusedError):
             return Answer(sock.recv(65535))
     return None
+
+
+def fetch(port, request="/healthz", timeout=PATIENCE):
+    """Return status, headers (in lower case) and text that HTTP answers to the request of a path,
+    or to octets; the status is "" where the connection just ends."""
+    with socket.create_connection(("127.0.0.1", port), timeout) as sock:
+        if isinstance(request, str):
+            request = f"GET {request} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode()
+        with contextlib.suppress(ConnectionError):  # it has read enough
+            sock.sendall(request)
+        return read_page(sock)
+
+
+def read_page(sock):
+    """Return what `fetch` returns, of a connection on which the request has been sent."""
+    octets = b""
+    with contextlib.suppress(ConnectionError):
+        for piece in iter(lambda: sock.recv(1 << 20), b""):
+            octets += piece
+    head, _, text = octets.decode().partition("\r\n\r\n")
+    status, *lines = head.split("\r\n")
+    return status.partition(" ")[2][:3], dict(line.lower().split(": ", 1) for line in lines), text
+
+
+def monitor_of(server):
+    """The process id of the monitor of a server."""
+    return max(server.pids(), key=lambda pid: "monitor" in status_of(pid, "Name"))
 
 
 class Dig:
@@ -3341,8 +3369,14 @@ ZED = 'zones."example.com"'
 # and IN_POOL in its zone and pool, BACKENDS is the value of `backends`.
 TOP = (
     ('lisen = ["[::]:53"]', "lisen: unknown key; did you mean listen?"),
-    ('status = "127.0.0.1:9053"', "status: unknown key; known: listen, reports, reports_key, "
-                                  "workers, user, log, log_format, nsid, servers, zones, pools"),
+    ('page = "127.0.0.1:9053"', "page: unknown key; known: listen, reports, reports_key, status, "
+                                "workers, user, log, log_format, nsid, servers, zones, pools"),
+    *((f"status = {value}", "status = ~must be an address and a port, such as \"127.0.0.1")
+      for value in ("true", "9053", "'9053'", "'localhost:9053'", "'127.0.0.1'",
+                    "'http://127.0.0.1:9053/'", "['127.0.0.1:65536']")),
+    ("status = []", "status = []: must be a list with at least one item"),
+    ("listen = ['[::]:53', '127.0.0.1:54']\nstatus = '127.0.0.2:54'",
+     "status: port 54 is one of listen; take another"),
     *((f"listen = ['{value}']", f"listen = ['{value}']: {says}") for value, says in (
         ("[::1%lo]:53", "addresses of fe80::/10, and no others, need an interface, such as"),
         ("[fe80::1]:53", 'addresses of fe80::/10~need an interface, such as "[fe80::1%eth0]:53"'),
@@ -6211,6 +6245,93 @@ class PureExplain(unittest.TestCase):
                          (r"\000\027\060b\062.example.com.", "HTTPS"))
 
 
+class PureHttp(unittest.TestCase):
+    """A request is refused with its reason, or has a path and parameters; and a reply says all that
+    a browser is to keep to."""
+
+    @staticmethod
+    def read(octets):
+        """Path and parameters of a request, or the status that it is refused with."""
+        try:
+            return lbdns.read_request(octets, {"localhost", "ns1", "ns1.example.com"})
+        except lbdns.Refused as bad:
+            return bad.args[0]
+
+    def test_requests(self):
+        host = b"HTTP/1.1\r\nHost: localhost\r\n"
+        for octets, found in (
+                (b"GET /x?a=1&b=%C3%A9+&a=2&c HTTP/1.0\r\n\r\n",
+                 ("/x", {"a": "2", "b": "\xe9 ", "c": ""})),
+                (b"HEAD //h/x " + host + b"X: \xc3\xa9\t!\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+                 ("/x", {})),
+                (b"GET http://localhost/x " + host + b"\r\n", ("/x", {})),
+                (b"POST / " + host + b"Content-Length: 9\r\n\r\n", 405),
+                (b"get / " + host + b"\r\n", 405),
+                (b"OPTIONS * " + host + b"\r\n", 405),
+                (b"GET /" + b"x" * 8200 + host, 431),
+                (b"GET / " + host + b"X:" + b"x" * 8192 + b"\r\n\r\n", 431)):
+            with self.subTest(octets):
+                self.assertEqual(self.read(octets), found)
+
+    def test_what_is_no_request(self):
+        end = b" HTTP/1.1\r\nHost: ns1\r\n\r\n"
+        self.assertEqual(self.read(b"GET /" + end), ("/", {}))
+        for octets in (
+                b"", b"\r\n\r\n", b"GET /\r\n\r\n", b"GET / HTTP/0.9\r\n\r\n", b"GET  /" + end,
+                b"GET / HTTP/2.0\r\nHost: ns1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
+                b"GET /\xff" + end, b"GET /\xc3\xa9" + end, b"GET /?%FF" + end,
+                b"GET /?a=%00" + end, b"GET //[" + end,
+                b"GET /?a=%0A" + end, b"GET /?" + b"&" * 16 + end, b"\r\nGET /" + end,
+                b"GET / HTTP/1.1\nHost: ns1\n\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
+                *(b"GET / HTTP/1.1\r\nHost: ns1\r\n" + line + b"\r\n\r\n" for line in (
+                    b"host: ns1", b"X: \xff", b"X: \0", b"X: \x1b", b"X: \xc2\x85", b"X : a",
+                    b" a", b"X: a\rb: c", b"X", b": a")),
+                b"GET / HTTP/1.1\r\nHost: [::\r\n\r\n"):
+            with self.subTest(octets):
+                self.assertEqual(self.read(octets), 400)
+
+    def test_a_foreign_host_is_refused(self):
+        """Otherwise a page of evil.example could read ours, by an address that its name gets."""
+        for version in ("1.0", "1.1"):
+            for host in ("localhost", "LocalHost:9053", "127.0.0.1", "192.0.2.1:80", "[::1]:9053",
+                         "[2001:DB8::1]", "ns1", "NS1.example.com:1", "evil.example",
+                         "localhost.evil.example", "127.0.0.1.evil.example", "2130706433", "0x7f.1",
+                         "", "evil.example:9053", "ns2", "[evil]",
+                         "evil ns1", "\tns1 "):
+                is_ours = re.match(r"(?i)localhost(:|$)|\s*ns1|[0-9.:]+$|\[.*:", host) \
+                    and host != "2130706433"
+                octets = f"GET / HTTP/{version}\r\nHOST: {host}\r\n\r\n".encode()
+                with self.subTest(octets):
+                    self.assertIn(self.read(octets), [("/", {})] if is_ours else [421, 400])
+
+    def test_a_long_request_is_read_in_no_time(self):
+        for octets in (b"a:" * 4000, b"a" * 8000, b"a:\r\n" * 2000 + b"\1",
+                       b"Host:" + b" " * 8000 + b"x", b"Host: a\r\n" * 850,
+                       b"Host:" + b"[" * 8000, b"Host:" + b"\xc3\xa9" * 4000):
+            begun = time.thread_time()
+            self.assertIn(self.read(b"GET / HTTP/1.1\r\n" + octets + b"\r\n\r\n"), (400, 421))
+            self.assertLess(time.thread_time() - begun, 0.05)
+
+    def test_a_reply(self):
+        page = lbdns.Page(200, "\xe9\udcff", "text/html", {"Content-Security-Policy": "own"})
+        head, _, text = lbdns.show_page(page, False).partition(b"\r\n\r\n")
+        self.assertEqual(text, b"\xc3\xa9?")
+        self.assertEqual(lbdns.show_page(page, True), head + b"\r\n\r\n")
+        self.assertRegex(head.decode(), "\r\n".join((
+            "HTTP/1.1 200 OK", r"Date: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT",
+            "Content-Type: text/html; charset=utf-8", "Content-Length: 3", "Connection: close",
+            "Cache-Control: no-store", "X-Content-Type-Options: nosniff",
+            "Referrer-Policy: no-referrer", "Content-Security-Policy: own")) + "$")
+
+    def test_an_address_that_others_reach_is_pointed_out(self):
+        for status, warned in (("'127.0.0.1:9053'", 0), ("['127.8.8.8:0', '[::1]:9053']", 0),
+                               ("'0.0.0.0:9053'", 1), ("['[::]:1', '[::1]:1', '[::]:1']", 1)):
+            config = lbdns.ConfigReader("t").config(tomllib.loads(f"status = {status}\n{ZONE}"))
+            self.assertEqual(len(config.warnings), warned, config.warnings)
+            for warning in config.warnings:
+                self.assertRegex(warning, "^t: status: .* is not on loopback.*a proxy or ssh -L")
+
+
 # ==== Live: a real server, and all is as it should be =============================================
 
 class LiveCommands(unittest.TestCase):
@@ -8872,6 +8993,102 @@ class LiveExplain(unittest.TestCase):
         self.assertIn("--client ADDRESS", out)
 
 
+class LiveStatus(unittest.TestCase):
+    """HTTP is served where the config says so, over reloads and by another monitor, and says
+    whether all workers can answer."""
+
+    def server(self, config="", port=0, **options):
+        """A server with a status, on a port that is returned, too."""
+        server = Server(f"status = '127.0.0.1:{port}'\n{config or ZONE + POOL}", **options)
+        return server, int(server.wait_for(r"; status on http://127\.0\.0\.1:([0-9]+)/$"))
+
+    def test_it_is_there_where_nothing_is_watched_and_only_in_the_monitor(self):
+        server, port = self.server(workers=2, constants=QUICK)
+        with server:
+            until(lambda: fetch(port)[0] == "200")
+            status, headers, text = fetch(port)
+            self.assertEqual((status, headers["content-type"], text),
+                             ("200", "text/plain; charset=utf-8", "ok\n"))
+            self.assertEqual(fetch(port, b"HEAD /healthz HTTP/1.0\r\n\r\n")[::2], ("200", ""))
+            self.assertEqual(fetch(port, "/nothing")[0], "404")
+            self.assertEqual(fetch(port, b"PUT /healthz HTTP/1.0\r\n\r\n")[1]["allow"], "get, head")
+            self.assertEqual(len(server.pids()), 3)
+            table = pathlib.Path("/proc/net/tcp").read_text()
+            inode = re.search(rf":{port:04X} \S+ 0A(?: +\S+){{5}} +(\d+)", table)[1]
+            holders = [pid for pid in (server.process.pid, *server.pids())
+                       for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()
+                       if os.readlink(link) == f"socket:[{inode}]"]
+            self.assertEqual(holders, [server.process.pid, monitor_of(server)])
+            self.assertNotIn("receive buffer", server.log())
+            worker = max(set(server.pids()) - {monitor_of(server)})
+            os.kill(worker, signal.SIGSTOP)
+            until(lambda: fetch(port)[0] == "503")
+            self.assertEqual(fetch(port)[2], "no sign of life of worker 2\n")
+            until(lambda: fetch(port)[0] == "200")
+
+    def test_a_source_that_is_waited_for_keeps_workers_from_being_healthy(self):
+        source = ('source = { command = ["sh", "-c", "until [ -e go ]; do sleep 0.05; done; '
+                  'echo 10.0.0.1"], timeout = 9 }\n')
+        server, port = self.server(generation(1, source), wait=False)
+        with server:
+            self.assertEqual(fetch(port)[::2], ("503", "no first snapshot yet\n"))
+            (server.folder / "go").touch()
+            until(lambda: fetch(port)[0] == "200")
+
+    def test_reloads_answer_whoever_asks_and_move_it(self):
+        ports = free_port(), free_port()
+        server, _ = self.server(port=ports[0])
+        with server:
+            until(lambda: fetch(ports[0])[0] == "200")
+            before = server.pids()
+            found, over = Counter(), threading.Event()
+
+            def ask():
+                while not over.is_set():
+                    found[fetch(ports[0])[0]] += 1
+            thread = threading.Thread(target=ask)
+            thread.start()
+            try:
+                for at in range(3):
+                    with socket.create_connection(("127.0.0.1", ports[0]), PATIENCE) as early:
+                        server.write(f"status = '127.0.0.1:{ports[0]}'\n{generation(at + 2)}")
+                        server.reload()
+                        early.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                        self.assertEqual(read_page(early)[0], "200")
+            finally:
+                over.set()
+                thread.join()
+            self.assertEqual([*found], ["200"])
+            self.assertFalse(set(before) & set(server.pids()) - {None})
+            server.write(f"status = '127.0.0.1:{ports[1]}'\n{generation(1)}")
+            server.reload()
+            self.assertEqual(fetch(ports[1])[0], "200")
+            until(lambda: isinstance(caught(lambda: fetch(ports[0])), ConnectionRefusedError))
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                port = taken.getsockname()[1]
+                server.write(f"status = '127.0.0.1:{port}'\n{generation(1)}")
+                server.reload()
+                server.wait_for(rf"error: reload: cannot listen on 127\.0\.0\.1:{port}: in use by "
+                                rf"127\.0\.0\.1:{port}")
+            self.assertEqual(fetch(ports[1])[0], "200")
+            server.write(generation(1))
+            server.reload()
+            until(lambda: isinstance(caught(lambda: fetch(ports[1])), ConnectionRefusedError))
+            until(lambda: len(server.pids()) == 1)
+
+    def test_a_monitor_that_dies_is_waited_for_and_costs_no_query(self):
+        with Inbox() as inbox:
+            server, port = self.server(constants=QUICK, env={"NOTIFY_SOCKET": inbox.address})
+            with server, Inquirer(server) as asker:
+                os.kill(monitor_of(server), signal.SIGKILL)
+                self.assertEqual(fetch(port)[0], "200")
+                server.wait_for("monitor ended by SIGKILL")
+                asker.wait()
+                self.assertEqual(asker.lost, 0)
+                server.signal(signal.SIGTERM)
+                self.assertNotIn(["STATUS="], inbox.until("STOPPING=1"), "nothing is watched")
+
+
 # ==== Fault: what goes wrong, and what it must not cost ===========================================
 
 class FaultPackets(unittest.TestCase):
@@ -10367,6 +10584,160 @@ source = { sqlite = "b.db", every = 0.1, timeout = 0.2 }
         finally:
             os.close(read)
             os.close(write)
+
+
+class FaultHttp(unittest.TestCase):
+    """Hostile clients of HTTP cost neither an answer nor the monitor, and others get their page."""
+
+    # Pages of their own, and limits that are soon reached.
+    PAGES = """
+def init(self, *words, real=lbdns.Monitor.__init__):
+    real(self, *words)
+    self.routes["/big"] = lambda _: lbdns.Page(200, "x" * 10_000_000)
+    self.routes["/200k"] = lambda _: lbdns.Page(200, "x" * 200_000)
+    self.routes["/bug"] = lambda _: 1 // 0
+lbdns.Monitor.__init__ = init
+"""
+
+    def start(self, seconds=1.0, **options):
+        """A server that gives a request so many seconds; its log is for the test to look at."""
+        options.setdefault("constants", {"HTTP_TIME": seconds})
+        self.server = Server(f"status = '127.0.0.1:0'\n{ZONE}{POOL}", prelude=self.PAGES, **options)
+        self.addCleanup(self.server.stop)
+        self.port = int(self.server.wait_for(r"; status on http://127\.0\.0\.1:([0-9]+)/$"))
+        until(lambda: fetch(self.port)[0] == "200")
+        self.monitor = monitor_of(self.server)
+        until(lambda: not self.held())
+
+    def held(self):
+        """How many connections the monitor holds, those that wait for accept(2) left out."""
+        inodes = re.findall(rf"(?m)^ *\d+: \w+:{self.port:04X} \S+ 0[^A](?: +\S+){{5}} +(\d+)",
+                            pathlib.Path("/proc/net/tcp").read_text())
+        links = set()
+        for link in pathlib.Path(f"/proc/{self.monitor}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                links.add(os.readlink(link))
+        return sum(f"socket:[{inode}]" in links for inode in inodes)
+
+    def connect(self, octets=b"", number=1, **options):
+        """Connections on which this has been sent."""
+        found = []
+        for _ in range(number):
+            sock = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+            self.addCleanup(sock.close)
+            sock.sendall(octets)
+            found.append(sock)
+        return found
+
+    def is_closed(self, sock):
+        """Whether a connection, on which nothing is to be read, has ended."""
+        sock.settimeout(PATIENCE)
+        try:
+            return sock.recv(1) == b""
+        except ConnectionError:
+            return True
+
+    def test_idle_ones_make_room_and_whoever_asks_gets_the_page(self):
+        self.start(60.0)
+        with Inquirer(self.server, pause=0.001) as asker:
+            first, *slow = self.connect(b"GET / HTTP/1.1\r\nHost:", 32)
+            until(lambda: self.held() == 32)
+            reading, = self.connect(b"GET /big HTTP/1.0\r\n\r\n")
+            self.assertTrue(self.is_closed(first), "the oldest")
+            self.connect(number=200)
+            self.assertEqual({fetch(self.port)[0] for _ in range(20)}, {"200"})
+            self.assertLessEqual(self.held(), 32)
+            self.assertTrue(all(map(self.is_closed, slow)))
+            self.assertEqual(len(read_page(reading)[2]), 10_000_000, "one that is answered stays")
+            readers = self.connect(b"GET /big HTTP/1.0\r\n\r\n", 40)
+            self.assertEqual({fetch(self.port)[0] for _ in range(3)}, {"200"})
+            self.assertLessEqual(self.held(), 32)
+            for sock in readers:  # by resets
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+            until(lambda: self.held() < 32)
+        self.assertEqual((asker.lost, monitor_of(self.server)), (0, self.monitor))
+
+    def test_nobody_takes_longer_than_the_limit(self):
+        self.start()
+        begun = time.monotonic()
+        idle, reader = self.connect()[0], self.connect(b"GET /big HTTP/1.0\r\n\r\n")[0]
+        drip, half = self.connect(b"GET / HTTP/1.0\r\nX: ", 2)
+        half.shutdown(socket.SHUT_WR)
+        self.assertEqual(read_page(half)[0], "400", "no more can come")
+        half, = self.connect(b"GET /200k HTTP/1.0\r\n\r\n")
+        half.shutdown(socket.SHUT_WR)
+        self.assertEqual(len(read_page(half)[2]), 200_000)
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < begun + PATIENCE:
+                drip.send(b"x")
+                time.sleep(0.1)
+        self.assertTrue(self.is_closed(idle))
+        self.assertLess(time.monotonic() - begun, 3)
+        until(lambda: not self.held())
+        self.assertLess(len(read_page(reader)[2]), 10_000_000)
+
+    def test_what_is_sent_is_refused_or_read_once(self):
+        self.start(5.0)
+        self.assertEqual(self.server.ask("www.example.com").rcode, 0)
+        good = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+        for octets, status in (
+                (good + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n", "431"), (b"x" * 100_000, "431"),
+                (b"GET /\xff HTTP/1.0\r\n\r\n", "400"), (b"GET /\r\n\r\n", "400"),
+                (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", "421"),
+                (good.replace(b"GET", b"POST") + b"Content-Length: 4\r\n\r\na=b\n", "405"),
+                (good + b"\r\n" + b"GET /nothing HTTP/1.0\r\n\r\n" * 1000, "200"),
+                (good + b"Content-Length: 999999\r\n\r\n" + b"x" * 999_999, "200")):
+            with self.subTest(octets[:60]):
+                found, headers, text = fetch(self.port, octets)
+                self.assertEqual(found, status)
+                self.assertEqual(int(headers["content-length"]), len(text), "one page")
+        with socket.socket() as sock:  # the reply waits for room while more of the request comes
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", self.port))
+            sock.sendall(b"GET /200k HTTP/1.0\r\n\r\n" + b"x" * 30_000)
+            time.sleep(0.1)
+            self.assertEqual(len(read_page(sock)[2]), 200_000)
+        for _ in range(2):
+            self.assertEqual(fetch(self.port, "/bug")[::2],
+                             ("500", "internal error: see the log\n"))
+        self.server.wait_for("internal error in a page, please report: ZeroDivisionError: .* line")
+        self.assertEqual(monitor_of(self.server), self.monitor)
+        log = self.server.stop()
+        self.assertEqual((log.count("internal error"), log.count("Traceback")), (1, 0), log)
+
+    def test_memory_stays_what_it_is(self):
+        self.start()
+        sizes = []
+        for _ in range(2):
+            for _ in range(300):
+                fetch(self.port, "/200k")
+                fetch(self.port, b"x" * 9000)
+                self.connect(b"GET")[0].close()
+            sizes.append(memory(self.monitor))
+        self.assertLess(sizes[1] - sizes[0], 1 << 20, sizes)
+
+    def test_without_descriptors_it_waits_and_does_not_spin(self):
+        self.start(fault="no-descriptors")
+        (self.server.folder / "full").touch()
+
+        def busy():
+            text = pathlib.Path(f"/proc/{self.monitor}/stat").read_text()
+            return sum(map(int, text.rpartition(")")[2].split()[11:13]))  # in ticks of 10 ms
+        before, [waiting] = busy(), self.connect(b"GET /healthz HTTP/1.0\r\n\r\n")
+        self.server.wait_for("error: accepting HTTP connections: Too many open files")
+        time.sleep(0.5)
+        self.assertLess(busy() - before, 15)
+        (self.server.folder / "full").unlink()
+        self.assertEqual(read_page(waiting)[0], "200")
+
+    def test_it_leaves_descriptors_to_others(self):
+        self.start(60.0, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
+        self.connect(number=40)
+        self.assertEqual({fetch(self.port)[0] for _ in range(3)}, {"200"})
+        self.assertTrue(10 < self.held() <= 32, self.held())
+        self.assertLessEqual(len(os.listdir(f"/proc/{self.monitor}/fd")), 32)
+        self.server.wait_for("error: accepting HTTP connections: Too many open files")
 
 
 # ==== With: other people's programs, and the files beside lbdns.py ================================
