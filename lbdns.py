@@ -4467,7 +4467,97 @@ def explain_owner(state: State, reply: Reply, own: bool, owner: bytes,
 # (page)
 
 
-# (metrics)
+# /metrics is the view as Prometheus' text format 0.0.4. METRICS has each metric: its name, its
+# labels, the key under which `list_samples` has its value, and its help. Counters, and nothing
+# else, end in _total. Names and labels of lbdns_dns_ are CoreDNS' with another prefix, and those of
+# process_ are of Prometheus' own clients, so that dashboards fit. The README has the same table.
+METRICS = (
+    ("lbdns_build_info", "version python", "one", "1"),
+    ("lbdns_config_ok", "", "ok", "0 after a reload that was refused, else 1"),
+    ("lbdns_config_hash_info", "hash", "one", "1; the hash of the config in force"),
+    ("lbdns_reloads_total", "", "reloads", "Reloads"),
+    ("lbdns_reload_failed_total", "", "reloads_failed", "Reloads that were refused"),
+    ("lbdns_child_restarts_total", "role", "restarts", "Processes that ended and were replaced"),
+    ("lbdns_log_lines_lost_total", "", "lost_lines", "Log lines for which there was no room"),
+    ("process_start_time_seconds", "role", "started", "Unix time when the process started"),
+    ("process_resident_memory_bytes", "role", "memory", "Memory that the process holds"),
+    ("process_cpu_seconds_total", "role", "cpu", "CPU time of the process"),
+    ("lbdns_dns_requests_total", "proto family type", "total",
+     "Queries; family 1 is IPv4, 2 is IPv6"),
+    ("lbdns_dns_responses_total", "rcode zone", "total", "Replies; no zone = none of ours"),
+    ("lbdns_dns_dropped_total", "reason", "total", "Queries without a reply"),
+    ("lbdns_dns_truncated_total", "", "truncated", "Replies over UDP that ask for TCP"),
+    ("lbdns_tcp_connections", "", "open", "TCP connections of clients now"),
+    ("lbdns_tcp_connections_total", "", "total", "TCP connections of clients ever"),
+    ("lbdns_reports_total", "", "taken", "Reports of agents that were believed"),
+    ("lbdns_reports_refused_total", "", "refused", "Reports of agents that were refused"),
+    ("lbdns_pool_backends", "pool", "backends", "Backends of the pool"),
+    ("lbdns_pool_backends_up", "pool", "up", "Those that are up"),
+    ("lbdns_pool_last_resort", "pool", "last_resort", "1 while `all_down` answers"),
+    ("lbdns_pool_load_unknown", "pool", "load_unknown", "1 while reports are too old to believe"),
+    ("lbdns_pool_full", "pool", "full", "1 while all backends are at their limits"),
+    ("lbdns_source_polls_total", "pool", "polls", "Polls of the source"),
+    ("lbdns_source_failures_total", "pool", "failures", "Those that failed"),
+    ("lbdns_source_last_success_time_seconds", "pool", "last_success",
+     "Unix time of the last good one; absent before the first"),
+    ("lbdns_backend_up", "pool address", "is_up", "1 if it is up; 0 if it drains or is down"),
+    ("lbdns_backend_draining", "pool address", "drains", "1 if it drains"),
+    ("lbdns_backend_connections", "pool address", "connections",
+     "Established connections; absent while unknown"),
+    ("lbdns_backend_max_connections", "pool address", "max", "Its limit; absent without one"),
+    ("lbdns_backend_weight", "pool address", "weight", "Its weight"),
+    ("lbdns_backend_report_age_seconds", "pool address", "age",
+     "Age of its report; absent without one"),
+    ("lbdns_backend_state_change_time_seconds", "pool address", "since",
+     "Unix time since when it has its state; absent where nothing watches it"),
+    ("lbdns_backend_answers_total", "pool address", "answers", "Answers with its address"),
+    ("lbdns_backend_check_failures_total", "pool address", "check_failures",
+     "Checks that it failed"))
+
+
+def show_metrics(view: dict[str, Any]) -> str:
+    """Return a view in Prometheus' text format 0.0.4. What is unknown has no sample, and a metric
+    without samples is left out."""
+    samples = {names: [(show_labels(names, texts), values) for texts, values in found]
+               for names, found in list_samples(view).items()}
+    blocks = []
+    for name, names, key, says in METRICS:
+        # Fixed point, without zeros at its end: 1790000000.1, 0.000001, 1.
+        lines = [f"{name}{labels} " + f"{values[key]:f}".rstrip("0").rstrip(".")
+                 for labels, values in samples[names] if values.get(key) is not None]
+        if lines:
+            kind = "counter" if name.endswith("_total") else "gauge"
+            blocks += [f"# HELP {name} {says}", f"# TYPE {name} {kind}", *lines]
+    return "\n".join([*blocks, ""])
+
+
+def list_samples(view: dict[str, Any]) -> dict[str, list[tuple[Sequence[Any], dict[str, Any]]]]:
+    """Return by names of labels, as METRICS has them, what has these: the labels' values, and
+    values of metrics by key."""
+    dns, config, pools = view["dns"], view["config"], view["pools"].items()
+    return {
+        "": [((), {**view, **config, **dns, **dns["tcp"], **view["reports"],
+                   "ok": config["error"] is None})],
+        "version python": [((view["lbdns"], sys.version.split()[0]), {"one": 1})],
+        "hash": [((config["hash"],), {"one": 1})],
+        "role": [*(((role,), {"restarts": total}) for role, total in view["restarts"].items()),
+                 *(((each["role"],), each) for each in view["processes"])],
+        "proto family type": [(texts, {"total": total}) for *texts, total in dns["requests"]],
+        "rcode zone": [(texts, {"total": total}) for *texts, total in dns["responses"]],
+        "reason": [((reason,), {"total": total}) for reason, total in dns["dropped"].items()],
+        "pool": [((name,), {**pool, **(pool["source"] or {})}) for name, pool in pools],
+        "pool address": [
+            ((name, ",".join(row["address"])),
+             {**row, "is_up": row["state"] == "up", "drains": row["state"] == "drain"})
+            for name, pool in pools for row in pool["rows"]]}
+
+
+def show_labels(names: str, texts: Sequence[Any]) -> str:
+    """Return labels as they stand in a sample. Control characters, newlines among them, are shown
+    as in the log; then backslashes and quotes are escaped."""
+    plain = [printable(f"{text}").replace("\\", r"\\").replace('"', r'\"') for text in texts]
+    pairs = [f'{name}="{text}"' for name, text in zip(names.split(), plain, strict=True)]
+    return f"{{{','.join(pairs)}}}" if pairs else ""
 
 
 # A client sends one request and gets one page; then the connection ends. So there is no second

@@ -35,6 +35,7 @@ Helpers come first, the classes after them, in this order. To test this, use tha
                                       2): receiver.until(connections=7)
     what HTTP answers                 fetch(port, "/healthz"), or octets in its place
     what a process is and holds       status_of(pid, key), memory(pid), alive(word)
+    a view of a server                full_view(), view_of(a_example=seen_pool(seen(state="down")))
     that it comes true, in time       until(lambda: ...), for PATIENCE seconds
     what dig makes of it              Dig(server, "+tcp", name), records of its sections
     a program that runs meanwhile     with running("unbound", ..., ready=...); Engine for tables
@@ -1178,6 +1179,98 @@ def running(*words, ready):
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+# ---- Views: what the page, /metrics and `status` print -------------------------------------------
+
+NOW = 1790000000.0  # 13:33:20 UTC
+
+
+def seen(address="192.0.2.1", state="up", **values):
+    """A row of a view; it has been so for eleven days, unless `values` say otherwise."""
+    return {"address": address.split(","), "state": state, "since": NOW - 11 * 86400,
+            "why": "as the config has it", "connections": None, "age": None, "max": None,
+            "weight": 1.0, "share": None, "next": None, "forgotten_at": None, "answers": 0,
+            "check_failures": 0, **values}
+
+
+def seen_pool(*rows, **values):
+    """A pool of a view."""
+    return {"policy": "random", "ttl": 60, "answers": 1, "anticache": True, "dig": "dig", "up":
+            sum(row["state"] == "up" for row in rows), "backends": len(rows), "source": None,
+            "check": None, "trouble": [], "last_resort": False, "load_unknown": False,
+            "full": False, "load_age": None, "rows": list(rows), **values}
+
+
+def view_of(error=None, **pools):
+    """The view of a server that has answered nothing yet; pools by name, _ for each dot."""
+    return {"lbdns": "0.7.0", "format": 1, "host": "ns1", "now": NOW, "started": NOW - 11 * 86400,
+            "config": {"file": "lbdns.toml", "hash": "9f2c51", "loaded": NOW - 600, "error": error,
+                       "reloads": 0, "reloads_failed": 0},
+            "workers": [], "processes": [], "restarts": {}, "lost_lines": 0,
+            "reports": {"taken": 0, "refused": 0}, "changes": [], "trouble": [],
+            "dns": {"rate": 0.0, "rates": [], "rcodes": {}, "dropped": {}, "requests": [],
+                    "responses": [], "truncated": 0, "tcp": {"open": 0, "total": 0}},
+            "pools": {name.replace("_", "."): pool for name, pool in pools.items()}}
+
+
+def full_view(stranger="refused"):
+    """A view in which everything has a value. `stranger` stands for what others can write."""
+    rows = (seen("192.0.2.1,2001:db8::1", connections=250, age=0.5, max=1000, weight=0.000001,
+                 share=0.25, next=0.28, answers=10**16),
+            seen("192.0.2.2", "down", since=NOW - 250, why=f"check tcp://192.0.2.2:443: {stranger}",
+                 check_failures=3),
+            seen("192.0.2.3", "drain", since=NOW - 130, connections=87, max=1000, share=0.0,
+                 next=0.0, forgotten_at=NOW + 51),
+            seen("192.0.2.4", connections=1000, max=1000, share=0.5, next=0.72))
+    source = {"kind": "reports", "name": stranger, "age": 0.6, "error": stranger, "polls": 17,
+              "failures": 2, "last_success": NOW - 0.5}
+    change = {"at": NOW - 250, "pool": "api.example.com", "address": "192.0.2.2", "old": "up",
+              "new": "down", "why": stranger}
+    view = view_of(api_example_com=seen_pool(
+        *rows, policy="least-connections", source=source, load_age=0.6, trouble=[stranger]),
+        b_example=seen_pool(seen("10.0.0.1", since=None, why=stranger)))
+    view.update(processes=[{"role": "worker 1", "pid": 7, "started": NOW, "cpu": 1.5,
+                            "memory": 18874368}], restarts={"worker": 1, "monitor": 0},
+                lost_lines=4, reports={"taken": 900, "refused": 5}, trouble=[stranger],
+                changes=[change, {**change, "at": NOW - 3601, "why": "long ago"}])
+    view["config"].update(reloads=3, reloads_failed=1)
+    view["dns"].update(rate=812.4, truncated=6, tcp={"open": 2, "total": 77},
+                       dropped={"short": 8, "kernel": 9},
+                       requests=[["udp", 1, "A", 1200], ["tcp", 2, "other", 1]],
+                       responses=[["NOERROR", "example.com.", 1200], ["REFUSED", "", 3]])
+    return view
+
+
+# What a stranger could write to be a line, a tag, a label or a cursor of its own.
+HOSTILE = "\"}\\ 1\n<script>\x1b[2J\x9b\u202e\ud800\x00'é"
+
+
+def hostile_view():
+    """A view with such a text wherever somebody may have written it."""
+    view = full_view(HOSTILE)
+    view["host"] = view["config"]["hash"] = view["lbdns"] = HOSTILE
+    view["pools"][HOSTILE] = seen_pool(seen(HOSTILE, connections=1, why=HOSTILE), policy=HOSTILE)
+    view["dns"]["responses"].append(["NOERROR", HOSTILE, 1])
+    return view
+
+
+def read_metrics(text):
+    """Read Prometheus' text format: types by name, values by name and labels, helps by name."""
+    about, values = {"TYPE": {}, "HELP": {}}, {}
+    assert text.endswith("\n")
+    for line in text[:-1].split("\n"):
+        if line.startswith("# "):
+            _, word, name, says = line.split(" ", 3)
+            assert about[word].setdefault(name, says) is says, line
+            continue
+        form = r"([a-z_]+)(?:\{(.+)\})? (\d+(?:\.\d+)?)"
+        name, labels, number = re.fullmatch(form, line).groups()
+        pairs = re.findall(r'([a-z]+)="((?:[^"\\]|\\[\\"n])*)"(?:,|$)', labels or "")
+        assert ",".join(f'{key}="{value}"' for key, value in pairs) == (labels or ""), line
+        plain = [(key, re.sub(r"\\(.)", r"\1", value)) for key, value in pairs]
+        assert values.setdefault((name, *plain), number) is number, line
+    return about["TYPE"], {key: float(number) for key, number in values.items()}, about["HELP"]
 
 
 # ---- Beside a server: tables, backends, resolvers ------------------------------------------------
@@ -6330,6 +6423,89 @@ class PureHttp(unittest.TestCase):
             self.assertEqual(len(config.warnings), warned, config.warnings)
             for warning in config.warnings:
                 self.assertRegex(warning, "^t: status: .* is not on loopback.*a proxy or ssh -L")
+class PureMetrics(unittest.TestCase):
+    """/metrics says what the view says, in Prometheus' format, and nothing that is unknown."""
+
+    README = HERE / "README.md"
+
+    def test_each_value_of_a_view_is_in_its_metrics(self):
+        types, values, helps = read_metrics(lbdns.show_metrics(full_view()))
+        pool, one = ("pool", "api.example.com"), ("address", "192.0.2.1,2001:db8::1")
+        for name, labels, value in (
+                ("lbdns_build_info", [("version", "0.7.0"),
+                                      ("python", sys.version.split()[0])], 1),
+                ("lbdns_config_ok", [], 1), ("lbdns_config_hash_info", [("hash", "9f2c51")], 1),
+                ("lbdns_reloads_total", [], 3), ("lbdns_reload_failed_total", [], 1),
+                ("lbdns_child_restarts_total", [("role", "worker")], 1),
+                ("lbdns_child_restarts_total", [("role", "monitor")], 0),
+                ("lbdns_log_lines_lost_total", [], 4),
+                ("process_start_time_seconds", [("role", "worker 1")], NOW),
+                ("process_resident_memory_bytes", [("role", "worker 1")], 18874368),
+                ("process_cpu_seconds_total", [("role", "worker 1")], 1.5),
+                ("lbdns_dns_requests_total",
+                 [("proto", "udp"), ("family", "1"), ("type", "A")], 1200),
+                ("lbdns_dns_requests_total",
+                 [("proto", "tcp"), ("family", "2"), ("type", "other")], 1),
+                ("lbdns_dns_responses_total",
+                 [("rcode", "NOERROR"), ("zone", "example.com.")], 1200),
+                ("lbdns_dns_responses_total", [("rcode", "REFUSED"), ("zone", "")], 3),
+                ("lbdns_dns_dropped_total", [("reason", "kernel")], 9),
+                ("lbdns_dns_truncated_total", [], 6), ("lbdns_tcp_connections", [], 2),
+                ("lbdns_tcp_connections_total", [], 77), ("lbdns_reports_total", [], 900),
+                ("lbdns_reports_refused_total", [], 5), ("lbdns_pool_backends", [pool], 4),
+                ("lbdns_pool_backends_up", [pool], 2), ("lbdns_pool_last_resort", [pool], 0),
+                ("lbdns_pool_load_unknown", [pool], 0), ("lbdns_pool_full", [pool], 0),
+                ("lbdns_source_polls_total", [pool], 17),
+                ("lbdns_source_failures_total", [pool], 2),
+                ("lbdns_source_last_success_time_seconds", [pool], NOW - 0.5),
+                ("lbdns_backend_up", [pool, one], 1), ("lbdns_backend_draining", [pool, one], 0),
+                ("lbdns_backend_draining", [pool, ("address", "192.0.2.3")], 1),
+                ("lbdns_backend_up", [pool, ("address", "192.0.2.3")], 0),
+                ("lbdns_backend_up", [pool, ("address", "192.0.2.2")], 0),
+                ("lbdns_backend_draining", [pool, ("address", "192.0.2.2")], 0),
+                ("lbdns_backend_connections", [pool, one], 250),
+                ("lbdns_backend_max_connections", [pool, one], 1000),
+                ("lbdns_backend_weight", [pool, one], 0.000001),
+                ("lbdns_backend_report_age_seconds", [pool, one], 0.5),
+                ("lbdns_backend_state_change_time_seconds", [pool, one], NOW - 11 * 86400),
+                ("lbdns_backend_answers_total", [pool, one], 10**16),
+                ("lbdns_backend_check_failures_total", [pool, ("address", "192.0.2.2")], 3)):
+            self.assertEqual(values[name, *labels], value, name)
+        names = {name for name, *_ in values}
+        self.assertEqual(names, {name for name, *_ in lbdns.METRICS})
+        self.assertEqual({name for name, kind in types.items() if kind == "counter"},
+                         {name for name in names if name.endswith("_total")})
+        self.assertEqual((types.keys(), helps.keys()), (names, names))
+
+    def test_what_is_unknown_is_absent_and_never_0(self):
+        view = view_of("line 1\nline 2", a_example=seen_pool(seen(since=None)))
+        types, values, _ = read_metrics(lbdns.show_metrics(view))
+        self.assertEqual([name for name, *_ in values if "backend_" in name], [
+            "lbdns_backend_up", "lbdns_backend_draining", "lbdns_backend_weight",
+            "lbdns_backend_answers_total", "lbdns_backend_check_failures_total"])
+        self.assertEqual([name for name in types if re.search("source|process|_dns_.*st", name)],
+                         [])
+        self.assertEqual(values["lbdns_config_ok",], 0)
+        view = full_view()
+        view["pools"]["api.example.com"]["source"]["last_success"] = None
+        self.assertNotIn("last_success", lbdns.show_metrics(view))
+
+    def test_what_strangers_write_stays_in_its_label(self):
+        text = lbdns.show_metrics(hostile_view())
+        self.assertTrue(text.replace("\n", "").isprintable())
+        shown = r""""}\ 1\x0a<script>\x1b[2J\x9b\x202e\xd800\x00'é"""
+        _, values, _ = read_metrics(text)
+        self.assertEqual(
+            values["lbdns_backend_connections", ("pool", shown), ("address", shown)], 1)
+        self.assertEqual(values["lbdns_dns_responses_total", ("rcode", "NOERROR"),
+                                ("zone", shown)], 1)
+
+    @needs_file(README)
+    def test_the_readme_has_the_same_table(self):
+        rows = re.findall(r"^\| `((?:lbdns|process)_\w+)` \| (.*?) \| (.*) \|$",
+                          self.README.read_text(), re.M)
+        self.assertEqual(rows, [(name, ", ".join(labels.split()), says)
+                                for name, labels, _, says in lbdns.METRICS])
 
 
 # ==== Live: a real server, and all is as it should be =============================================
@@ -11807,6 +11983,58 @@ class WithFiles(unittest.TestCase):
         self.type_in("python3 lbdns.py --version; sleep 100 & echo done\n", "lbdns ...\ndone\n")
         with self.assertRaises(AssertionError):
             self.type_in("false\n", None)
+
+
+class WithPromtool(unittest.TestCase):
+    """Prometheus' own tool finds nothing to say about metrics and alerts."""
+
+    README = HERE / "README.md"
+
+    @needs("promtool")
+    def test_promtool_has_nothing_to_say(self):
+        for view in (full_view(), view_of(), hostile_view()):
+            done = subprocess.run(["promtool", "check", "metrics"], timeout=30, text=True,
+                                  input=lbdns.show_metrics(view), stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, encoding="utf-8")
+            self.assertEqual((done.returncode, done.stdout), (0, ""))
+
+    @needs("promtool")
+    @needs_file(README)
+    def test_the_alerts_of_the_readme(self):
+        """Each of them comes when it should, and no other with it."""
+        [rules] = re.findall(r"^```yaml\n(.*?)^```$", self.README.read_text(), re.M | re.S)
+        expressions = dict(re.findall(r"- alert: (\w+)\n +expr: (.*)", rules))
+        self.assertEqual(len(expressions), 5)
+        names = {name for name, *_ in lbdns.METRICS} | {"up"}
+        used = set(re.findall(r"\b(?:lbdns_\w+|up)\b", " ".join(expressions.values()).replace(
+            'job="lbdns"', "")))
+        self.assertLessEqual(used, names)
+        pool = "{instance='%s', job='lbdns', pool='a.example'}"
+        cases = {
+            "LbdnsLastResort": ("lbdns_pool_last_resort" + pool % "ns1", "0 1x40"),
+            "LbdnsLoadUnknown": ("lbdns_pool_load_unknown" + pool % "ns1", "0 1x40"),
+            "LbdnsUnwell": ("lbdns_config_ok{instance='ns1', job='lbdns'}", "1 0x40"),
+            "LbdnsServersDisagree": ("lbdns_pool_backends_up" + pool % "ns2", "3 2x40"),
+            "LbdnsConfigsDiffer": ("lbdns_config_hash_info{instance='ns2', hash='b'}", "1 1x40")}
+        self.assertEqual(cases.keys(), expressions.keys())
+        tests = []
+        for name, (series, values) in cases.items():
+            given = [{"series": series, "values": values},
+                     {"series": "lbdns_pool_backends_up" + pool % "ns1", "values": "3x40"},
+                     {"series": "lbdns_config_hash_info{instance='ns1', hash='a'}",
+                      "values": "1x40"}]
+            tests.append({"interval": "1m", "input_series": given, "promql_expr_test": [
+                {"expr": f"count by (alertname) (ALERTS{{alertstate='firing'{other}}})",
+                 "eval_time": f"{at}m", "exp_samples": samples}
+                for at, other, samples in (
+                    (0, "", []),
+                    (35, "", [{"labels": f"{{alertname='{name}'}}", "value": 1}]))]})
+        with folder_of(rules_yml=rules, tests_yml=json.dumps(  # which is YAML, too
+                {"rule_files": ["rules.yml"], "evaluation_interval": "1m",
+                 "tests": tests})) as folder:
+            self.assertIn("SUCCESS: 5 rules found",
+                          run("promtool", "check", "rules", str(folder / "rules.yml")))
+            run("promtool", "test", "rules", str(folder / "tests.yml"))
 
 
 # ==== All of these: several classes at a time =====================================================
