@@ -120,12 +120,14 @@ try:
     import resource
     import select
     import selectors
+    import shutil
     import socket
     import sqlite3
     import stat
     import struct
     import subprocess
     import tempfile
+    import textwrap
     import threading
     import time
     import tomllib
@@ -7025,18 +7027,22 @@ def read_text(path: pathlib.Path, errors: str = "strict") -> str:
         raise Problem(getattr(bad, "strerror", None) or bad) from None
 
 
-def read_config(file: str) -> Config:
-    """Read and check a config file. Raises ConfigError, with a line for each problem: one if the
-    file is no TOML, else all."""
+def read_document(file: str) -> Table:
+    """Return what a TOML file says. Raises ConfigError."""
     try:
         text = read_text(pathlib.Path(file))
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as bad:
         raise ConfigError(f"{file}: {explain_toml(text, str(bad))}") from None
     except (ValueError, RecursionError) as bad:  # ValueError: Problem, and what int() refuses
         raise ConfigError(f"{file}: {bad}") from None
+
+
+def read_config(file: str) -> Config:
+    """Read and check a config file. Raises ConfigError, with a line for each problem: one if the
+    file is no TOML, else all."""
     try:
-        return ConfigReader(file).config(document)
+        return ConfigReader(file).config(read_document(file))
     except RecursionError:
         raise ConfigError(f"{file}: tables stand in tables, too deep to be read") from None
 
@@ -7061,7 +7067,8 @@ USAGE = """lbdns.py                               the demo: api.example.com on 9
        lbdns.py NAME=ADDR,ADDR ... [-p PORT]  serve pools without a file
        lbdns.py check CONFIG                  say what is wrong with it
        lbdns.py example                       print a config with every word
-       lbdns.py explain NAME [TYPE] [CONFIG]  say what answers a name, and why
+       lbdns.py status [CONFIG|URL ...]       which backends are up, and why
+       lbdns.py explain NAME [TYPE] [CONFIG]  what answers a name, and why
        lbdns.py agent POOL PORT [--to HOST]   report this backend's connections
        lbdns.py bundle                        print lbdns as one file to copy"""
 
@@ -7077,17 +7084,17 @@ def main(argv: Sequence[str]) -> int:
     """Run a command. Returns the exit code.
 
     0   it did what it should, or ended because it was asked to
-    1   `check` found problems, or the system lacks what a start needs and may have it the next time
-    2   people have to do something before a start can go well
+    1   `check` found problems; something is down, says `status`; or the system lacks what a start
+        needs and may have it the next time
+    2   people have to do something before a start can go well; a server does not answer `status`
     """
     # Descriptors 0 to 2 may be closed. The next sockets would get these numbers, and the log would
     # be written to the network.
     while os.open(os.devnull, os.O_RDWR) < 2:
         pass
-    if argv[:1] == ["agent"]:
-        return agent(argv[1:])
-    if argv[:1] == ["explain"]:
-        return explain_name(argv[1:])
+    commands = {"agent": agent, "explain": explain_name, "status": status}
+    if argv and argv[0] in commands:
+        return commands[argv[0]](argv[1:])
     words, port = parse_arguments(argv)
     if words[0] == "check":
         return check(words[1])
@@ -7248,6 +7255,266 @@ def show_pool(pool: PoolConfig) -> str:
     if pool.anticache:
         words.append("anti-cache")
     return f"{pool.name}: {', '.join(words)}"
+
+
+# -- What the commands `status` and `explain` ask a server --
+
+STATUS_URL = "http://127.0.0.1:9053/"  # of the status page, if no other is named
+STATUS_LIMIT = 5.0        # seconds that a server may be silent
+STATUS_MAX = 8 * 2**20    # octets of what it says
+STATUS_FORMAT = 1         # of that, as this program reads it
+WATCH_EVERY = 2.0         # seconds that a screen of `status --watch` stays
+BAR = 10                  # characters of a bar, which is full at max_connections
+RED, YELLOW, BOLD = "31", "33", "1"  # parameters of SGR (ECMA-48 8.3.117)
+ROW_COLOURS = {"down": RED, "drain": YELLOW, "up": ""}
+# Alternate screen, no cursor; and back. To the top left; erase to the line's, the screen's end.
+ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+TO_TOP, ERASE_LINE, ERASE_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+STATUS_USAGE = """lbdns.py status [CONFIG|URL ...] [--watch]
+
+Print what servers think of each backend, why, and since when; below that, how
+the servers differ. CONFIG is a file with `status`, URL a status page's; without
+any it is http://127.0.0.1:9053/. Times are local.
+
+exit code: 0 all is up, 1 something is down or a reload was refused, 2 a server
+does not answer"""
+Line = tuple[str, str]        # a text, and its colour; "" = that of the terminal
+
+
+def status_url(where: str) -> str:
+    """Return the URL of a status page: one that is given, that of a config, or the usual one.
+    Raises ConfigError. Of a config only `status` is looked at: the rest may be wrong, which is when
+    people want to see the page."""
+    if re.match("https?://", where) or not where:
+        return where or STATUS_URL
+    if not os.path.exists(where):
+        raise ConfigError(f"{where}: no such file, and no URL, which begins with http://")
+    document = read_document(where)
+    if "status" not in document:
+        raise ConfigError(f'{where}: has no status page; add the line: status = "127.0.0.1:9053"')
+    value = document["status"]
+    try:
+        host, port = endpoint(value if isinstance(value, str) else LIST(value)[0])
+    except Problem as bad:
+        raise ConfigError(f"{where}: status = {show_value(value)}: {bad}") from None
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{show_endpoint(host, port)}/".replace("%", "%25")  # an interface: RFC 6874 2
+
+
+def fetch_status(where: str, path: str) -> Any:
+    """Return what the server of a status page, as `status_url` has it, says at a path below that.
+    Raises ConfigError, or Problem where there is no answer of lbdns."""
+    import http.client  # these import ssl, which no process of a server is to pay for
+    import urllib.request
+    page, direct = status_url(where), urllib.request.ProxyHandler({})
+    try:
+        url = urllib.parse.urljoin(page, path)
+        with urllib.request.build_opener(direct).open(url, timeout=STATUS_LIMIT) as reply:
+            octets = reply.read(STATUS_MAX)
+    except urllib.error.HTTPError as bad:
+        raise Problem(f"{page}: {bad}") from None
+    except (OSError, ValueError, http.client.HTTPException) as bad:
+        why = getattr(bad, "reason", bad)
+        raise Problem(f"nothing answers at {page} ({getattr(why, 'strerror', None) or why}): is "
+                      "`status` set in its config, and is lbdns running?") from None
+    try:
+        found = json.loads(octets)
+        version, form = found["lbdns"], found["format"]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        raise Problem(f"{page}: what answers is not lbdns, or is over 8 MiB: "
+                      f"{octets[:40]!r}") from None
+    if form != STATUS_FORMAT:
+        complain("warning", [f"{page}: has format {form}; use the lbdns.py of version {version}"])
+    return found
+
+
+def status(argv: Sequence[str]) -> int:
+    """Run the command `status`. Returns the exit code: see STATUS_USAGE."""
+    parser = argparse.ArgumentParser(prog="lbdns.py status", usage=STATUS_USAGE)
+    parser.add_argument("where", nargs="*", default=[""], help=argparse.SUPPRESS)
+    parser.add_argument("--watch", action="store_true",
+                        help="print it every 2 seconds, until Ctrl-C")
+    words = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # its encoding may lack what others wrote
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if words.watch:
+        return watch_status(words.where)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # as in `check`
+    text, code = show_servers(words.where, False)
+    return show(text) or code
+
+
+def watch_status(places: Sequence[str]) -> int:
+    """Print what servers say until a signal comes, or nobody reads it; on a terminal, always in the
+    same place. Returns the exit code for what was printed last."""
+    def stop(*_: Any) -> NoReturn:
+        """End the loop below, wherever it is."""
+        raise KeyboardInterrupt
+    for each in SIGNALS:
+        signal.signal(each, stop)
+    redraws, code = is_terminal(), 2
+    before = ENTER_SCREEN if redraws else ""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        while True:
+            text, code = show_servers(places, redraws)
+            if show(before + text):
+                return 1
+            before = "" if redraws else "\n"
+            time.sleep(WATCH_EVERY)
+    except KeyboardInterrupt:
+        return code
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if redraws:
+            show(LEAVE_SCREEN)
+
+
+def is_terminal() -> bool:
+    """Return whether a terminal that can do more than print lines gets the output."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def show_servers(places: Sequence[str], redraws: bool) -> tuple[str, int]:
+    """Return what servers say at some status pages, and the exit code. What is wrong goes to
+    standard error; or into the text, if that is a screen that is drawn again and again."""
+    views, lines, errors = dict[str, Any](), list[Line](), list[str]()
+    for where in places:
+        place = where or STATUS_URL
+        try:
+            view = fetch_status(where, "status.json")
+            if len(places) > 1:
+                lines.append((f"{place}:", BOLD))
+            lines += show_view(view)
+            views[place] = view
+        except (ConfigError, Problem) as bad:
+            errors += str(bad).splitlines()
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
+            errors.append(f"{place}: cannot be read by this lbdns.py; use that of its version")
+    lines += compare_views(views)
+    code = 2 if errors else int(any(map(is_unwell, views.values())))
+    if redraws:
+        lines += [(each, RED) for each in errors]
+    else:
+        complain("error", errors)
+    return lay_out(lines, redraws), code
+
+
+def lay_out(lines: Sequence[Line], redraws: bool) -> str:
+    """Return lines as they are printed: to a terminal in its width and in colour, unless NO_COLOR
+    is set, maybe in place of the last ones; else as they are. Strangers may have written them."""
+    if not is_terminal():
+        return "".join(f"{printable(text)}\n" for text, _ in lines)
+    (width, height), found = shutil.get_terminal_size(), list[str]()
+    for text, colour in lines:
+        form = f"\x1b[{colour}m{{}}\x1b[m" if colour and not os.environ.get("NO_COLOR") else "{}"
+        found += map(form.format, textwrap.wrap(printable(text), width, subsequent_indent="      "))
+    if not redraws:
+        return "".join(f"{each}\n" for each in found)
+    if len(found) >= height:  # the cursor stays on the last line
+        found[height - 2:] = [f"... and {len(found) - height + 2} more lines"]
+    # Erased before it is written: a full line leaves the cursor on its last character.
+    return TO_TOP + "".join(f"{ERASE_LINE}{each}\n" for each in found) + ERASE_REST
+
+
+def is_unwell(view: dict[str, Any]) -> bool:
+    """Return whether something is down, or the last reload was refused."""
+    return view["config"]["error"] is not None or any(map(is_down, view["pools"].values()))
+
+
+def is_down(pool: dict[str, Any]) -> bool:
+    """Return whether a backend of a pool is down, or all that could be up are."""
+    return pool["last_resort"] or any(row["state"] == "down" for row in pool["rows"])
+
+
+def compare_views(views: dict[str, Any]) -> list[Line]:
+    """Return a line for each thing of which servers should say the same, and do not."""
+    facts = {place: {"config": view["config"]["hash"], "version": view["lbdns"],
+                     **{f"pool {name}": f"{pool['up']} of {pool['backends']} up"
+                        for name, pool in view["pools"].items()}}
+             for place, view in views.items()}
+    lines = []
+    for subject in dict.fromkeys(itertools.chain(*facts.values())):
+        said = {place: each.get(subject, "absent") for place, each in facts.items()}
+        if len(set(said.values())) > 1:
+            each = [f"{says} at {place}" for place, says in said.items()]
+            lines.append((f"differ: {subject}: {', '.join(each)}", YELLOW))
+    return lines
+
+
+def show_view(view: dict[str, Any]) -> list[Line]:
+    """Return lines about a server: headline, what is wrong, its pools, those with a backend that is
+    down first, and what has changed in the last hour."""
+    now, config = view["now"], view["config"]
+    problems = (config["error"] or "").splitlines()
+    lines = [(f"{view['host']}  lbdns {view['lbdns']}  up {show_span(now - view['started'])}  "
+              f"{view['dns']['rate']:.0f}/s  config {config['hash']} of "
+              f"{show_local(config['loaded'], now)}, {'RELOAD REFUSED:' if problems else 'ok'}",
+              BOLD), *((f"  {each}", RED) for each in problems + view["trouble"])]
+    for name, pool in sorted(view["pools"].items(), key=lambda item: not is_down(item[1])):
+        lines += show_rows(name, pool, now)
+    changes = [(f"  {show_local(each['at'], now)}  {each['pool']} {each['address']}: "
+                f"{each['old']} -> {each['new']}: {each['why']}", "")
+               for each in view["changes"] if now - each["at"] < 3600]
+    if changes:
+        lines.append(("changes of the last hour, the newest first", BOLD))
+    return lines + changes[:5]
+
+
+def show_rows(name: str, pool: dict[str, Any], now: float) -> list[Line]:
+    """Return lines about a pool at unix time `now`: a headline, what is wrong, and its backends,
+    first those that are down, then those that drain, then by share."""
+    heads = [name, pool["policy"], f"TTL {pool['ttl']}", f"{pool['up']}/{pool['backends']} up"]
+    if pool["load_age"] is not None:
+        heads.append(f"load {show_span(pool['load_age'])} old")
+    if pool["last_resort"]:
+        heads.append("LAST RESORT")
+    rows = sorted(pool["rows"], key=lambda row: (-STATES.index(row["state"]), -(row["share"] or 0)))
+    width = max((len(",".join(row["address"])) for row in rows), default=0)
+    return [("  ".join(heads), BOLD), *((f"  {each}", RED) for each in pool["trouble"]),
+            *((show_row(row, width, now), ROW_COLOURS[row["state"]]) for row in rows)]
+
+
+def show_row(row: dict[str, Any], width: int, now: float) -> str:
+    """Return a line about a backend at unix time `now`, its address in `width` columns. For one
+    that is down: why. Else its load, its share of answers, and for one that drains, when it can be
+    stopped: when no resolver hands it out any more."""
+    state, gone, load = row["state"], row["forgotten_at"], show_load(row["connections"])
+    since = "-" if row["since"] is None else show_span(now - row["since"])
+    line = f"  {','.join(row['address']):{width}}  "
+    if state == "down":
+        return f"{line}DOWN   {since:>5}  {row['why']}"
+    share, chance = ("-" if each is None else f"{each:.0%}" for each in (row["share"], row["next"]))
+    line += f"{state:5}  {since:>5}  {show_load(row['connections'], row['max']):>{BAR + 13}}  " \
+            f"{share:>4}  next {chance:>4}"
+    if state == "up":
+        return line
+    when = "now" if gone is None else f"at {show_local(gone, now)}"
+    return f"{line}  safe to stop {when} ({load} connected)"
+
+
+def show_load(load: int | None, limit: int | None = None) -> str:
+    """Return connections; where there is a limit, as a part of it, behind a bar."""
+    known = "?" if load is None else f"{load}"
+    if limit is None:
+        return known
+    bar = ("#" * BAR)[:round(BAR * (load or 0) / limit)]
+    return f"{bar:-<{BAR}}  {f'{known}/{limit}':>11}"
+
+
+def show_span(seconds: float) -> str:
+    """Return how long something lasts, in its largest unit: "0.6 s", "4 m", "11 d"."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0.0, seconds):.2g} s"
+
+
+def show_local(at: float, now: float) -> str:
+    """Return a unix time as people at a terminal read it: local, with its zone, and with the day
+    where it is not near."""
+    form = "%H:%M:%S %Z" if abs(now - at) < 43200 else "%Y-%m-%d %H:%M %Z"
+    return time.strftime(form, time.localtime(at))
 
 
 def show(text: str) -> int:

@@ -36,6 +36,7 @@ Helpers come first, the classes after them, in this order. To test this, use tha
     what HTTP answers                 fetch(port, "/healthz"), or octets in its place
     what a process is and holds       status_of(pid, key), memory(pid), alive(word)
     a view of a server                full_view(), view_of(a_example=seen_pool(seen(state="down")))
+    who serves one as status.json     with Pages(full_view) as pages: pages.url
     that it comes true, in time       until(lambda: ...), for PATIENCE seconds
     what dig makes of it              Dig(server, "+tcp", name), records of its sections
     a program that runs meanwhile     with running("unbound", ..., ready=...); Engine for tables
@@ -70,6 +71,7 @@ import math
 import os
 import pathlib
 import pickle
+import pty
 import pwd
 import random
 import re
@@ -85,6 +87,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import textwrap
 import threading
 import time
@@ -730,6 +733,8 @@ lbdns.Batch.__init__ = init
     # No check of a backend gets a socket until there is a file `room`.
     "no-check-sockets": """
 import socket
+
+
 class Full(socket.socket):
     def __init__(self, *words, **more):
         super().__init__(*words, **more)
@@ -1271,6 +1276,36 @@ def read_metrics(text):
         plain = [(key, re.sub(r"\\(.)", r"\1", value)) for key, value in pairs]
         assert values.setdefault((name, *plain), number) is number, line
     return about["TYPE"], {key: float(number) for key, number in values.items()}, about["HELP"]
+
+
+class Pages(http.server.ThreadingHTTPServer):
+    """A server whose status.json is what `body` returns, as octets or for JSON; where that raises
+    an exception, there is none."""
+
+    def __init__(self, body):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                found = caught(body)
+                lost = self.path != "/status.json" or isinstance(found, Exception)
+                self.send_response(404 if lost else 200)
+                self.end_headers()
+                if not lost:
+                    with contextlib.suppress(OSError):
+                        self.wfile.write(found if isinstance(found, bytes) else
+                                         json.dumps(found).encode())
+
+            def log_message(self, *_):
+                pass
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
 
 
 # ---- Beside a server: tables, backends, resolvers ------------------------------------------------
@@ -6423,6 +6458,8 @@ class PureHttp(unittest.TestCase):
             self.assertEqual(len(config.warnings), warned, config.warnings)
             for warning in config.warnings:
                 self.assertRegex(warning, "^t: status: .* is not on loopback.*a proxy or ssh -L")
+
+
 class PureMetrics(unittest.TestCase):
     """/metrics says what the view says, in Prometheus' format, and nothing that is unknown."""
 
@@ -6508,7 +6545,74 @@ class PureMetrics(unittest.TestCase):
                                 for name, labels, _, says in lbdns.METRICS])
 
 
+class PureStatus(unittest.TestCase):
+    """What `status` prints: those that are down first, and why; each line for one thing."""
+
+    def lines(self, view):
+        """The lines about a server, as they go into a pipe, in UTC."""
+        with unittest.mock.patch.object(time, "localtime", time.gmtime), \
+                unittest.mock.patch.object(lbdns, "is_terminal", lambda: False):
+            return lbdns.lay_out(lbdns.show_view(view), False).replace(" GMT", " UTC").split("\n")
+
+    def test_the_lines_of_a_server(self):
+        self.assertEqual(self.lines(full_view()), [
+            "ns1  lbdns 0.7.0  up 11 d  812/s  config 9f2c51 of 14:03:20 UTC, ok",
+            "  refused",
+            "api.example.com  least-connections  TTL 60  2/4 up  load 0.6 s old",
+            "  refused",
+            "  192.0.2.2              DOWN     4 m  check tcp://192.0.2.2:443: refused",
+            "  192.0.2.3              drain    2 m  #---------      87/1000    0%  next   0%"
+            "  safe to stop at 14:14:11 UTC (87 connected)",
+            "  192.0.2.4              up      11 d  ##########    1000/1000   50%  next  72%",
+            "  192.0.2.1,2001:db8::1  up      11 d  ##--------     250/1000   25%  next  28%",
+            "b.example  random  TTL 60  1/1 up",
+            "  10.0.0.1  up         -                        ?     -  next    -",
+            "changes of the last hour, the newest first",
+            "  14:09:10 UTC  api.example.com 192.0.2.2: up -> down: refused", ""])
+
+    def test_times_and_reasons_that_are_rare(self):
+        view = view_of(
+            "t.toml: zones: none\nt.toml: pools: none", a_example=seen_pool(seen()),
+            b_example=seen_pool(seen(state="drain", since=NOW - 7300), last_resort=True))
+        view["config"]["loaded"] = NOW - 86400
+        view["dns"]["rate"] = 0.4
+        self.assertEqual(self.lines(view), [
+            "ns1  lbdns 0.7.0  up 11 d  0/s  config 9f2c51 of 2026-09-20 14:13 UTC, "
+            "RELOAD REFUSED:", "  t.toml: zones: none", "  t.toml: pools: none",
+            "b.example  random  TTL 60  0/1 up  LAST RESORT",
+            "  192.0.2.1  drain    2 h                        ?     -  next    -"
+            "  safe to stop now (? connected)",
+            "a.example  random  TTL 60  1/1 up",
+            "  192.0.2.1  up      11 d                        ?     -  next    -", ""])
+
+    def test_short_addresses_fit_80_columns(self):
+        view = full_view()
+        view["pools"]["api.example.com"]["rows"][0]["address"] = ["192.168.100.101"]
+        found = self.lines(view)
+        self.assertLessEqual(max(len(line) for line in found if "safe" not in line), 80)
+
+    def test_what_strangers_write_is_a_part_of_one_line(self):
+        lines = self.lines(hostile_view())
+        self.assertTrue("".join(lines).isprintable())
+        self.assertEqual(len(lines), len(self.lines(full_view())) + 2)
+        self.assertIn(r"""443: "}\ 1\x0a<script>\x1b[2J\x9b\x202e\xd800\x00'é""", lines[4])
+
+    def test_servers_that_disagree(self):
+        other = full_view()
+        other["config"]["hash"] = "1a2b3c"
+        other["pools"]["api.example.com"]["up"] = 3
+        del other["pools"]["b.example"]
+        views = {"one": full_view(), "two": full_view(), "three": other}
+        self.assertEqual([text for text, _ in lbdns.compare_views(views)], [
+            "differ: config: 9f2c51 at one, 9f2c51 at two, 1a2b3c at three",
+            "differ: pool api.example.com: 2 of 4 up at one, 2 of 4 up at two, 3 of 4 up at three",
+            "differ: pool b.example: 1 of 1 up at one, 1 of 1 up at two, absent at three"])
+        del views["three"]
+        self.assertEqual(lbdns.compare_views(views), [])
+
+
 # ==== Live: a real server, and all is as it should be =============================================
+
 
 class LiveCommands(unittest.TestCase):
     """The command line: what each form prints, where, and its exit code. Whatever is wrong is said
@@ -7476,6 +7580,8 @@ print("sent and answered")
 
 
 @unittest.skipUnless(sys.platform == "linux", "not permitted here: only Linux has recvmmsg")
+
+
 class LiveBatches(unittest.TestCase):
     """recvmmsg and sendmmsg by themselves: what they may refuse costs nobody else a reply, their
     memory holds what it has to, and the server does without where they are missing or do not do
@@ -7594,6 +7700,8 @@ class LiveBatches(unittest.TestCase):
             function, does = case
             self.says("UDP one by one: ", constants={"UDP_MMSG": True}, prelude=f"""
 import ctypes
+
+
 class Library(ctypes.CDLL):
     def __getattr__(self, name):
         if name != {function!r}:
@@ -9066,6 +9174,8 @@ backends = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
             check()
             self.assertEqual((self.view["restarts"], self.view["config"]["reloads"]),
                              ({"worker": 1, "monitor": 1}, 1))
+
+
 class LiveExplain(unittest.TestCase):
     """The command `explain`: what it asks a server, and how it shows the answer."""
 
@@ -9265,7 +9375,218 @@ class LiveStatus(unittest.TestCase):
                 self.assertNotIn(["STATUS="], inbox.until("STOPPING=1"), "nothing is watched")
 
 
+class LiveStatus(unittest.TestCase):
+    """`status` asks servers over HTTP: that of a URL, a config, or this host."""
+
+    setUp, file = LiveCommands.setUp, LiveCommands.file
+    call, run_it = LiveCommands.call, LiveCommands.run_it
+
+    def status(self, *places, code, body=None):
+        """Its output and its errors; places are URLs, or a server that says `body`."""
+        if body is None:
+            return self.call("status", *places, code=code)
+        with Pages(lambda: body) as pages:
+            return self.call("status", pages.url, code=code)
+
+    def test_its_exit_code_says_whether_all_is_up(self):
+        up, drains = seen(), seen("192.0.2.2", "drain")
+        down = seen("192.0.2.3", "down", why="no")
+        for code, view in (
+                (0, view_of()), (0, view_of(a_example=seen_pool(up, drains))),
+                (1, view_of(a_example=seen_pool(up, down))), (1, view_of("t.toml: no")),
+                (1, view_of(a_example=seen_pool(drains, last_resort=True)))):
+            out, err = self.status(body=view, code=code)
+            self.assertTrue(out.startswith("ns1  lbdns 0.7.0  up 11 d"), out)
+            self.assertEqual(err, "")
+
+    def test_what_is_no_answer_of_lbdns(self):
+        newer = {**view_of(), "format": 2, "lbdns": "0.9.0"}
+        for body, says in (
+                (b"<html>", "what answers is not lbdns, or is over 8 MiB: b'<html>'"),
+                (b"[" * 10**5, "what answers is not lbdns"), (["a"], "what answers is not lbdns"),
+                ({"version": 1}, "what answers is not lbdns"), (b"\xff", "is not lbdns"),
+                ({**view_of(), "x": "x" * (1 << 23)}, "is not lbdns, or is over 8 MiB"),
+                ({**newer, "pools": None}, "cannot be read by this lbdns.py"),
+                ({**view_of(), "started": "x"}, "cannot be read"),
+                (view_of(a=seen_pool(seen(state="drain", forgotten_at=1e300))), "cannot be read"),
+                (view_of(a=seen_pool(seen(max=0, connections=1))), "cannot be read"),
+                (view_of(a=seen_pool(seen(state="?"))), "cannot be read")):
+            with self.subTest(says=says, body=str(body)[:60]):
+                out, err = self.status(body=body, code=2)
+                self.assertEqual(out, "")
+                self.assertIn(says, err)
+        out, err = self.status(body=newer, code=0)
+        self.assertIn("lbdns 0.9.0", out)
+        self.assertRegex(err, r"^http://\S+/: has format 2; use the lbdns.py of version 0.9.0\n$")
+
+    def test_a_server_that_does_not_answer(self):
+        port = free_port()
+        out, err = self.status(f"http://127.0.0.1:{port}", code=2)
+        self.assertEqual((out, err), ("", f"nothing answers at http://127.0.0.1:{port} (Connection "
+                                      "refused): is `status` set in its config, and is lbdns "
+                                      "running?\n"))
+        with socket.create_server(("127.0.0.1", 0)) as silent, \
+                unittest.mock.patch.object(lbdns, "STATUS_LIMIT", 0.1):
+            out, err = self.status(f"http://127.0.0.1:{silent.getsockname()[1]}/", code=2)
+            self.assertIn("(timed out): is `status` set", err)
+        with Target(says(b"no HTTP\r\n\r\n")) as target:
+            self.assertIn("(no HTTP", self.status(f"http://127.0.0.1:{target.port}/", code=2)[1])
+        for place, reason in (("http://[::1", "Invalid IPv6 URL"), ("http://a b/", "(URL can't"),
+                            ("http://127.0.0.1:x/", "(nonnumeric port")):
+            self.assertIn(reason, self.status(place, code=2)[1])
+        def broken():
+            raise ValueError
+        with Pages(broken) as pages:
+            self.assertEqual(self.status(pages.url, code=2)[1],
+                             f"{pages.url}: HTTP Error 404: Not Found\n")
+
+    def test_a_config_says_where_its_server_is(self):
+        with Pages(view_of) as pages:
+            for address in ("'127.0.0.1:{}'", "['127.0.0.1:{}']", "'0.0.0.0:{}'"):
+                # The rest may be wrong, and the user need not be the one who may read all of it.
+                file = self.file(f"status = {address.format(pages.server_port)}\nzones = 7\n"
+                                 "[pools.a]\nsource = { sqlite = 'b.db' }\n")
+                self.assertIn("ns1  lbdns", self.status(file, code=0)[0])
+            self.assertEqual([path.name for path in self.folder.iterdir()], ["test.toml"])
+            with unittest.mock.patch.dict(os.environ, {"http_proxy": "http://127.0.0.1:1/"}):
+                self.status(pages.url, code=0)
+            self.assertIn("ns1", self.status(pages.url + "metrics", code=0)[0])
+        for text, says in (
+                ("", 'has no status page; add the line: status = "127.0.0.1:9053"'),
+                ("status = 9053", "status = 9053: must be a list"),
+                ("status = 'ns1:9053'", "status = 'ns1:9053': must be an address and a port"),
+                ("status = []", "must be a list with at least one item"),
+                ("status = ", "Invalid value (at end of document)")):
+            self.assertIn(says, self.status(self.file(text), code=2)[1])
+        for address, url in (("[::]:9", "http://[::1]:9/"), ("0.0.0.0:9", "http://127.0.0.1:9/"),
+                             ("[fe80::1%1]:9", "http://[fe80::1%25lo]:9/")):
+            self.assertEqual(lbdns.status_url(str(self.file(f"status = '{address}'"))), url)
+        self.assertIn("no such file, and no URL, which begins with http://",
+                      self.status("ns1:9053", code=2)[1])
+        self.assertEqual(lbdns.status_url(""), "http://127.0.0.1:9053/")
+
+    def test_several_servers_and_how_they_differ(self):
+        other = full_view()
+        other.update(lbdns="0.6.9")
+        with Pages(full_view) as one, Pages(lambda: other) as two:
+            dead = f"http://127.0.0.1:{free_port()}/"
+            out, err = self.status(one.url, dead, two.url, code=2)
+            self.assertEqual(out.count("192.0.2.2              DOWN"), 2)
+            self.assertTrue(out.startswith(f"{one.url}:\nns1  lbdns 0.7.0"), out)
+            self.assertTrue(out.endswith(f"\ndiffer: version: 0.7.0 at {one.url}, 0.6.9 at "
+                                         f"{two.url}\n"), out)
+            self.assertEqual(err.count("\n"), 1)
+            self.assertIn(f"nothing answers at {dead}", err)
+            self.assertNotIn("differ", self.status(one.url, one.url, code=1)[0])
+
+    def test_a_pipe_gets_no_colour_and_what_it_can_encode(self):
+        with Pages(hostile_view) as pages:
+            script = self.file(patched({}, prelude="sys.stdout.reconfigure(encoding='ascii')"),
+                               "ascii.py")
+            _, out, err = self.run_it("status", pages.url, script=script, code=1)
+            self.assertEqual((re.findall("\x1b", out), err), ([], ""))
+            self.assertIn(r"\xd800\x00'\xe9", out)
+            done = subprocess.run(
+                ["sh", "-c", shlex.join([*PYTHON, str(SCRIPT), "status", pages.url]) + " | :"],
+                stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+            self.assertEqual(done.stderr, "")
+
+    def in_terminal(self, pages, *words, columns=80, lines=24, env=None):
+        """Start a command in a terminal; returns its process and the terminal's other end."""
+        script = self.file(patched({"WATCH_EVERY": 0.05}), "watch.py")
+        terminal, inner = pty.openpty()
+        self.addCleanup(os.close, terminal)
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
+        clean = {name: value for name, value in os.environ.items()
+                 if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+        # Ctrl-C reaches who opens a terminal as the first of a session.
+        process = subprocess.Popen(
+            ["sh", "-c", 'exec "$@" <>"$0" >&0 2>&0', os.ttyname(inner), *PYTHON, str(script),
+             "status", pages.url, *words], start_new_session=True,
+            env={**clean, "TERM": "xterm", **(env or {})})
+        self.addCleanup(process.kill)
+        select.select([terminal], [], [], PATIENCE)
+        os.close(inner)
+        return process, terminal
+
+    @staticmethod
+    def read_terminal(terminal, text=""):
+        """What has come from a terminal until this text, or until its other end is closed."""
+        found = ""
+        with contextlib.suppress(OSError):  # EIO: closed
+            while not text or text not in found:
+                assert select.select([terminal], [], [], PATIENCE)[0], found
+                found += os.read(terminal, 65536).decode()
+        return found
+
+    def test_a_terminal_gets_colours_and_lines_of_its_width(self):
+        with Pages(full_view) as pages:
+            for env, colour in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+                process, terminal = self.in_terminal(pages, columns=60, env=env)
+                text = self.read_terminal(terminal)
+                self.assertEqual(process.wait(PATIENCE), 1)
+                self.assertEqual("\x1b[31m  192.0.2.2 " in text, colour, text)
+                self.assertEqual("\x1b" in text, colour)
+                self.assertIn("DOWN ", text)
+                if "TERM" not in env:
+                    plain = re.sub(r"\x1b\[\d*m", "", text).split("\r\n")
+                    self.assertLessEqual(max(map(len, plain)), 60)
+                    self.assertIn("      (87 connected)", plain)
+
+    def test_a_terminal_gets_nothing_of_strangers_that_moves_its_cursor(self):
+        with Pages(hostile_view) as pages:
+            process, terminal = self.in_terminal(pages)
+            text = self.read_terminal(terminal)
+            process.wait(PATIENCE)
+        self.assertTrue(re.sub(r"\x1b\[\d*m|\r\n", "", text).isprintable(), text)
+
+    def test_watch_draws_in_place_until_ctrl_c_and_gives_the_terminal_back(self):
+        rate = itertools.count(100)
+        def body():
+            view = full_view()
+            view["dns"]["rate"] = next(rate)
+            return view
+        with Pages(body) as pages:
+            process, terminal = self.in_terminal(pages, "--watch")
+            text = self.read_terminal(terminal, "  102/s")
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 5, 40, 0, 0))
+            small = self.read_terminal(terminal, "... and ")
+            small += self.read_terminal(terminal, "\x1b[J")
+            os.write(terminal, b"\x03")
+            end = self.read_terminal(terminal)
+            self.assertEqual(process.wait(PATIENCE), 1)
+        self.assertTrue(text.startswith("\x1b[?1049h\x1b[?25l\x1b[H"), text)
+        self.assertEqual(text.count("\x1b[?1049h"), 1)
+        for number in (100, 101):
+            self.assertIn(f"  {number}/s", text)
+        screen = re.sub(r"\x1b\[\d*[mK]", "", small.rpartition("\x1b[H")[2]).split("\r\n")
+        self.assertEqual(len(screen), 5, screen)  # the last one holds the cursor
+        self.assertLessEqual(max(map(len, screen[:-1])), 40)
+        self.assertTrue(end.endswith("\x1b[?25h\x1b[?1049l"), end)
+
+    def test_watch_without_a_terminal_prints_anew(self):
+        views = itertools.cycle((full_view, view_of))
+        script = self.file(patched({"WATCH_EVERY": 0.05}), "watch.py")
+        with Pages(lambda: next(views)()) as pages, subprocess.Popen(
+                [*PYTHON, str(script), "status", pages.url, "--watch"], text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            text = ""
+            while text.count("\n\nns1") < 3:
+                text += process.stdout.readline()
+            process.terminate()
+            self.assertIn("up -> down: refused\n\nns1  lbdns", text)
+            self.assertNotIn("\x1b", text)
+            self.assertEqual(process.stderr.read(), "")
+            self.assertIn(process.wait(), (0, 1))
+        with Pages(full_view) as pages:  # nobody reads it any more
+            words = shlex.join([*PYTHON, str(script), "status", pages.url, "--watch"])
+            done = subprocess.run(["sh", "-c", f"{{ {words}; echo $? >&2; }} | head -1"],
+                                  capture_output=True, text=True, timeout=PATIENCE)
+            self.assertEqual(done.stderr, "1\n")
+
+
 # ==== Fault: what goes wrong, and what it must not cost ===========================================
+
 
 class FaultPackets(unittest.TestCase):
     """No packet stops it or makes it grow: queries that were damaged at random get a reply with a
@@ -10919,6 +11240,8 @@ lbdns.Monitor.__init__ = init
 # ==== With: other people's programs, and the files beside lbdns.py ================================
 
 @needs("dig")
+
+
 class WithRfc8906(unittest.TestCase):
     """Section 8 of RFC 8906, test by test, with the dig commands that it gives."""
 
@@ -10969,6 +11292,8 @@ class WithRfc8906(unittest.TestCase):
 
 
 @needs("dig")
+
+
 class WithDig(unittest.TestCase):
     """What a person sees who checks lbdns by hand with dig, delv, kdig or dnsperf is what the
     README promises."""
@@ -11194,6 +11519,8 @@ class WithResolvers(unittest.TestCase):
 
 
 @needs_module("dns")
+
+
 class WithDnspython(unittest.TestCase):
     """A strict parser of another author reads every reply."""
 
@@ -11470,6 +11797,8 @@ kill $server; wait $server
 
 
 @needs("unshare", "nsenter", "ip", "dig")
+
+
 class WithFirewall(unittest.TestCase):
     """Port 53 without privileges: a rule of the firewall, as the README has it, leads it to port
     9000. In a network of its own, with a client in another, so nothing here changes the machine."""
@@ -11499,6 +11828,8 @@ class WithFirewall(unittest.TestCase):
 
 
 @needs_file(HERE / "README.md")
+
+
 class WithEngines(unittest.TestCase):
     """Tables in other people's servers (etcd, Redis, PostgreSQL), read and written as the README
     says; when they stop, the last rows are answered."""
@@ -12038,6 +12369,7 @@ class WithPromtool(unittest.TestCase):
 
 
 # ==== All of these: several classes at a time =====================================================
+
 
 class Told(str):
     """The name of a test that another process ran."""
