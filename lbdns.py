@@ -3840,7 +3840,7 @@ class Monitor:
         # By path, what answers a request with its parameters.
         self.routes: dict[str, Callable[[dict[str, str]], Page]] = {
             "/healthz": self.show_health, "/status.json": self.show_status,
-            "/explain.json": self.show_explained}
+            "/explain.json": self.show_explained, "/metrics": self.show_metrics}
         snapshot = Snapshot.unpack(child.generation.read())
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
         self.states = {each.name: each for each in map(unpack_pool, snapshot.pools)}
@@ -3945,6 +3945,11 @@ class Monitor:
     def show_status(self, parameters: dict[str, str]) -> "Page":
         """Return all that operators see, as JSON."""
         return Page(200, json.dumps(self.overview.view()), "application/json")
+
+    def show_metrics(self, parameters: dict[str, str]) -> "Page":
+        """Return all that is a number, as Prometheus reads it."""
+        return Page(200, show_metrics(self.overview.view()),
+                    "text/plain; version=0.0.4")
 
     def show_explained(self, parameters: dict[str, str]) -> "Page":
         """Return what would be answered, and why, with all backends of the pool."""

@@ -9118,7 +9118,7 @@ backends = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
                        for reply in server.ask_tcp(*packets[at:at + 100], host=host)]
         else:
             replies = server.ask_many(packets, host)
-        for octets, (_, (rtype, _, _, _)) in zip(replies, kinds, strict=True):
+        for _, (rtype, _, _, _) in kinds:
             self.requests["tcp" if tcp else "udp", 2 if ":" in host else 1, rtype] += 1
         # Two workers may answer two datagrams in another order.
         for octets in replies:
@@ -9375,7 +9375,7 @@ class LiveStatus(unittest.TestCase):
                 self.assertNotIn(["STATUS="], inbox.until("STOPPING=1"), "nothing is watched")
 
 
-class LiveStatus(unittest.TestCase):
+class LiveTerminal(unittest.TestCase):
     """`status` asks servers over HTTP: that of a URL, a config, or this host."""
 
     setUp, file = LiveCommands.setUp, LiveCommands.file
