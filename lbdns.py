@@ -3929,6 +3929,9 @@ class Monitor:
             task.cancel()
         # Over a reload, those who ask are answered; a stop does not wait for them.
         await self.http.finish(HTTP_TIME if self.child.order() == RETIRE else 0.0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # While a loop closes, signals would be written to what it has closed already.
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
     async def serve_status(self) -> None:
         """Take requests, at a reload not before it is done: what serves until then answers."""
@@ -4790,8 +4793,9 @@ TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; with
 # not `send`. Keys of replies, which are the last ones, begin with DEALT_KEYS.
 WAYS = (("udp", 1), ("udp", 2), ("tcp", 1), ("tcp", 2))
 DROPS = ("short", "response", "long", "port", "rate", "kernel", "send")
+# Types that are counted each on its own are those of CoreDNS, whose names of metrics we have.
 COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 PTR RRSIG SOA SRV "
-                 "SVCB TXT".split(), "other")
+                 "TXT".split(), "other")
 COUNTED: list[Any] = [
     *DROPS, "pid", "since", "tcp open", "tcp", "answers", "polls", "failed polls",
     "failed checks", "reports", "refused reports", "reloads", "refused reloads",
@@ -6532,7 +6536,7 @@ class ConfigReader:
         keys.zones, keys.pools, keys.file = self.zones, self.pools, self.file
         parts = [repr(document.get(each)) for each in ("zones", "pools")] + self.texts
         return Config(**vars(keys), warnings=tuple(self.warnings), loaded=time.time(),
-                      hash=hashlib.sha256("\0".join(parts).encode()).hexdigest()[:6])
+                      hash=hash_text("\0".join(parts)))
 
     def table(self, path: str, value: Table, words: dict[str, Key]) -> Table:
         """Return the values of a table that pass their rules, as the rules return them; note the
@@ -6979,6 +6983,11 @@ def join_names(table: Table) -> Iterator[tuple[str, Any]]:
             yield f"{name}.{word}", each
         if not inner:
             yield name, value
+
+
+def hash_text(text: str) -> str:
+    """Return six digits that another text hardly has."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:6]
 
 
 def is_missing(host: str) -> bool:

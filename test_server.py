@@ -7544,7 +7544,7 @@ sys.path.insert(0, sys.argv[1])
 import lbdns
 rng = random.Random(60)
 noise = rng.randbytes(1 << 16)
-def respond(packets, peers, tcp):
+def respond(packets, peers, tcp, ways):
     if rng.random() < 0.1:
         assert len(peers()) >= len(packets)
     return [packet[2:] + noise[:rng.randrange(180)]
@@ -10612,7 +10612,7 @@ class FaultHost(unittest.TestCase):
                     shutil.copy(path, library)
             run(*PYTHON, "-m", "compileall", "-q", str(library))
             # As the unit starts it, and by hand, where Python keeps the script's syntax tree.
-            for start, most in (("-m", "lbdns"), 30), (("lbdns.py",), 36):
+            for start, most in (("-m", "lbdns"), 30), (("lbdns.py",), 40):
                 port = free_port()
                 words = (*start[1:], "api.example.com=1.2.3.4", "-p", str(port))
                 with Server(words=words, port=port, script=start[0], cwd=library) as server:
