@@ -4166,19 +4166,16 @@ class Overview:
     def show_counts(self, totals: "Totals") -> "Table":
         """Return what is counted of all packets, by what they are."""
         zones = {name_zone(zone): wire.show_name(apex) for apex, zone in self.state.zones.items()}
-        requests, responses = collections.Counter[Any](), collections.Counter[Any]()
-        truncated = 0
+        requests, responses, rcodes, truncated = (collections.Counter[Any]() for _ in range(4))
         for (key, _), count in totals.items():
-            kind = COUNTED[(key >> 48) - 1]
-            if isinstance(kind, tuple) and count:
+            if key >= DEALT_KEYS[0] and count:
+                kind = COUNTED[(key >> 48) - 1]
                 (proto, family), rtype, rcode, cut = (*kind, "NOERROR", False)[:4]
                 requests[proto, family, rtype] += count
                 responses[rcode, zones.get(key % 2**48, "")] += count
-                truncated += cut and count
-        rcodes = collections.Counter[str]()
-        for (rcode, _), count in responses.items():
-            rcodes[rcode] += count
-        return {"rcodes": rcodes, "truncated": truncated,
+                rcodes[rcode] += count
+                truncated[cut] += count
+        return {"rcodes": rcodes, "truncated": truncated[True],
                 "dropped": {each: totals[COUNTED_KEYS[each], 0] for each in DROPS},
                 "requests": [[*labels, count] for labels, count in sorted(requests.items())],
                 "responses": [[*labels, count] for labels, count in sorted(responses.items())],
@@ -4201,9 +4198,8 @@ class Overview:
         policies = pool.current.values()
         host, port = self.monitor.config.listen[0]
         host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host)
-        age = now - watch.feed.reported() if watch and config.source else math.inf
-        known = any(each.connections is not None for each in pool.backends)
         rows = self.show_rows(pool, watch, totals, now)
+        ages = [each["age"] for each in rows if each["age"] is not None]
         return {
             "policy": config.policy, "ttl": config.ttl, "answers": config.answers,
             "anticache": config.anticache, "dig": f"dig @{host} -p {port} {config.name}",
@@ -4214,7 +4210,7 @@ class Overview:
             "last_resort": any(each.unusual.startswith(LAST_RESORT) for each in policies),
             "load_unknown": pool.stale,
             "full": any(isinstance(each, LowestRatio) for each in policies),
-            "load_age": round(age, 3) if known and age < math.inf else None, "rows": rows}
+            "load_age": min(ages, default=None), "rows": rows}
 
     def show_source(self, feed: Feed, totals: "Totals", now: float) -> "Table | None":
         """Return what is known of a pool's source, if it has one."""
@@ -4232,28 +4228,30 @@ class Overview:
     def show_rows(self, pool: Pool, watch: "Watch | None", totals: "Totals",
                   now: float) -> "list[Table]":
         """Return what is known of the backends of a pool."""
-        rows = []
+        rows = [self.show_row(pool, watch, each, totals) for each in pool.backends]
+        recent = [row["answers"] - count_answers(self.samples[0][1], pool, each)
+                  for row, each in zip(rows, pool.backends, strict=True)]
         likely = next_answers(pool)
-        before = self.samples[0][1]
-        answers = {each: count_answers(totals, pool, each) for each in pool.backends}
-        recent = {each: count - count_answers(before, pool, each)
-                  for each, count in answers.items()}
-        total = sum(recent.values())
-        ages = {row.addresses: at for row, at in watch.feed.dated()} if watch else {}
-        for each in pool.backends:
-            at = ages.get(each.addresses, math.inf)
-            is_known = each.connections is not None and abs(at) < math.inf
-            rows.append({
-                "address": each.addresses, **self.show_state(pool, watch, each),
-                "connections": each.connections, "age": round(now - at, 3) if is_known else None,
-                "max": each.max_connections, "weight": each.weight,
-                "share": round(recent[each] / total, 4) if total else None,
-                "next": None if likely is None else round(
-                    max(likely.get(one, 0.0) for one in each.addresses), 4),
-                "answers": answers[each],
-                "check_failures": sum(totals[COUNTED_KEYS["failed checks"] + counted_name(
-                    target_key(address, pool.config.check)), 0] for address in each.addresses)})
+        ages = {row.addresses: now - at for row, at in watch.feed.dated()} if watch else {}
+        for row, answers in zip(rows, recent, strict=True):
+            age = ages.get(row["address"], math.inf)
+            is_known = row["connections"] is not None and abs(age) < math.inf
+            row["age"] = round(age, 3) if is_known else None
+            row["share"] = round(answers / sum(recent), 4) if any(recent) else None
+            row["next"] = None if likely is None else round(
+                max(likely.get(one, 0.0) for one in row["address"]), 4)
         return rows
+
+    def show_row(self, pool: Pool, watch: "Watch | None", backend: Backend,
+                 totals: "Totals") -> "Table":
+        """Return what is known of a backend, but what follows from the others."""
+        failed = [counted_name(target_key(address, pool.config.check))
+                  for address in backend.addresses]
+        return {"address": backend.addresses, **self.show_state(pool, watch, backend),
+                "connections": backend.connections, "max": backend.max_connections,
+                "weight": backend.weight, "answers": count_answers(totals, pool, backend),
+                "check_failures": sum(totals[COUNTED_KEYS["failed checks"] + name, 0]
+                                      for name in failed)}
 
     def show_state(self, pool: Pool, watch: "Watch | None", backend: Backend) -> "Table":
         """Return the state of a backend, why, since when, and when resolvers have forgotten it, in
@@ -5779,13 +5777,17 @@ class Supervisor:
         run = functools.partial(self.serve, config, set(endpoints(config)))
         return_memory()
         slots = range(first, FIRST_WORKER + config.workers)
-        taken = [each for child in self.children for each in child.generation.counters.values()]
-        free = [each for each in self.shared[1:] if each not in taken]
-        self.shared += [make_counters() for _ in slots[len(free):]]
-        counters = [each for each in self.shared[1:] if each not in taken]
-        new = Generation(slots, run, seed if is_any_watched else Snapshot().pack(), counters)
+        new = Generation(slots, run, seed if is_any_watched else Snapshot().pack(),
+                         self.free_counters(len(slots)))
         new.shared[NEWEST] = 0 if is_any_watched else 2  # the seed is in the file of even numbers
         return new
+
+    def free_counters(self, number: int) -> list[Counters]:
+        """Return counters that no process has; they go on with what others have counted there."""
+        taken = {each for child in self.children for each in child.generation.counters.values()}
+        while len(self.shared) - 1 - len(taken) < number:
+            self.shared.append(make_counters())
+        return [each for each in self.shared[1:] if each not in taken][:number]
 
     def start(self) -> None:
         """Start the first processes; returns when they serve, or a signal to stop has come.
