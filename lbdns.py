@@ -568,8 +568,8 @@ class Backend:
         self.key = hash_octets(",".join(addresses).encode())   # what `hash` knows it by
         self.turns: dict[int, float] = {}   # type -> its next turn when it left a rotation
         self.answers = 0                    # this worker's answers with it, as far as they matter
-        self.place = 1                      # where answers with it are counted: see Counters; and
-        self.places = [1] * 8               # those of the fast path, by way, with AAAA the last 4
+        self.place = 2                      # where answers with it are counted: see Counters; and
+        self.places: dict[int, list[int]] = {}  # those of the fast path: type -> by way
         self.full_at = math.inf             # the number of `answers` at which it is at its limit
         self.history = History()            # of its reports
 
@@ -586,16 +586,6 @@ class Backend:
     def up(self) -> bool:
         """Say whether it takes part: not drained, and well by an address at least."""
         return self.state == "up" and len(self.down) < len(self.addresses)
-
-
-def backend_number(pool: PoolConfig, addresses: Iterable[str]) -> int:
-    """Return the number by which answers with a backend of a pool are counted."""
-    return hash_octets(f"{pool.name} {','.join(addresses)}".encode())
-
-
-def name_zone(zone: wire.Zone | None) -> int:
-    """Return the `counted_name` of a zone, 0 for none."""
-    return counted_name(wire.show_name(zone.apex)) if zone else 0
 
 
 class Group(NamedTuple):
@@ -665,15 +655,9 @@ class Pool:
         """Return a backend that is new to this pool."""
         backend, number = Backend(addresses), backend_number(self.config, addresses)
         backend.place = self.counters.place(COUNTED_KEYS["answers"], number)
-        for rtype, start in ((wire.A, 0), (wire.AAAA, len(WAYS))):
-            if rtype in backend.rdata:
-                backend.places[start:start + len(WAYS)] = self.dealt_places(rtype, number)
+        backend.places = {rtype: self.counters.dealt_places(rtype, self.zone, number)
+                          for rtype in backend.rdata if rtype != wire.CNAME}
         return backend
-
-    def dealt_places(self, rtype: int, backend: int = 0) -> list[int]:
-        """Return where replies of the fast path are counted, by way."""
-        return [self.counters.place(COUNTED_KEYS[way, wire.show_type(rtype)] + self.zone, backend)
-                for way in WAYS]
 
     def log_frozen(self) -> None:
         """Log which reports are not believed, if the policy would believe them."""
@@ -907,14 +891,13 @@ class Policy:
         rtype = self.rtype
         pool = self.pool
         counts = pool.counters.cells
-        offset = 0 if rtype == wire.A else len(WAYS)
-        places = pool.dealt_places(rtype)  # where no single backend is answered
+        places = pool.counters.dealt_places(rtype, pool.zone)  # of answers with several
         count = pool.config.answers
 
         def deal_one(way: int) -> bytes:
             """Do as `deal`, quicker, where an answer has one address."""
             backend = self.draw(dice)
-            counts[backend.places[way + offset]] += 1
+            counts[backend.places[rtype][way]] += 1
             if pool.counting:
                 backend.answers += 1
                 if backend.answers == backend.full_at:
@@ -983,8 +966,7 @@ class Random(Policy):
             return super().dealer(before, dice)
         edges, total = self.edges, self.total
         records = [before + each.rdata[self.rtype] for each in self.backends]
-        offset = 0 if self.rtype == wire.A else len(WAYS)
-        places = [each.places[offset:] for each in self.backends]
+        places = [each.places[self.rtype] for each in self.backends]
         counts = self.pool.counters.cells
         find = bisect.bisect  # quicker so than by the module's name
 
@@ -1527,18 +1509,13 @@ class Cache:
         if isinstance(answered, str):                    # why there is none
             self.counters.add(answered)
             return b""
-        octets, query, reply = answered
-        name = wire.show_type(query.qtype) if query.qname else ""
-        kind = (name if name in COUNTED_TYPES else "other", wire.RCODES[reply.rcode],
-                octets[2] & wire.TC >> 8 != 0)
-        zone = name_zone(reply.zone)
-        places = [self.counters.place(COUNTED_KEYS[(each, *kind)] + zone) for each in WAYS]
+        places = self.counters.reply_places(answered)
         self.counters.cells[places[way]] += 1
         if self.learns and self.is_regular(packet, answered):
             known = Known(packet, peer, answered)
             known.places = places
             self.learn(packet, tcp, known, answered)
-        return octets[2:]
+        return answered.octets[2:]
 
     def is_regular(self, packet: bytes, answered: Answered) -> bool:
         """Say whether a reply depends on nothing but the octets that it is kept by."""
@@ -4846,6 +4823,21 @@ class Counters:
             self.make(key, backend)
         return self.places.get((key, backend), 2)
 
+    def reply_places(self, answered: Answered) -> list[int]:
+        """Return where replies are counted that are like this one, by way."""
+        octets, query, reply = answered
+        name = wire.show_type(query.qtype) if query.qname else ""
+        kind = (name if name in COUNTED_TYPES else "other", wire.RCODES[reply.rcode],
+                octets[2] & wire.TC >> 8 != 0)
+        zone = name_zone(reply.zone)
+        return [self.place(COUNTED_KEYS[(way, *kind)] + zone) for way in WAYS]
+
+    def dealt_places(self, rtype: int, zone: int, backend: int = 0) -> list[int]:
+        """Return where replies of the fast path are counted whose records a policy chose, by way.
+        `zone` is the name of theirs."""
+        kind = wire.show_type(rtype)
+        return [self.place(COUNTED_KEYS[way, kind] + zone, backend) for way in WAYS]
+
     def make(self, key: int, backend: int) -> None:
         """Begin to count something. Where there is no room, it takes that of a backend that is
         gone, whose count is added to that of the key alone."""
@@ -4881,6 +4873,16 @@ class Counters:
     def put(self, kind: Any, number: int) -> None:
         """Replace a number that is none of those that only grow."""
         self.cells[self.place(COUNTED_KEYS[kind])] = number
+
+
+def backend_number(pool: PoolConfig, addresses: Iterable[str]) -> int:
+    """Return the number by which answers with a backend of a pool are counted."""
+    return hash_octets(f"{pool.name} {','.join(addresses)}".encode())
+
+
+def name_zone(zone: wire.Zone | None) -> int:
+    """Return the `counted_name` of a zone, 0 for none."""
+    return counted_name(wire.show_name(zone.apex)) if zone else 0
 
 
 def make_counters() -> Counters:
