@@ -92,6 +92,7 @@ try:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     import argparse
     import array
+    import base64
     import bisect
     import collections
     import contextlib
@@ -104,6 +105,7 @@ try:
     import hashlib
     import heapq
     import hmac
+    import html
     import io
     import ipaddress
     import itertools
@@ -4449,7 +4451,607 @@ def explain_owner(state: State, reply: Reply, own: bool, owner: bytes,
     return f"{rule if pool else 'the name exists'}, but not with this type (NODATA)"
 
 
-# (page)
+# The page is one document that needs no other: HTML made here. JavaScript fetches the same document
+# every 2 s and takes over what is new in it, so there is one renderer; without JavaScript the
+# browser loads it anew. All that comes from the view goes through `StatusPage.text`, for strangers
+# may have written it. The policy for contents (CSP) allows the two texts below and nothing else, no
+# style attribute either: so the length of a bar is a class, b0 to b20.
+PAGE_POOLS = 1000         # pools that a page shows, those with trouble first
+PAGE_ROWS = 3000          # backends that it shows, as many of each pool
+PAGE_ROWS_LEAST = 3       # but of each pool so many
+PAGE_LINES = 100          # lines of a refused config, and of trouble, that it shows
+PAGE_RATES = 600          # seconds that its picture of queries a second shows
+PAGE_STYLE = """
+:root {
+  color-scheme: light dark;
+  --back: #f4f5f7; --card: #ffffff; --code: #eef0f3; --line: #dfe3e8; --bar: #6fa3dc;
+  --text: #1d232b; --soft: #58626e; --link: #0b5cad;
+  --up: #187a38; --drain: #875800; --down: #bd1f2a;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --back: #0e1116; --card: #161b22; --code: #21272f; --line: #2c333c; --bar: #4680c2;
+    --text: #e5e9ee; --soft: #9ba5b0; --link: #7ab8ff;
+    --up: #56c96f; --drain: #e2b340; --down: #ff7f78;
+  }
+}
+@media print {
+  :root {
+    color-scheme: light;
+    --back: #ffffff; --card: #ffffff; --code: #ffffff; --line: #999999; --bar: #666666;
+    --text: #000000; --soft: #000000; --link: #000000;
+    --up: #000000; --drain: #000000; --down: #000000;
+  }
+}
+* { box-sizing: border-box }
+body {
+  margin: 0 auto; padding: 20px 24px 40px; max-width: 1320px;
+  background: var(--back); color: var(--text); overflow-wrap: anywhere;
+  font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, Ubuntu, Cantarell, sans-serif;
+  font-variant-numeric: tabular-nums;
+}
+h1, h2, h3, p, ul, pre { margin: 0; padding: 0; font-size: inherit }
+a { color: var(--link); text-decoration: none }
+a:hover { text-decoration: underline }
+:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; border-radius: 4px }
+code, pre { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
+code { padding: 2px 6px; border-radius: 4px; background: var(--code); user-select: all }
+small { color: var(--soft); font-size: 13px }
+header { display: flex; flex-wrap: wrap; gap: 0 20px; align-items: baseline }
+header p, footer { color: var(--soft) }
+header .rate { min-width: 9em }
+h1 { font-size: 22px; font-weight: 650; letter-spacing: -0.01em }
+h2 { margin: 0 0 8px; font-size: 15px; font-weight: 650 }
+footer { margin-top: 20px }
+
+/* States have a word, a sign and a colour. */
+.up, .rows td:first-child { color: var(--up) }
+.drain.drain, .rows .drain td:first-child { color: var(--drain) }
+.down.down, .rows .down td:first-child { color: var(--down) }
+.rows .drain, .rows .down { color: inherit }
+.up::before, .rows td:first-child::before { content: "\\25CF\\A0" }
+span.drain::before, .rows .drain td:first-child::before { content: "\\25CB\\A0" }
+span.down::before, .rows .down td:first-child::before { content: "\\25BC\\A0" }
+
+section { margin-top: 24px }
+.card, details { background: var(--card); border: 1px solid var(--line); border-radius: 8px }
+.card { padding: 14px 16px }
+.cards { display: grid; gap: 0 16px; grid-template-columns: minmax(0, 2fr) minmax(0, 1fr) }
+.cards > :nth-child(2) { grid-area: 1 / 2 / 3 }
+#verdict { margin-top: 14px; border-left: 4px solid var(--up) }
+#verdict.trouble { border-left-color: var(--down) }
+#verdict h2 { margin: 0; font-size: 16px }
+#verdict h2::before { content: "\\25CF\\A0"; color: var(--up) }
+#verdict.trouble h2::before { content: "\\25BC\\A0"; color: var(--down) }
+#verdict ul { margin-top: 10px; list-style: none }
+#verdict li { padding: 7px 0; border-top: 1px solid var(--line) }
+#verdict li:last-child { padding-bottom: 0 }
+#verdict pre { white-space: pre-wrap }
+#old {
+  position: fixed; bottom: 0; left: 0; right: 0; padding: 10px 24px;
+  background: var(--card); color: var(--down); border-top: 2px solid var(--down);
+}
+
+details { margin-top: 4px; overflow: hidden }
+summary {
+  display: grid; grid-template-columns: 12px minmax(0, 1fr) 150px 76px 88px 120px 190px;
+  gap: 0 12px; align-items: baseline; padding: 8px 16px; cursor: pointer; list-style: none;
+}
+summary::-webkit-details-marker { display: none }
+summary::before { content: "\\25B8"; color: var(--soft) }
+[open] > summary::before { transform: rotate(90deg) }
+summary:hover { background: var(--code) }
+summary:focus-visible { outline-offset: -2px }
+summary h3 { font-weight: 600 }
+summary span { color: var(--soft) }
+summary span:last-child { text-align: right }
+details div { padding: 4px 16px 10px; border-top: 1px solid var(--line) }
+details p {
+  display: flex; flex-wrap: wrap; gap: 4px 20px; align-items: baseline; padding: 6px 0;
+  font-size: 13px;
+}
+
+table { width: 100%; border-collapse: collapse; table-layout: fixed }
+th, td { padding: 5px 14px 5px 0; text-align: left; vertical-align: top; font-weight: 400 }
+thead th { color: var(--soft); font-size: 12px }
+tbody tr { border-top: 1px solid var(--line) }
+th:last-child, td:last-child { padding-right: 0 }
+.rows :nth-child(n + 5), .counts :nth-child(2), .processes :nth-child(n + 2) { text-align: right }
+.rows :nth-child(n + 5) { white-space: nowrap }
+.rows tbody th { font-weight: 600 }
+.rows th:nth-child(1) { width: 88px }
+.rows th:nth-child(2) { width: 27% }
+.rows th:nth-child(3) { width: 66px }
+.rows th:nth-child(5) { width: 128px }
+.rows th:nth-child(6), .rows th:nth-child(7), .rows th:nth-child(8) { width: 76px }
+.changes th:nth-child(1) { width: 150px }
+.changes th:nth-child(2), .changes th:nth-child(3) { width: 22% }
+.changes th:nth-child(4) { width: 130px }
+.counts th:nth-child(2) { width: 110px }
+[class^="b"] {
+  background: linear-gradient(var(--bar), var(--bar)), linear-gradient(var(--line), var(--line));
+  background-origin: content-box; background-position: 0 calc(1.45em - 1px);
+  background-repeat: no-repeat;
+}
+BARS
+svg { display: block; width: 100%; height: 120px; border: solid var(--line); border-width: 1px 0 }
+svg path { fill: var(--bar); fill-opacity: 0.15; stroke: var(--bar); stroke-width: 1.5 }
+svg path { vector-effect: non-scaling-stroke }
+.axis { display: flex; justify-content: space-between; color: var(--soft); font-size: 12px }
+
+/* Where nothing can be opened by a click, all is open. */
+@media print { details::details-content { content-visibility: visible } }
+@media (scripting: none) { details::details-content { content-visibility: visible } }
+@media (prefers-reduced-motion: no-preference) { summary::before { transition: transform 0.15s } }
+
+/* On a phone a row of a table is a block, and a number has its name above it. */
+@media (max-width: 800px) {
+  body { padding: 14px 12px 40px }
+  header { column-gap: 12px }
+  .cards { display: block }
+  summary { display: flex; flex-wrap: wrap; gap: 2px 14px; padding: 8px 12px }
+  summary h3 { flex: 1 1 calc(100% - 110px) }
+  summary span { order: 1; font-size: 13px }
+  summary .state { order: 0 }
+  summary::before { margin-right: -8px }
+  .card, details div { padding-left: 12px; padding-right: 12px }
+  .rows thead, .changes thead { display: none }
+  .rows tr, .changes tr { display: grid; gap: 2px 8px; padding: 7px 0 }
+  .rows tr { grid-template-columns: 60px minmax(0, 1.6fr) repeat(3, minmax(0, 1fr)) }
+  .rows :is(td:nth-child(3), td:nth-child(n + 5)) { font-size: 13px }
+  .rows td:nth-child(5) { white-space: normal }
+  .processes :is(th, td):is(:nth-child(2), :nth-child(3)) { display: none }
+  .rows.rows tr > *, .changes.changes tr > * { width: auto; padding: 0; text-align: left }
+  .rows tbody th { grid-column: 2 / 6 }
+  .rows td:nth-child(4) { grid-area: 2 / 1 / 3 / 6 }
+  .rows td:nth-child(3)::before { content: "since" }
+  .rows td:nth-child(5)::before { content: "load" }
+  .rows td:nth-child(6)::before { content: "age" }
+  .rows td:nth-child(7)::before { content: "share" }
+  .rows td:nth-child(8)::before { content: "next" }
+  .rows td:nth-child(n + 3)::before { display: block; color: var(--soft); font-size: 11px }
+  [class^="b"] { background-position: 0 100% }
+  .changes tr { grid-template-columns: repeat(2, minmax(0, 1fr)) }
+  .changes td:nth-child(4) { grid-area: 1 / 2 }
+  .changes :is(td:nth-child(2), td:nth-child(3), td:nth-child(5)) { grid-column: 1 / 3 }
+}
+""".replace("BARS", "\n".join(
+    f".b{step} {{ background-size: {5 * step}% 3px, 100% 3px }}" for step in range(21)))
+PAGE_SCRIPT = """
+"use strict";
+const EVERY = 1900;    // ms: what goes down is seen within 2 s
+const PATIENCE = 5000; // ms that an answer may take
+const MOVE = Element.prototype.moveBefore || Element.prototype.insertBefore;
+const served = new Map(); // whether the server opened a pool: only when that changes, it counts
+let timer = 0;
+let fresh = Date.now(); // when the server answered last
+
+function changeAttributes(old, page) {
+  for (const {name, value} of page.attributes) {
+    if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  for (const {name} of [...old.attributes]) {
+    if (name !== "open" && !page.hasAttribute(name)) old.removeAttribute(name);
+  }
+  if (old.nodeName === "DETAILS" && served.get(page.id) !== page.open) {
+    served.set(page.id, page.open);
+    old.open = page.open;
+  }
+}
+
+// Make the children of one element equal to those of another. Nodes stay where they can, and with
+// them focus, selection and scroll: one with an id is the one of that id, any other the next one.
+function changeChildren(old, page) {
+  const known = new Map([...old.children].map((child) => [child.id, child]));
+  let at = old.firstChild;
+  for (const child of [...page.childNodes]) {
+    const twin = child.id ? known.get(child.id) : at;
+    if (twin && twin.nodeName === child.nodeName && (twin.id || "") === (child.id || "")) {
+      if (twin === at) at = at.nextSibling;
+      else MOVE.call(old, twin, at);
+      change(twin, child);
+    } else {
+      old.insertBefore(document.importNode(child, true), at);
+      if (child.nodeName === "DETAILS") served.set(child.id, child.open);
+    }
+  }
+  while (at) {
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
+}
+
+function change(old, page) {
+  if (old.nodeType === Node.ELEMENT_NODE) {
+    changeAttributes(old, page);
+    changeChildren(old, page);
+  } else if (old.data !== page.data) {
+    old.replaceWith(document.importNode(page)); // not moved: a longer number starts further left
+  }
+}
+
+async function refresh() {
+  const old = document.getElementById("old");
+  try {
+    const answer = await fetch(location.href,
+      {cache: "no-store", signal: AbortSignal.timeout(PATIENCE)});
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const [ours, theirs] = [document, page].map((each) => each.querySelector("script"));
+    if (!answer.ok || !theirs) throw new Error("this is not the page");
+    if (ours.text !== theirs.text) location.reload(); // another version of lbdns
+    const focus = document.activeElement;
+    document.title = page.title;
+    change(document.body, page.body);
+    if (focus.isConnected && focus !== document.activeElement) focus.focus({preventScroll: true});
+    fresh = Date.now();
+  } catch (error) {
+    const since = new Date(fresh).toISOString().slice(11, 19);
+    old.textContent = `No answer from lbdns: all of this is of ${since} UTC, ` +
+      `${Math.round((Date.now() - fresh) / 1000)} s ago. Trying again.`;
+    old.hidden = false;
+  }
+}
+
+// A hidden tab asks for nothing; when it is shown again, it asks at once.
+async function watch() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  const begun = Date.now();
+  await refresh();
+  clearTimeout(timer);
+  timer = setTimeout(watch, Math.max(100, begun + EVERY - Date.now()));
+}
+for (const pool of document.querySelectorAll("details")) served.set(pool.id, pool.open);
+document.addEventListener("visibilitychange", watch);
+timer = setTimeout(watch, EVERY);
+"""
+PAGE_DOCUMENT = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<noscript><meta http-equiv="refresh" content="2"></noscript>
+<style>{style}</style>
+<script type="module">{script}</script>
+</head>
+<body>
+<header>
+<h1>{host}</h1>
+<p>lbdns {version}</p>
+<p title="{started}">up {up}</p>
+<p class="rate">{rate} queries/s</p>
+<p>config {file} {hash}, loaded <span title="{loaded}">{loaded_ago} ago</span>, {state}</p>
+</header>
+<main>
+<section id="verdict" class="card {mood}" aria-labelledby="verdict-title">
+<h2 id="verdict-title">{verdict}</h2>
+{problems}
+</section>
+<section aria-labelledby="pools-title">
+<h2 id="pools-title">Pools</h2>
+{pools}
+</section>
+<section class="card" aria-labelledby="changes-title">
+<h2 id="changes-title">Last changes</h2>
+{changes}
+</section>
+<div class="cards">
+<section class="card" aria-labelledby="rates-title">
+<h2 id="rates-title">Queries a second</h2>
+{rates}
+</section>
+<section class="card" aria-labelledby="dns-title">
+<h2 id="dns-title">Counts</h2>
+{counts}
+</section>
+<section class="card" aria-labelledby="processes-title">
+<h2 id="processes-title">Processes</h2>
+{processes}
+</section>
+</div>
+</main>
+<footer>As of <time datetime="{now}">{now}</time>; times of day are UTC. Also as
+<a href="metrics">metrics</a> and <a href="status.json">JSON</a>.</footer>
+<p id="old" role="status" hidden></p>
+</body>
+</html>
+"""
+PAGE_POOL = """<details id="{id}"{opened}>
+<summary><h3>{name}</h3><span>{policy}</span><span>TTL {ttl}</span>\
+<span class="state {state}">{up}/{backends} up</span><span>{load}</span><span>{next}</span>\
+</summary>
+<div>
+<p>{facts}<code>{dig}</code></p>
+{rows}
+</div>
+</details>
+"""
+PAGE_TABLE = """<table class="{kind}">
+<thead><tr>{head}</thead>
+<tbody>
+{body}
+</tbody>
+</table>"""
+# End tags of rows and cells are left out, as HTML allows: of 1,000 backends they are 40 KB.
+PAGE_ROW = ("<tr{state}><td>{word}<th scope=row>{address}<td{since}>{ago}<td>{why}"
+            "<td{bar}>{load}<td>{age}<td>{share}<td>{next}")
+PAGE_PICTURE = """<p class="axis"><span>{top}</span><span>{words}</span></p>
+<svg viewBox="0 0 600 100" preserveAspectRatio="none" role="img" aria-label="Queries a second: \
+{words}"><path d="M{begin:.0f},100{path}V100"/></svg>
+<p class="axis"><span>10 minutes ago</span><span>5 minutes</span><span>now</span></p>"""
+PAGE_HEADS = {
+    "rows": ("State", "Backend", "Since", "Why", "Connections", "Report", "Share", "Next"),
+    "changes": ("When", "Pool", "Backend", "Change", "Why"),
+    "counts": ("Since the start", "How many"),
+    "processes": ("Process", "PID", "Up", "Answers", "CPU s", "Memory")}
+PAGE_REMEDIES = {
+    "config": "config: the file is refused, and the one before stays in force. Mend what the "
+              "lines say, try “lbdns.py check FILE”, and reload again",
+    "last_resort": "no backend is up, so all_down answers. See below why each is down. If they do "
+                   "serve, mend the pool's check, or set min_up",
+    "load_unknown": "the load is unknown, so backends are picked by weight alone. See whether the "
+                    "agents run (or what writes the table), and whether this host can hear them",
+    "full": "all backends are at max_connections. Add backends, or raise the limits"}
+
+
+def hash_source(text: str) -> str:
+    """Return what allows a text between <style> or <script> in a policy for contents (CSP 2)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+PAGE_CSP = ("default-src 'none'; "
+            f"style-src {hash_source(PAGE_STYLE)}; script-src {hash_source(PAGE_SCRIPT)}; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+
+
+def show_date(at: float) -> str:
+    """Return unix seconds as a date and time of day, UTC, as RFC 3339 writes them."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def show_clock(at: float, now: float) -> str:
+    """Return unix seconds as a time of day, UTC; with the date if it is 12 h from now or more."""
+    form = "%H:%M:%S" if abs(at - now) < 43200 else "%Y-%m-%d %H:%M:%S"
+    return time.strftime(form, time.gmtime(at))
+
+
+def answer_drain(row: Mapping[str, Any], now: float) -> str:
+    """Return whether a backend that drains may be stopped now, and if not, when (UTC) or why."""
+    count, at = row["connections"], row["forgotten_at"]
+    connected = "connections not counted" if count is None else f"{count} connected"
+    if at is not None and at > now:
+        return f"safe to stop at {show_clock(at, now)} ({connected})"
+    if count:
+        return f"no resolver hands it out any more; {count} still connected"
+    return f"safe to stop now ({connected})"
+
+
+class StatusPage:
+    """The page of one view.
+
+    now        unix seconds
+    problems   what is wrong with each pool, as HTML, by name
+    names      of the pools: first those with trouble, then those where a backend drains
+    """
+    def __init__(self, view: Mapping[str, Any]) -> None:
+        self.view, self.now, self.pools = view, view["now"], view["pools"]
+        self.problems = {name: list(self.find_problems(pool)) for name, pool in self.pools.items()}
+        self.names = sorted(self.pools, key=lambda name: (
+            not self.problems[name], self.count_state("drain", name) == 0, name))
+
+    @staticmethod
+    def text(value: object) -> str:
+        """Return a text without markup, and with nothing that moves a cursor or turns a line."""
+        return html.escape(printable(str(value)))
+
+    def age(self, at: float | None) -> str:
+        """Return how long ago a time was; None is -."""
+        return "-" if at is None else show_span(self.now - at)
+
+    def anchor(self, name: str) -> str:
+        """Return the id of a pool's element, in which no letter needs an escape."""
+        return "pool-" + urllib.parse.quote(name, "")
+
+    def count_state(self, state: str, *names: str) -> int:
+        """Return how many backends of some pools, or of all, have a state."""
+        return sum(row["state"] == state for name in names or self.pools
+                   for row in self.pools[name]["rows"])
+
+    def table(self, kind: str, rows: Iterable[str]) -> str:
+        """Return a table of a kind that PAGE_HEADS has."""
+        head = "".join(f"<th scope=col>{word}" for word in PAGE_HEADS[kind])
+        return PAGE_TABLE.format(kind=kind, head=head, body="\n".join(rows))
+
+    def find_problems(self, pool: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what is wrong with a pool, in words, and what to do, as HTML."""
+        down = [row for row in pool["rows"] if row["state"] == "down"]
+        if down:
+            more = f", and {len(down) - 1} more" if down[1:] else ""
+            yield (f"{self.text(' '.join(down[0]['address']))} is <span class=down>down</span> for "
+                   f"{self.age(down[0]['since'])}{more}: {self.text(down[0]['why'])}")
+        yield from (PAGE_REMEDIES[flag] for flag in ("last_resort", "full", "load_unknown")
+                    if pool[flag])
+        yield from map(self.text, pool["trouble"])
+        error = pool["source"] and pool["source"]["error"]
+        if error and not any(error in text for text in pool["trouble"]):
+            yield f"{self.text(pool['source']['name'])}: {self.text(error)}"
+
+    def show_problems(self) -> str:
+        """Return all that is wrong as a list; pools with the same problem share a line."""
+        lines = [self.text(text) for text in self.view["trouble"]]
+        error = self.view["config"]["error"]
+        if error:
+            text = "\n".join(map(self.text, error.split("\n")[:PAGE_LINES]))
+            lines.insert(0, f"{PAGE_REMEDIES['config']}:<pre>{text}</pre>")
+        concerned: dict[str, list[str]] = {}
+        for name in self.names:
+            for text in self.problems[name]:
+                concerned.setdefault(text, []).append(
+                    f'<a href="#{self.anchor(name)}">{self.text(name)}</a>')
+        lines += [f"{', '.join(names)}: {text}" for text, names in concerned.items()]
+        if len(lines) > PAGE_LINES:
+            lines[PAGE_LINES:] = [f"and {len(lines) - PAGE_LINES} more"]
+        items = "\n".join(f"<li>{line}</li>" for line in lines)
+        return f"<ul>\n{items}\n</ul>" if lines else ""
+
+    def verdict(self, wrong: bool) -> str:
+        """Return how the backends are, in a sentence."""
+        total = sum(len(pool["rows"]) for pool in self.pools.values())
+        down, drain = self.count_state("down"), self.count_state("drain")
+        pools = "1 pool" if len(self.pools) == 1 else f"{len(self.pools)} pools"
+        if not self.pools:
+            return "This config has no pool; “lbdns.py example” prints one that has"
+        if down:
+            return f"{down} of {total} backends of {pools} {'is' if down == 1 else 'are'} down"
+        if drain:
+            return f"No backend of {pools} is down; {drain} of {total} drain"
+        return f"All {total} backends of {pools} are up" + (", yet" if wrong else "")
+
+    def row(self, row: Mapping[str, Any]) -> str:
+        """Return a backend as a row of its pool's table."""
+        state, count, most = row["state"], row["connections"], row["max"]
+        address, why, bar = "<br>".join(map(self.text, row["address"])), self.text(row["why"]), ""
+        if row["weight"] != 1:
+            address += f" <small>weight {row['weight']:g}</small>"
+        if state == "drain":
+            why = f"<b>{answer_drain(row, self.now)}</b> {why}"
+        if most and count is not None:
+            bar = f" class=b{min(20, math.ceil(20 * count / most))}"
+        shown = "-" if count is None else count
+        share, following = ("-" if part is None else f"{100 * part:.1f} %"
+                            for part in (row["share"], row["next"]))
+        return PAGE_ROW.format(
+            state="" if state == "up" else f" class={state}", word=state, address=address, bar=bar,
+            since="" if row["since"] is None else f" title={show_date(row['since'])}",
+            ago=self.age(row["since"]), why=why, share=share, next=following,
+            load=shown if most is None else f"{shown}/{most}",
+            age="-" if row["age"] is None else show_span(row["age"]))
+
+    def next_answer(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Return with which probabilities the backends are in the next answer, in the order of
+        the rows; of many, the least and the most."""
+        shares = [row["next"] for row in rows]
+        if None in shares:
+            return "next: as the function says"
+        if len(shares) > 5:
+            least, most = (f"{100 * bound(shares):.1f}" for bound in (min, max))
+            return f"next {least} % each" if least == most else f"next {least} to {most} %"
+        return f"next {' / '.join(f'{100 * share:.0f}' for share in shares)} %" if shares else ""
+
+    def facts(self, pool: Mapping[str, Any]) -> str:
+        """Return what a pool's backends and their states come from."""
+        source, facts = pool["source"], []
+        if pool["check"]:
+            facts.append(f"check {pool['check']}")
+        if source:
+            facts.append(f"{source['kind']} {source['name']}" + (
+                "" if source["age"] is None else f", {show_span(source['age'])} old"))
+        if pool["answers"] != 1:
+            facts.append(f"{pool['answers']} in each answer")
+        return "".join(f"<span>{self.text(fact)}</span>" for fact in facts)
+
+    def pool(self, name: str, limit: int) -> str:
+        """Return a pool with so many of its rows, open if there is anything to see."""
+        pool = self.pools[name]
+        rows = sorted(pool["rows"], key=lambda row: (
+            -STATES.index(row["state"]), -(row["share"] or 0), row["address"]))
+        worst = rows[0]["state"] if rows else "down"
+        shown = self.table("rows", map(self.row, rows[:limit]))
+        if len(rows) > limit:
+            shown += f"\n<p>and {len(rows) - limit} more, which status.json has</p>"
+        load = "" if pool["load_age"] is None else f"load {show_span(pool['load_age'])} old"
+        return PAGE_POOL.format(
+            id=self.anchor(name), opened=" open" if self.problems[name] or worst != "up" else "",
+            name=self.text(name), policy=self.text(pool["policy"]), ttl=pool["ttl"], state=worst,
+            up=pool["up"], backends=pool["backends"], next=self.next_answer(rows),
+            load="load unknown" if pool["load_unknown"] else load, facts=self.facts(pool),
+            dig=self.text(pool["dig"]), rows=shown)
+
+    def show_pools(self) -> str:
+        """Return the pools, as many as a page shows."""
+        shown = self.names[:PAGE_POOLS]
+        limit = max(PAGE_ROWS_LEAST, PAGE_ROWS // max(1, len(shown)))
+        pools = "".join(self.pool(name, limit) for name in shown)
+        more = len(self.names) - len(shown)
+        if more:
+            pools += f"<p>and {more} more, which status.json has</p>"
+        return pools or "<p>None.</p>"
+
+    def changes(self) -> str:
+        """Return the last changes, with their reasons, newest first."""
+        rows = [(f"<tr><td title={show_date(each['at'])}>{show_clock(each['at'], self.now)} "
+                 f"<small>{self.age(each['at'])} ago</small><td>{self.text(each['pool'])}"
+                 f"<td>{self.text(each['address'])}<td>{self.text(each['old'])} → "
+                 f"<span class={each['new']}>{self.text(each['new'])}</span>"
+                 f"<td>{self.text(each['why'])}") for each in self.view["changes"]]
+        return self.table("changes", rows) if rows else "<p>None since the start.</p>"
+
+    def rates(self) -> str:
+        """Return queries a second over the last ten minutes as a picture, and in words."""
+        rates = self.view["dns"]["rates"]
+        if not rates:
+            return "<p>None yet: the first figure comes after 10 s.</p>"
+        values = [rate for _, rate in rates]
+        digits = 10 ** math.floor(math.log10(max(1, *values, 1)))
+        top = next(digits * step for step in (1, 2, 5, 10) if digits * step >= max(values))
+        begin = rates[-1][0] + 10 - PAGE_RATES
+        path = "".join(f"V{100 - 100 * rate / top:.1f}H{at + 10 - begin:.0f}"
+                       for at, rate in rates if at >= begin)
+        words = f"least {min(values):,.0f}, most {max(values):,.0f}, now {values[-1]:,.0f}"
+        return PAGE_PICTURE.format(top=f"{top:,}", words=words, path=path,
+                                   begin=max(0, rates[0][0] - begin))
+
+    def counts(self) -> str:
+        """Return what has been counted."""
+        dns, view = self.view["dns"], self.view
+        dropped = ", ".join(f"{why} {n:,}" for why, n in dns["dropped"].items() if n)
+        counts = [*sorted(dns["rcodes"].items(), key=lambda each: -each[1]),
+                  ("truncated", dns["truncated"]),
+                  (f"dropped ({dropped})" if dropped else "dropped", sum(dns["dropped"].values())),
+                  ("TCP connections", dns["tcp"]["total"]), ("and open now", dns["tcp"]["open"]),
+                  ("reports taken", view["reports"]["taken"]),
+                  ("reports refused", view["reports"]["refused"]),
+                  ("processes replaced", sum(view["restarts"].values())),
+                  ("log lines lost", view["lost_lines"])]
+        return self.table("counts", (f"<tr><td>{self.text(name)}<td>{count:,}"
+                                     for name, count in counts))
+
+    def processes(self) -> str:
+        """Return the processes and their cost; where the system tells nothing of them, the
+        workers."""
+        workers = {each["pid"]: each for each in self.view["workers"]}
+        known = self.view["processes"] or [
+            {"role": f"worker {at}", "pid": each["pid"], "started": each["since"]}
+            for at, each in enumerate(self.view["workers"], 1)]
+        return self.table("processes", (
+            f"<tr><td>{self.text(each['role'])}<td>{each['pid']}<td>{self.age(each['started'])}"
+            + (f"<td>{workers[each['pid']]['answers']:,}" if each["pid"] in workers else "<td>-")
+            + (f"<td>{each['cpu']:,.0f}<td>{each['memory'] / 2 ** 20:.0f} MiB"
+               if "cpu" in each else "<td>-<td>-") for each in known))
+
+    def show(self) -> str:
+        """Return the document."""
+        view, config, problems = self.view, self.view["config"], self.show_problems()
+        host, down = self.text(view["host"]), self.count_state("down")
+        news = f"{down} down: " if down else "trouble: " if problems else ""
+        return PAGE_DOCUMENT.format(
+            title=f"{news}lbdns {host}", style=PAGE_STYLE, script=PAGE_SCRIPT, host=host,
+            version=self.text(view["lbdns"]), up=self.age(view["started"]),
+            started=show_date(view["started"]), rate=f"{view['dns']['rate']:,.0f}",
+            file=self.text(config["file"]), hash=self.text(config["hash"]),
+            loaded=show_date(config["loaded"]), loaded_ago=self.age(config["loaded"]),
+            state="<span class=down>a reload was refused</span>" if config["error"] else "ok",
+            mood="trouble" if problems else "", verdict=self.verdict(bool(problems)),
+            problems=problems, pools=self.show_pools(), changes=self.changes(),
+            rates=self.rates(), counts=self.counts(), processes=self.processes(),
+            now=show_date(self.now))
+
+
+def show_status_page(view: Mapping[str, Any]) -> str:
+    """Return the page of a view: an HTML document, to be sent with PAGE_CSP."""
+    return StatusPage(view).show()
 
 
 # /metrics is the view as Prometheus' text format 0.0.4. METRICS has each metric: its name, its

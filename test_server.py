@@ -37,6 +37,8 @@ Helpers come first, the classes after them, in this order. To test this, use tha
     what a process is and holds       status_of(pid, key), memory(pid), alive(word)
     a view of a server                full_view(), view_of(a_example=seen_pool(seen(state="down")))
     who serves one as status.json     with Pages(full_view) as pages: pages.url
+    what the page shows               lbdns.show_status_page(troubled_view()), and page_view(pools)
+    ... in Chromium                   Browser().open(PageServer(view).url), .run(script)
     that it comes true, in time       until(lambda: ...), for PATIENCE seconds
     what dig makes of it              Dig(server, "+tcp", name), records of its sections
     a program that runs meanwhile     with running("unbound", ..., ready=...); Engine for tables
@@ -53,6 +55,7 @@ queries PureSequences asks. PATIENCE is after how many seconds waiting has faile
 """
 import ast
 import asyncio
+import base64
 import collections
 import concurrent.futures
 import contextlib
@@ -61,6 +64,8 @@ import fcntl
 import functools
 import hashlib
 import hmac
+import html
+import html.parser
 import http.server
 import importlib.util
 import io
@@ -95,7 +100,9 @@ import tomllib
 import traceback
 import unittest
 import unittest.mock
+import urllib.error
 import urllib.parse
+import urllib.request
 from collections import Counter
 from types import SimpleNamespace
 
@@ -1747,6 +1754,253 @@ class Dig:
     def records(self, section="ANSWER"):
         """The records of a section, blanks squeezed."""
         return self.section.get(section, [])
+
+
+# ---- The page: views to show, and a browser to look at them --------------------------------------
+
+def page_row(at, **changes):
+    """A row of a view: backend 192.0.2.AT, up, a third of the answers."""
+    address = f"192.0.2.{at}"
+    return {"address": [address], "state": "up", "since": NOW - 11.4 * 86400,
+            "why": f"check tcp://{address}:443: good", "connections": 240 + at, "age": 0.6,
+            "max": 1000, "weight": 1.0, "share": 1 / 3, "next": 1 / 3, "forgotten_at": None,
+            "answers": 4711, "check_failures": 0, **changes}
+
+
+def page_pool(*rows, **changes):
+    """A pool of a view with these rows."""
+    return {"policy": "least-connections", "ttl": 60, "answers": 1, "anticache": True,
+            "dig": "dig @192.0.2.53 -p 53 api.example.com",
+            "source": {"kind": "reports", "name": "agents", "age": 0.6, "error": None, "polls": 17,
+                       "failures": 0, "last_success": NOW - 0.6},
+            "check": "tcp://:443", "backends": len(rows), "trouble": [], "last_resort": False,
+            "up": sum(row["state"] == "up" for row in rows), "load_unknown": False, "full": False,
+            "load_age": 0.6, "rows": [*rows], **changes}
+
+
+def page_view(pools, **changes):
+    """A view of these pools, of a server that has answered for ten minutes and more."""
+    rates = [[NOW - 600 + 10 * at, 700 + 150 * math.sin(at / 6) + 60 * math.sin(at * 1.7)]
+             for at in range(60)]
+    return {"lbdns": "0.7.0", "format": 1, "host": "ns1", "now": NOW, "started": NOW - 11.6 * 86400,
+            "config": {"file": "/etc/lbdns/lbdns.toml", "hash": "9f2c51", "loaded": NOW - 93_600,
+                       "error": None, "reloads": 3, "reloads_failed": 0},
+            "workers": [{"pid": at, "answers": 398_234_117, "since": NOW - 10**6}
+                        for at in (12, 13)],
+            "processes": [{"role": role, "pid": at, "started": NOW - 10**6, "cpu": 1200.5 * at,
+                           "memory": at * 2**20 + 10**7}
+                          for at, role in enumerate(("supervisor", "monitor", "worker 1",
+                                                     "worker 2"), 10)],
+            "dns": {"rate": rates[-1][1], "rates": rates,
+                    "rcodes": {"NOERROR": 796_101_220, "NXDOMAIN": 361_904, "REFUSED": 5110},
+                    "dropped": {"short": 0, "response": 2, "long": 0, "port": 0, "rate": 1211,
+                                "kernel": 0, "send": 0},
+                    "requests": [["udp", 1, "A", 1200]], "truncated": 17,
+                    "responses": [["NOERROR", "example.com.", 1200], ["REFUSED", "", 3]],
+                    "tcp": {"open": 2, "total": 7731}},
+            "restarts": {"worker": 0, "monitor": 0}, "lost_lines": 0,
+            "reports": {"taken": 900, "refused": 0}, "changes": [], "trouble": [], "pools": pools,
+            **changes}
+
+
+def calm_view():
+    """A view of three pools in which all is well."""
+    return page_view({
+        "api.example.com": page_pool(
+            page_row(1, share=.31, next=.28), page_row(2, share=.40, next=.41),
+            page_row(3, share=.29, next=.31, weight=0.5)),
+        "www.example.com": page_pool(*map(page_row, range(11, 17)), policy="round-robin", ttl=30),
+        "mail.example.com": page_pool(*map(page_row, range(21, 24)), policy="failover", source=None,
+                                    load_age=None, ttl=300)})
+
+
+def troubled_view():
+    """A view in which a backend is down, another one drains, and their changes are said."""
+    view, why = calm_view(), "check tcp://192.0.2.2:443: connection refused"
+    rows = view["pools"]["api.example.com"]["rows"]
+    rows[1].update(state="down", since=NOW - 250, why=why, connections=0, share=0.0, next=0.0)
+    rows[0].update(share=0.62, next=0.6)
+    rows[2].update(state="drain", since=NOW - 130, why="drain in the config", connections=87,
+                   share=0.0, next=0.0, forgotten_at=NOW + 51)
+    rows[:] = [*rows, page_row(4, share=0.38, next=0.4, connections=130)]
+    view["pools"]["api.example.com"].update(backends=4, up=2)
+    view["changes"] = [
+        {"at": NOW - 130, "pool": "api.example.com", "address": "192.0.2.3", "old": "up",
+         "new": "drain", "why": "drain in the config"},
+        {"at": NOW - 250, "pool": "api.example.com", "address": "192.0.2.2", "old": "up",
+         "new": "down", "why": why},
+        {"at": NOW - 90_000, "pool": "www.example.com", "address": "192.0.2.12", "old": "down",
+         "new": "up", "why": "check tcp://192.0.2.12:443: good"}]
+    return view
+
+
+def large_view(pools=50, backends=20):
+    """A view of many pools and backends: all of them up."""
+    return page_view({f"pool{at}.example.com": page_pool(*(
+        page_row(1, address=[f"10.0.{at}.{each}"], share=1 / backends, next=1 / backends,
+               why=f"check tcp://10.0.{at}.{each}:443: good")
+        for each in range(1, backends + 1))) for at in range(1, pools + 1)})
+
+
+class PageServer:
+    """An HTTP server on loopback that shows a view with the headers that the page needs; the view
+    may be changed meanwhile. `asked` counts the requests."""
+
+    def __init__(self, view, port=0):
+        self.view, self.asked = view, 0
+        pages = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            """Answers each GET with the page."""
+            def do_GET(self):
+                """Answer, while the server is not closed."""
+                if not pages.view:
+                    return
+                pages.asked += self.path == "/"
+                octets = lbdns.show_status_page(pages.view).encode()
+                self.send_response(200 if self.path == "/" else 404)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Content-Security-Policy", lbdns.PAGE_CSP)
+                self.send_header("Content-Length", str(len(octets)))
+                self.end_headers()
+                with contextlib.suppress(OSError):  # the browser goes away
+                    self.wfile.write(octets)
+
+            def log_message(self, *words):
+                """Say nothing."""
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True  # a browser keeps a connection that asks nothing
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.thread.start()
+
+    def close(self):
+        """Answer nobody any more."""
+        self.view = None
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Browser:
+    """Chromium without a window, as chromedriver (W3C WebDriver) steers it.
+
+    What a page writes to the console, and how its layout shifts, is kept from its start.
+    """
+    FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--hide-scrollbars", "--disable-background-networking", "--no-first-run")
+    WATCH = """
+        window.shifts = [];
+        window.complaints = [];
+        addEventListener("securitypolicyviolation", (event) =>
+            complaints.push(event.violatedDirective + " " + event.blockedURI));
+        new PerformanceObserver((list) => {
+            for (const each of list.getEntries()) shifts.push(each.value);
+        }).observe({type: "layout-shift", buffered: true});
+    """
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="lbdns-test-")
+        self.output = tempfile.TemporaryFile()
+        self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdin=subprocess.DEVNULL,
+                                       stdout=self.output, stderr=self.output,
+                                       start_new_session=True)
+        self.base = f"http://127.0.0.1:{until(self.find_port, self.said)}/session"
+        options = {"args": [*self.FLAGS, f"--user-data-dir={self.folder}"],
+                   "binary": shutil.which("chromium")}
+        self.base += "/" + self.ask("POST", "", capabilities={"alwaysMatch": {
+            "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}})["sessionId"]
+        self.command("Page.addScriptToEvaluateOnNewDocument", source=self.WATCH)
+
+    def said(self):
+        """What the driver printed."""
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")
+
+    def find_port(self):
+        """The port of the driver, once it has one."""
+        found = re.search(r"successfully on port (\d+)", self.said())
+        return found and found[1]
+
+    def ask(self, method, path, **values):
+        """One request of WebDriver; returns its value."""
+        body = json.dumps(values).encode() if method == "POST" else None
+        request = urllib.request.Request(self.base + path, body, method=method, headers={
+            "Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return json.load(reply)["value"]
+        except urllib.error.HTTPError as bad:
+            raise AssertionError(bad.read().decode()) from None
+
+    def command(self, name, **params):
+        """A command of the DevTools protocol."""
+        return self.ask("POST", "/goog/cdp/execute", cmd=name, params=params)
+
+    def open(self, url, width=1280, height=900, scheme="light", scripts=True):
+        """Load a page, on a screen of that size, in light or dark, with or without JavaScript."""
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                     deviceScaleFactor=1, mobile=width < 500)
+        self.command("Emulation.setEmulatedMedia", features=[
+            {"name": "prefers-color-scheme", "value": scheme}])
+        self.command("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.complaints()
+        self.ask("POST", "/url", url=url)
+
+    def run(self, script, *words):
+        """What a function's body returns in the page."""
+        return self.ask("POST", "/execute/sync", script=script, args=list(words))
+
+    def markup(self, selector):
+        """The HTML of an element, also without JavaScript; "" while another page is loaded."""
+        root = self.command("DOM.getDocument")["root"]["nodeId"]
+        try:
+            node = self.command("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+            return self.command("DOM.getOuterHTML", nodeId=node)["outerHTML"]
+        except AssertionError as bad:
+            if "Could not find node" in str(bad):
+                return ""
+            raise
+
+    def is_shown(self, selector):
+        """Whether an element has a place on the page, also without JavaScript."""
+        root = self.command("DOM.getDocument")["root"]["nodeId"]
+        node = self.command("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        return bool(self.command("DOM.getContentQuads", nodeId=node)["quads"])
+
+    def complaints(self):
+        """What has been written to the console since the last time."""
+        return [each["message"] for each in self.ask("POST", "/se/log", type="browser")]
+
+    def picture(self, height=None):
+        """What can be seen, as PNG; of the whole page if `height` is None."""
+        size = self.command("Page.getLayoutMetrics")["cssContentSize"]
+        return base64.b64decode(self.command(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=True,
+            clip={"x": 0, "y": 0, "width": size["width"], "scale": 1,
+                  "height": height or size["height"]})["data"])
+
+    def close(self):
+        """End the browser, and what was started for it."""
+        with contextlib.suppress(OSError, AssertionError):
+            self.ask("DELETE", "")
+        self.driver.terminate()
+        self.driver.wait(10)
+        self.output.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 # ==== Pure: what runs in the process of the test ==================================================
@@ -6609,6 +6863,226 @@ class PureStatus(unittest.TestCase):
             "differ: pool b.example: 1 of 1 up at one, 1 of 1 up at two, absent at three"])
         del views["three"]
         self.assertEqual(lbdns.compare_views(views), [])
+
+
+class PurePage(unittest.TestCase):
+    """The page is a document that any browser takes, shows what is most wanted first, and lets
+    nothing of a stranger become markup."""
+
+    HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202e\n</td></table>--><!--"
+
+    class Reader(html.parser.HTMLParser):
+        """Follows which elements are open; tags that HTML lets out are closed where it says so."""
+        VOID = {"meta", "br", "path"}
+        ENDS = {"td": {"td", "th"}, "th": {"td", "th"}, "tr": {"td", "th", "tr"}}
+
+        def __init__(self, text):
+            super().__init__()
+            self.stack, self.tags, self.ids, self.seen = [], [], [], ""
+            self.feed(text)
+            self.close()
+
+        def handle_starttag(self, tag, attrs):
+            while self.stack and self.stack[-1] in self.ENDS.get(tag, ()):
+                self.stack.pop()
+            self.tags.append((tag, dict(attrs)))
+            self.ids += [value for name, value in attrs if name == "id"]
+            if tag not in self.VOID:
+                self.stack.append(tag)
+
+        def handle_endtag(self, tag):
+            while tag in ("thead", "tbody") and self.stack[-1] in ("td", "th", "tr"):
+                self.stack.pop()
+            assert tag in self.VOID or self.stack.pop() == tag, (tag, self.getpos())
+
+        def handle_data(self, data):
+            if not {"style", "script"} & {*self.stack}:
+                self.seen += data
+
+        def handle_comment(self, data):
+            raise AssertionError(f"a comment: {data}")
+
+    def read(self, view):
+        """The page of a view, read; what holds for all pages is looked at."""
+        text = lbdns.show_status_page(view)
+        page = self.Reader(text)
+        self.assertEqual(page.stack, [])
+        self.assertEqual(len(page.ids), len({*page.ids}))
+        for tag, attrs in page.tags:
+            self.assertFalse({"style", "src", "onclick"} & {*attrs} or tag in ("link", "form"))
+            self.assertTrue(tag != "th" or attrs.get("scope") in ("row", "col"))
+            if "href" in attrs and attrs["href"].startswith("#"):
+                self.assertIn(attrs["href"][1:], page.ids)
+        self.assertEqual([tag for tag, _ in page.tags].count("script"), 1)
+        self.assertRegex(text, r'<!doctype html>\n<html lang="en">\n')
+        return page
+
+    def pools(self, page):
+        """Of each pool on a page, in their order: its id, and whether it is open."""
+        return [(attrs["id"], "open" in attrs) for tag, attrs in page.tags if tag == "details"]
+
+    def change(self, value):
+        """A view with what a stranger may have written in all of its texts."""
+        if isinstance(value, dict):
+            return {key + self.HOSTILE if "." in key else key: self.change(each)
+                    for key, each in value.items()}
+        if isinstance(value, list):
+            return [self.change(each) for each in value]
+        known = value in lbdns.STATES or not isinstance(value, str)
+        return value if known else value + self.HOSTILE
+
+    def test_nothing_of_a_stranger_is_markup_or_moves_a_cursor(self):
+        view = self.change(troubled_view())
+        view["config"]["error"], view["trouble"] = self.HOSTILE, [self.HOSTILE]
+        view["pools"]["www.example.com" + self.HOSTILE]["trouble"] = [self.HOSTILE]
+        page, same = self.read(view), self.read(troubled_view())
+        extra = Counter(tag for tag, _ in page.tags) - Counter(tag for tag, _ in same.tags)
+        self.assertLessEqual({*extra}, {"li", "pre", "a", "span"})
+        self.assertIn("\\x1b[31m\\x202e", page.seen)
+        self.assertIn("192.0.2.2<script>alert(1)</script>\"'&\\x1b", page.seen)
+        self.assertRegex(lbdns.show_status_page(view), r"\A[\n -~\xa0→“”]*\Z")
+
+    def test_where_all_is_well_a_pool_is_one_line(self):
+        page = self.read(calm_view())
+        self.assertIn("All 12 backends of 3 pools are up", page.seen)
+        self.assertEqual(self.pools(page), [("pool-api.example.com", False),
+                                            ("pool-mail.example.com", False),
+                                            ("pool-www.example.com", False)])
+        self.assertIn("api.example.comleast-connectionsTTL 603/3 upload 0.6 s oldnext 41 / 28 / "
+                      "31 %", page.seen)
+        self.assertIn("<title>lbdns ns1</title>", lbdns.show_status_page(calm_view()))
+
+    def test_what_is_wrong_comes_first(self):
+        view = troubled_view()
+        view["pools"]["zzz.example.com"] = page_pool(page_row(1, state="drain", connections=None))
+        view["pools"]["aaa.example.com"] = page_pool(page_row(1), page_row(2))
+        view["pools"]["www.example.com"]["full"] = True
+        page = self.read(view)
+        self.assertEqual([(name[5:8], is_open) for name, is_open in self.pools(page)],
+                         [("api", True), ("www", True), ("zzz", True), ("aaa", False),
+                          ("mai", False)])
+        self.assertIn("<title>1 down: lbdns ns1</title>", lbdns.show_status_page(view))
+        for pattern in (r"1 of 16 backends of 5 pools is down",
+                        r"api\.example\.com: 192\.0\.2\.2 is down for 4 m: check .*: connection ref"
+                        r".*\n.*www\.example\.com: all backends are at max_connections\. Add back",
+                        r"down192\.0\.2\.24 mcheck[^\n]*\ndrain192\.0\.2\.3 weight 0\.52 msafe to s"
+                        r"top at 14:14:11 \(87 connected\) drain in the config87/10000\.6 s[^\n]*\n"
+                        r"up192\.0\.2\.1[^\n]*62\.0 %60\.0 %\nup192\.0\.2\.4[^\n]*38\.0 %40\.0 %\n",
+                        r"14:09:10 4 m agoapi\.example\.com192\.0\.2\.2up → downcheck tcp"):
+            self.assertRegex(page.seen, pattern)
+
+    def test_each_kind_of_trouble_has_its_remedy(self):
+        for changes, pattern in (
+                ({"last_resort": True}, "so all_down answers.*mend the pool's check"),
+                ({"load_unknown": True, "load_age": 99.0}, "picked by weight alone.*agents run"),
+                ({"full": True}, "Add backends, or raise the limits"),
+                ({"trouble": ["rows: <bad>"]}, "x: rows: <bad>"),
+                ({"source": {**page_pool()["source"], "error": "no such file"}}, "no such file")):
+            view = page_view({"x": page_pool(page_row(1), **changes)})
+            with self.subTest(pattern):
+                page = self.read(view)
+                self.assertRegex(page.seen, pattern)
+                self.assertEqual(self.pools(page), [("pool-x", True)])
+                self.assertIn("<title>trouble: lbdns ns1</title>", lbdns.show_status_page(view))
+        config = {**calm_view()["config"], "error": "a.toml: ttl = -1\na.toml: x: unknown key"}
+        page = self.read(page_view({}, config=config))
+        self.assertRegex(page.seen, "a reload was refused")
+        self.assertRegex(page.seen, "Mend .*check FILE.*:a.toml: ttl = -1\na.toml: x: unknown key")
+
+    def test_pools_with_the_same_trouble_share_a_line(self):
+        view = large_view(3, 2)
+        for each in view["pools"].values():
+            each["full"] = True
+        names = ", ".join(f"pool{at}.example.com" for at in (1, 2, 3))
+        self.assertIn(f"\n{names}: all backends are at max_conn", self.read(view).seen)
+
+    def test_drain_says_whether_a_backend_may_be_stopped(self):
+        for connections, at, text in (
+                (87, NOW + 51, "safe to stop at 14:14:11 (87 connected)"),
+                (None, NOW + 51, "safe to stop at 14:14:11 (connections not counted)"),
+                (87, NOW + 86400, "safe to stop at 2026-09-22 14:13:20 (87 connected)"),
+                (0, None, "safe to stop now (0 connected)"),
+                (0, NOW - 1, "safe to stop now (0 connected)"),
+                (None, None, "safe to stop now (connections not counted)"),
+                (87, None, "no resolver hands it out any more; 87 still connected")):
+            row = page_row(1, state="drain", connections=connections, forgotten_at=at)
+            self.assertEqual(lbdns.answer_drain(row, NOW), text)
+            self.assertIn(text, self.read(page_view({"x": page_pool(row)})).seen)
+
+    def test_what_is_not_known_is_a_dash(self):
+        row = page_row(1, since=None, connections=None, age=None, max=None, share=None, next=None)
+        view = page_view({"x": page_pool(row, source=None, check=None, load_age=None),
+                        "y": page_pool()}, processes=[])
+        view["dns"].update(rates=[], rate=0.0)
+        seen = self.read(view).seen
+        self.assertIn("up192.0.2.1-check tcp://192.0.2.1:443: good----", seen)
+        self.assertIn("next: as the function says", seen)
+        self.assertIn("first figure comes after 10 s", seen)
+        self.assertIn("worker 11211 d398,234,117--\n", seen)
+        self.assertIn("This config has no pool", self.read(page_view({})).seen)
+
+    def test_the_picture_of_the_rates_is_in_words_too(self):
+        for rates, words, path in (
+                ([[NOW - 10, 0.0]], "least 0, most 0, now 0", "M590,100V100.0H600V100"),
+                ([[NOW - 20, 100.0], [NOW - 10, 400.0]], "least 100, most 400, now 400",
+                 "M580,100V80.0H590V20.0H600V100")):
+            view = calm_view()
+            view["dns"]["rates"] = rates
+            [picture] = [attrs for tag, attrs in self.read(view).tags if tag == "svg"]
+            self.assertEqual(picture["role"], "img")
+            self.assertEqual(picture["aria-label"], f"Queries a second: {words}")
+            self.assertIn(f'd="{path}"', lbdns.show_status_page(view))
+
+    def test_the_policy_for_contents_allows_these_two_texts_alone(self):
+        text = lbdns.show_status_page(troubled_view())
+        for tag in "style", "script":
+            [inside] = re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", text, re.S)
+            digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+            self.assertIn(f" {tag}-src 'sha256-{digest}';", lbdns.PAGE_CSP)
+        self.assertRegex(lbdns.PAGE_CSP, r"\Adefault-src 'none'; .*; connect-src 'self'; base-uri "
+                                         r"'none'; form-action 'none'; frame-ancestors 'none'\Z")
+
+    def test_each_text_stands_out_from_each_background(self):
+        def luminance(colour):
+            """Relative luminance, WCAG 2.1."""
+            parts = [int(colour[at:at + 2], 16) / 255 for at in (1, 3, 5)]
+            parts = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4
+                     for part in parts]
+            return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+        style = lbdns.PAGE_STYLE
+        schemes = [dict(re.findall(r"--(\w+): (#\w{6})", scheme))
+                   for scheme in re.findall(r":root \{(.*?)\}", style, re.S)]
+        texts, backs = "text soft link up drain down".split(), "back card code".split()
+        # No colour is used that is not one of these.
+        self.assertLessEqual({*re.findall(r"[^-]color: var\(--(\w+)\)", style)}, {*texts})
+        self.assertLessEqual({*re.findall(r"background: var\(--(\w+)\)", style)}, {*backs})
+        self.assertNotRegex(re.sub(r":root \{.*?\}", "", style, flags=re.S), r"#[0-9a-f]{3}\b|rgb")
+        self.assertEqual(len(schemes), 3)   # light, dark, print
+        for scheme in schemes:
+            for pair in itertools.product(texts, backs):
+                low, high = sorted(luminance(scheme[each]) for each in pair)
+                self.assertGreaterEqual((high + 0.05) / (low + 0.05), 4.5, (pair, scheme))
+
+    def test_fifty_pools_of_twenty_backends_are_200_kb(self):
+        view = large_view()
+        self.assertLessEqual(len(lbdns.show_status_page(view).encode()), 200_000)
+        for each in view["pools"].values():
+            each["rows"][0]["state"] = "down"
+        self.assertLessEqual(len(lbdns.show_status_page(view).encode()), 215_000)
+        self.assertIn("50 of 1000 backends of 50 pools are down", self.read(view).seen)
+
+    def test_a_page_has_an_end(self):
+        pools = 3 * lbdns.PAGE_POOLS
+        row = page_pool(*map(page_row, range(9)))
+        page = self.read(page_view({f"p{at}": row for at in range(pools)}))
+        self.assertEqual(len(self.pools(page)), lbdns.PAGE_POOLS)
+        self.assertEqual(page.seen.count("and 6 more, which status.json has"), lbdns.PAGE_POOLS)
+        self.assertLess([tag for tag, _ in page.tags].count("tr"), 4 * lbdns.PAGE_POOLS + 30)
+        self.assertIn(f"and {pools - lbdns.PAGE_POOLS} more, which status.json has", page.seen)
+        config = {**calm_view()["config"], "error": "wrong\n" * 10**4}
+        seen = self.read(page_view({}, config=config, trouble=["bad"] * 10**4)).seen
+        self.assertEqual((seen.count("wrong"), seen.count("bad")), (100, 99))
+        self.assertIn("and 9901 more", seen)
 
 
 # ==== Live: a real server, and all is as it should be =============================================
@@ -12366,6 +12840,111 @@ class WithPromtool(unittest.TestCase):
             self.assertIn("SUCCESS: 5 rules found",
                           run("promtool", "check", "rules", str(folder / "rules.yml")))
             run("promtool", "test", "rules", str(folder / "tests.yml"))
+
+
+@needs("chromium", "chromedriver")
+class WithChromium(unittest.TestCase):
+    """The page in a real browser: on a phone and on a desk, by day and by night, with and without
+    JavaScript."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.browser = cls.enterClassContext(Browser())
+
+    def setUp(self):
+        self.pages = self.enterContext(PageServer(calm_view()))
+
+    def wait_for(self, selector, text, at_once=True):
+        """Wait until an element holds a text, for which the page asks `at_once`, as it does when
+        its tab is shown again; returns after how many seconds."""
+        begun = time.monotonic()
+        if at_once:
+            self.browser.run("document.dispatchEvent(new Event('visibilitychange'))")
+        until(lambda: text in self.browser.markup(selector),
+              lambda: f"{text!r} is not in {self.browser.markup(selector)}")
+        return time.monotonic() - begun
+
+    def assert_clean(self):
+        """Nothing was complained about, nothing has moved, and nothing is wider than the screen."""
+        self.assertEqual(self.browser.complaints(), [])
+        self.assertEqual(self.browser.run("return [complaints, shifts]"), [[], []])
+        wide, screen = self.browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+        self.assertLessEqual(wide, screen)
+
+    def test_on_each_screen_nothing_is_too_wide(self):
+        long = ".".join(["a" * 63] * 3 + ["b" * 57, "ex"])
+        row = page_row(1, address=[long], state="down", why=long)
+        for view in (calm_view(), troubled_view(), PurePage().change(troubled_view()),
+                     page_view({}), page_view({long: page_pool(row)})):
+            self.pages.view = view
+            for width, scheme in (360, "dark"), (1280, "light"):
+                with self.subTest(width=width, scheme=scheme, pools=len(view["pools"])):
+                    self.browser.open(self.pages.url, width, scheme=scheme)
+                    self.assert_clean()
+                    card = self.browser.run("return getComputedStyle(document.querySelector("
+                                            "'.card')).backgroundColor")
+                    self.assertEqual(card == "rgb(255, 255, 255)", scheme == "light")
+        self.pages.view = calm_view()
+        self.browser.open(self.pages.url)
+        self.browser.command("Emulation.setEmulatedMedia", media="print")
+        self.assertTrue(self.browser.is_shown("details:last-of-type td"))
+        self.browser.command("Emulation.setEmulatedMedia", media="")
+
+    def test_what_goes_down_is_seen_and_nothing_else_moves(self):
+        self.browser.command("Page.addScriptToEvaluateOnNewDocument",  # not all browsers have it
+                             source="delete Element.prototype.moveBefore")
+        self.browser.open(self.pages.url, 1280)
+        self.assertFalse(self.browser.is_shown("details:last-of-type td"))
+        self.browser.run("window.same = document.querySelector('details');"
+                         "for (const each of document.querySelectorAll('details'))"
+                         "    each.open = each.id === 'pool-www.example.com';"
+                         "document.querySelector('#pool-www\\\\.example\\\\.com summary').focus();"
+                         "getSelection().selectAllChildren(document.querySelector('h1'))")
+        until(lambda: self.browser.run("return shifts.length"))  # what this test has moved
+        self.browser.run("shifts.length = 0")
+        # Numbers change, and get longer or shorter: all stands where it was.
+        view = calm_view()
+        view["now"] += 10**5
+        view["dns"]["rate"] = 12_345.6
+        for row in view["pools"]["www.example.com"]["rows"]:
+            row.update(connections=1000, share=1.0, next=0.0, age=59.0)
+        self.pages.view = view
+        self.wait_for("header", "12,346")
+        self.assertIn("1000/1000", self.browser.markup("main"))
+        self.assert_clean()
+        self.pages.view = troubled_view()
+        self.pages.view["pools"]["www.example.com"]["full"] = True  # so it moves up
+        self.assertLess(self.wait_for("title", "1 down: lbdns ns1", at_once=False),
+                        2.0 + PATIENCE / 10)
+        self.assertEqual(self.browser.run(
+            "return [same === document.getElementById('pool-api.example.com'), same.isConnected,"
+            " [...document.querySelectorAll('[open]')].map((pool) => pool.id),"
+            " document.activeElement.parentNode.id, getSelection().toString()]"),
+            [True, True, ["pool-api.example.com", "pool-www.example.com"],
+             "pool-www.example.com", "ns1"])
+        self.assertEqual(self.browser.complaints(), [])
+        # What the user closes stays closed.
+        self.browser.run("same.open = false")
+        self.pages.view["host"] = "ns2"
+        self.wait_for("h1", "ns2")
+        self.assertFalse(self.browser.run("return same.open"))
+
+    def test_without_javascript_the_page_is_loaded_anew_and_all_is_open(self):
+        self.browser.open(self.pages.url, 360, scripts=False)
+        self.assertIn("All 12 backends", self.browser.markup("main"))
+        self.assertTrue(self.browser.is_shown("details:last-of-type td"))
+        self.pages.view = troubled_view()
+        self.assertLess(self.wait_for("#verdict", "is <span", at_once=False), 3.0 + PATIENCE / 10)
+
+    def test_a_server_that_is_gone_is_said_and_comes_back(self):
+        self.browser.open(self.pages.url)
+        self.assertEqual(self.browser.run("return document.getElementById('old').hidden"), True)
+        self.pages.close()
+        self.wait_for("#old", "No answer from lbdns: all of this is of")
+        self.assertEqual(self.browser.run("return document.getElementById('old').hidden"), False)
+        self.pages.__init__(troubled_view(), self.pages.port)
+        self.wait_for("title", "1 down")
+        until(lambda: self.browser.run("return document.getElementById('old').hidden"))
 
 
 # ==== All of these: several classes at a time =====================================================
