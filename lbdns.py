@@ -3818,7 +3818,7 @@ class Monitor:
         self.http = HttpServer(shared.doors, log, self.respond)
         # By path, what answers a request with its parameters.
         self.routes: dict[str, Callable[[dict[str, str]], Page]] = {
-            "/healthz": self.show_health, "/status.json": self.show_status,
+            "/": self.show_view, "/healthz": self.show_health, "/status.json": self.show_status,
             "/explain.json": self.show_explained, "/metrics": self.show_metrics}
         snapshot = Snapshot.unpack(child.generation.read())
         self.memory: dict[str, Any] = json.loads(snapshot.memory)
@@ -3923,6 +3923,11 @@ class Monitor:
         if path not in self.routes:
             return Page(404, f"there is no such page, but {', '.join(self.routes)}\n")
         return self.routes[path](parameters)
+
+    def show_view(self, parameters: dict[str, str]) -> "Page":
+        """Return all that operators see, as a page."""
+        return Page(200, show_status_page(self.overview.view()), "text/html",
+                    {"Content-Security-Policy": PAGE_CSP})
 
     def show_status(self, parameters: dict[str, str]) -> "Page":
         """Return all that operators see, as JSON."""

@@ -12936,6 +12936,27 @@ class WithChromium(unittest.TestCase):
         self.pages.view = troubled_view()
         self.assertLess(self.wait_for("#verdict", "is <span", at_once=False), 3.0 + PATIENCE / 10)
 
+    def test_the_page_of_a_server(self):
+        port = free_port()
+        config = f"""status = "127.0.0.1:{port}"
+{ZONE}
+[pools."api.example.com"]
+policy = "least-connections"
+source = {{ sqlite = "b.db", every = 0.2 }}
+"""
+        with Server(config) as server:
+            table = Database(server.folder / "b.db")
+            table.fill({"address": "10.0.0.1", "connections": 4},
+                       {"address": "10.0.0.2", "connections": 8})
+            server.wait_for("2 backends, read from|backend 10.0.0.2: absent -> up")
+            self.browser.open(f"http://127.0.0.1:{port}/")
+            self.assertIn("All 2 backends", self.browser.markup("main"))
+            table.run("UPDATE backends SET state = 'down' WHERE address = '10.0.0.2'")
+            self.assertLess(self.wait_for("title", "1 down: lbdns", at_once=False),
+                            2.0 + PATIENCE / 10)
+            self.assertIn("says ", self.browser.markup("#verdict"))
+            self.assertEqual(self.browser.complaints(), [])
+
     def test_a_server_that_is_gone_is_said_and_comes_back(self):
         self.browser.open(self.pages.url)
         self.assertEqual(self.browser.run("return document.getElementById('old').hidden"), True)
