@@ -163,7 +163,7 @@ except ImportError:
           "lbdns.py bundle > DIR/lbdns.py' writes the one file to copy", file=sys.stderr)
     sys.exit(2)
 
-VERSION = "0.6.0"
+VERSION = "0.7.0"
 
 # ---- What strangers can cost (limits on one message are in wire.py) ------------------------------
 BATCH = 32                # datagrams a system call takes; more would not stay in the cache
@@ -4571,7 +4571,8 @@ th:last-child, td:last-child { padding-right: 0 }
 .rows th:nth-child(6), .rows th:nth-child(7), .rows th:nth-child(8) { width: 76px }
 .changes th:nth-child(1) { width: 150px }
 .changes th:nth-child(2), .changes th:nth-child(3) { width: 22% }
-.changes th:nth-child(4) { width: 130px }
+.changes th:nth-child(4) { width: 150px }
+.processes th:nth-child(1) { width: 90px }
 .counts th:nth-child(2) { width: 110px }
 [class^="b"] {
   background: linear-gradient(var(--bar), var(--bar)), linear-gradient(var(--line), var(--line));
@@ -4798,7 +4799,8 @@ PAGE_REMEDIES = {
                    "serve, mend the pool's check, or set min_up",
     "load_unknown": "the load is unknown, so backends are picked by weight alone. See whether the "
                     "agents run (or what writes the table), and whether this host can hear them",
-    "full": "all backends are at max_connections. Add backends, or raise the limits"}
+    "full": "all backends are at max_connections, with what answers since their reports bring. Add "
+            "backends, or raise the limits"}
 
 
 def hash_source(text: str) -> str:
@@ -5033,7 +5035,7 @@ class StatusPage:
         return self.table("processes", (
             f"<tr><td>{self.text(each['role'])}<td>{each['pid']}<td>{self.age(each['started'])}"
             + (f"<td>{workers[each['pid']]['answers']:,}" if each["pid"] in workers else "<td>-")
-            + (f"<td>{each['cpu']:,.0f}<td>{each['memory'] / 2 ** 20:.0f} MiB"
+            + (f"<td>{each['cpu']:,.1f}<td>{each['memory'] / 2 ** 20:.0f} MiB"
                if "cpu" in each else "<td>-<td>-") for each in known))
 
     def show(self) -> str:

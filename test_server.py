@@ -1810,8 +1810,9 @@ def calm_view():
             page_row(1, share=.31, next=.28), page_row(2, share=.40, next=.41),
             page_row(3, share=.29, next=.31, weight=0.5)),
         "www.example.com": page_pool(*map(page_row, range(11, 17)), policy="round-robin", ttl=30),
-        "mail.example.com": page_pool(*map(page_row, range(21, 24)), policy="failover", source=None,
-                                    load_age=None, ttl=300)})
+        "mail.example.com": page_pool(*(page_row(at, share=float(at == 21), next=float(at == 21))
+                                        for at in range(21, 24)),
+                                      policy="failover", source=None, load_age=None, ttl=300)})
 
 
 def troubled_view():
@@ -6964,7 +6965,7 @@ class PurePage(unittest.TestCase):
         self.assertIn("<title>1 down: lbdns ns1</title>", lbdns.show_status_page(view))
         for pattern in (r"1 of 16 backends of 5 pools is down",
                         r"api\.example\.com: 192\.0\.2\.2 is down for 4 m: check .*: connection ref"
-                        r".*\n.*www\.example\.com: all backends are at max_connections\. Add back",
+                        r".*\n.*www\.example\.com: all backends are at max_connections, with what",
                         r"down192\.0\.2\.24 mcheck[^\n]*\ndrain192\.0\.2\.3 weight 0\.52 msafe to s"
                         r"top at 14:14:11 \(87 connected\) drain in the config87/10000\.6 s[^\n]*\n"
                         r"up192\.0\.2\.1[^\n]*62\.0 %60\.0 %\nup192\.0\.2\.4[^\n]*38\.0 %40\.0 %\n",

@@ -560,6 +560,21 @@ if __name__ == "__main__":
     unittest.main()
 
 
+class PageTest(unittest.TestCase):
+    """The picture of the README is small, and the page of 1,000 backends, too."""
+
+    @needs("chromium", "chromedriver")
+    def test_the_picture_and_the_figures(self):
+        with folder_of() as folder:
+            text = test_server.run(sys.executable, str(BENCH / "page.py"), "--rounds", "1",
+                                   "--picture", str(folder / "status.png"), limit=120)
+            self.assertRegex(text, r"(?s)render, ms +[\d.]+\n.*layout shift +0\n")
+            self.assertLessEqual(int(re.search(r"octets +([\d,]+)", text)[1].replace(",", "")),
+                                 200_000)
+            self.assertLessEqual((folder / "status.png").stat().st_size, 150_000)
+            self.assertLessEqual((BENCH / "status.png").stat().st_size, 150_000)
+
+
 class ExplainTest(unittest.TestCase):
     """What /explain.json says of the next answer is what 10,000 answers of a server show."""
 
