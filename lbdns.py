@@ -3949,8 +3949,7 @@ class Monitor:
             return Page(400, f"{bad}\n")
         rows = view["pools"][found["pool"]]["rows"] if found["pool"] else []
         for row in rows:
-            row["next"] = None if found["next"] is None else max(
-                found["next"].get(each, 0.0) for each in row["address"])
+            row["next"] = find_chance(found["next"], row["address"])
         found |= {"lbdns": VERSION, "format": view["format"], "rows": rows}
         return Page(200, json.dumps(found), "application/json")
 
@@ -4212,18 +4211,17 @@ class Overview:
     def show_rows(self, pool: Pool, watch: "Watch | None", totals: "Totals",
                   now: float) -> "list[Table]":
         """Return what is known of the backends of a pool."""
+        dated = watch.feed.dated() if watch else []
+        reports = {row.addresses: round(now - at, 3) for row, at in dated
+                   if row.connections is not None and abs(at) < math.inf}
         rows = [self.show_row(pool, watch, each, totals) for each in pool.backends]
         recent = [row["answers"] - count_answers(self.samples[0][1], pool, each)
                   for row, each in zip(rows, pool.backends, strict=True)]
         likely = next_answers(pool)
-        ages = {row.addresses: now - at for row, at in watch.feed.dated()} if watch else {}
         for row, answers in zip(rows, recent, strict=True):
-            age = ages.get(row["address"], math.inf)
-            is_known = row["connections"] is not None and abs(age) < math.inf
-            row["age"] = round(age, 3) if is_known else None
+            row["age"] = reports.get(row["address"])
             row["share"] = round(answers / sum(recent), 4) if any(recent) else None
-            row["next"] = None if likely is None else round(
-                max(likely.get(one, 0.0) for one in row["address"]), 4)
+            row["next"] = find_chance(likely, row["address"])
         return rows
 
     def show_row(self, pool: Pool, watch: "Watch | None", backend: Backend,
@@ -4278,6 +4276,13 @@ def count_answers(totals: "Totals", pool: Pool, backend: Backend) -> int:
 def count_replies(totals: "Totals") -> int:
     """Return how many replies were made."""
     return sum(count for (key, _), count in totals.items() if key >= DEALT_KEYS[0])
+
+
+def find_chance(likely: Mapping[str, float] | None, addresses: Iterable[str]) -> float | None:
+    """Return the probability of the likelier of a backend's addresses; None = nobody knows it."""
+    if likely is None:
+        return None
+    return round(max(likely.get(each, 0.0) for each in addresses), 4)
 
 
 def next_answers(pool: Pool) -> dict[str, float] | None:
