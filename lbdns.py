@@ -570,7 +570,8 @@ class Backend:
         self.key = hash_octets(",".join(addresses).encode())   # what `hash` knows it by
         self.turns: dict[int, float] = {}   # type -> its next turn when it left a rotation
         self.answers = 0                    # this worker's answers with it, as far as they matter
-        self.place = 2                      # where answers with it are counted: see Counters; and
+        self.number = 0                     # what counts of it are known by: see Counters
+        self.place = 2                      # where answers with it are counted, and
         self.places: dict[int, list[int]] = {}  # those of the fast path: type -> by way
         self.full_at = math.inf             # the number of `answers` at which it is at its limit
         self.history = History()            # of its reports
@@ -637,8 +638,8 @@ class Pool:
             backends.append(backend)
             if len(backends) % SLICE == 0:
                 yield
-        for gone in known:
-            self.counters.forget(backend_number(self.config, gone))
+        for gone in known.values():
+            self.counters.forget(gone.number)
         passed = max(0.0, now - self.loaded)
         self.backends = backends
         self.loaded = now
@@ -655,9 +656,10 @@ class Pool:
 
     def make_backend(self, addresses: tuple[str, ...]) -> Backend:
         """Return a backend that is new to this pool."""
-        backend, number = Backend(addresses), backend_number(self.config, addresses)
-        backend.place = self.counters.place(COUNTED_KEYS["answers"], number)
-        backend.places = {rtype: self.counters.dealt_places(rtype, self.zone, number)
+        backend = Backend(addresses)
+        backend.number = hash_octets(f"{self.config.name} {','.join(addresses)}".encode())
+        backend.place = self.counters.place(COUNTED_KEYS["answers"], backend.number)
+        backend.places = {rtype: self.counters.dealt_places(rtype, self.zone, backend.number)
                           for rtype in backend.rdata if rtype != wire.CNAME}
         return backend
 
@@ -3878,10 +3880,6 @@ class Monitor:
                 polls.append(Poll(source, feeds, is_new, self.runner, self.log.counters))
         return polls
 
-    def find_watch(self, name: str) -> Watch | None:
-        """Return what watches a pool; None = nothing does."""
-        return next((each for each in self.watches if each.pool.name == name), None)
-
     def is_deaf(self) -> bool:
         """Return whether another generation is to hear agents: the next one, or that before as long
         as it serves. They have one socket, and what one has heard the other does not know."""
@@ -4092,12 +4090,12 @@ class Overview:
         """Take over the newest snapshot, and what was answered up to now."""
         now = time.monotonic()
         at_once(self.state.apply_snapshot(self.monitor.published, now))
+        before, self.counted = self.counted, {}
         for pool in self.state.pools.values():
             for backend in pool.backends:
-                number = backend_number(pool.config, backend.addresses)
-                count = count_answers(totals, pool, backend)
-                backend.answers += count - self.counted.get(number, count)
-                self.counted[number] = count
+                count = totals[ANSWERS, backend.number]
+                backend.answers += count - before.get(backend.number, count)
+                self.counted[backend.number] = count
             if any(backend.answers >= backend.full_at for backend in pool.backends):
                 pool.replan()
         self.log.lines.clear()
@@ -4108,6 +4106,8 @@ class Overview:
         self.refresh(totals)
         error = bytes(self.notice).rstrip(b"\0").decode("utf-8", "replace")
         main, restarted = COUNTED_KEYS, ("workers", "monitors")
+        watches = {each.pool.name: each for each in self.monitor.watches}
+        troubles = self.troubles()
         children = self.monitor.child.generation.counters
         workers = [each for slot, each in children.items() if slot >= FIRST_WORKER]
         return {
@@ -4126,9 +4126,10 @@ class Overview:
             "reports": {"taken": totals[main["reports"], 0],
                         "refused": totals[main["refused reports"], 0]},
             "changes": [*self.monitor.changes][::-1],
-            "trouble": [text for pool, text in self.troubles() if not pool],
-            "pools": {pool.config.name: self.show_pool(pool, totals, now)
-                      for pool in self.state.pools.values()}}
+            "trouble": troubles[""],
+            "pools": {name: {**self.show_pool(pool, watches.get(name), totals, now),
+                             "trouble": troubles[name]}
+                      for name, pool in self.state.names.items()}}
 
     def processes(self) -> "Iterator[Table]":
         """Yield what /proc says of our processes, which some sandboxes hide."""
@@ -4151,7 +4152,7 @@ class Overview:
         zones = {name_zone(zone): wire.show_name(apex) for apex, zone in self.state.zones.items()}
         requests, responses, rcodes, truncated = (collections.Counter[Any]() for _ in range(4))
         for (key, _), count in totals.items():
-            if key >= DEALT_KEYS[0] and count:
+            if key >= REPLIES and count:
                 kind = COUNTED[(key >> 48) - 1]
                 (proto, family), rtype, rcode, cut = (*kind, "NOERROR", False)[:4]
                 requests[proto, family, rtype] += count
@@ -4165,20 +4166,22 @@ class Overview:
                 "tcp": {"open": totals[COUNTED_KEYS["tcp open"], 0],
                         "total": totals[COUNTED_KEYS["tcp"], 0]}}
 
-    def troubles(self) -> Iterator[tuple[str, str]]:
-        """Yield the troubles there are, with the name of the pool that each is of, "" = of none.
-        Those that are only reported when they are seen have passed if they were not, lately."""
+    def troubles(self) -> Mapping[str, list[str]]:
+        """Return the troubles there are, by the name of the pool; "" = of none. Those that are only
+        reported when they are seen have passed if they were not, lately."""
         limit = time.monotonic() - 2 * LOG_REPEAT
+        found: dict[str, list[str]] = collections.defaultdict(list)
         for subject, each in (*self.monitor.log.troubles.items(), *self.log.troubles.items()):
             if each.printed > limit or each.code in LASTING:
-                words = subject.split(": ", 1)
-                name = words[0].removeprefix("pool ") if subject.startswith("pool ") else ""
-                yield name, f"{words[-1] if name else subject}: {each.text}"
+                first, _, rest = subject.partition(": ")
+                name = first.removeprefix("pool ") if subject.startswith("pool ") else ""
+                found[name].append(f"{rest if name else subject}: {each.text}")
+        return found
 
-    def show_pool(self, pool: Pool, totals: "Totals", now: float) -> "Table":
-        """Return what is known of a pool."""
-        config, watch = pool.config, self.monitor.find_watch(pool.config.name)
-        policies = pool.current.values()
+    def show_pool(self, pool: Pool, watch: "Watch | None", totals: "Totals",
+                  now: float) -> "Table":
+        """Return what is known of a pool, but its troubles."""
+        config, policies = pool.config, pool.current.values()
         host, port = self.monitor.config.listen[0]
         host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host)
         rows = self.show_rows(pool, watch, totals, now)
@@ -4189,7 +4192,6 @@ class Overview:
             "source": watch and self.show_source(watch.feed, totals, now),
             "check": show_probe(config.check, "") if config.check else None,
             "backends": len(rows), "up": sum(each["state"] == "up" for each in rows),
-            "trouble": [text for name, text in self.troubles() if name == config.name],
             "last_resort": any(each.unusual.startswith(LAST_RESORT) for each in policies),
             "load_unknown": pool.stale,
             "full": any(isinstance(each, LowestRatio) for each in policies),
@@ -4215,12 +4217,12 @@ class Overview:
         reports = {row.addresses: round(now - at, 3) for row, at in dated
                    if row.connections is not None and abs(at) < math.inf}
         rows = [self.show_row(pool, watch, each, totals) for each in pool.backends]
-        recent = [row["answers"] - count_answers(self.samples[0][1], pool, each)
+        recent = [row["answers"] - self.samples[0][1][ANSWERS, each.number]
                   for row, each in zip(rows, pool.backends, strict=True)]
-        likely = next_answers(pool)
+        likely, total = next_answers(pool), sum(recent)
         for row, answers in zip(rows, recent, strict=True):
             row["age"] = reports.get(row["address"])
-            row["share"] = round(answers / sum(recent), 4) if any(recent) else None
+            row["share"] = round(answers / total, 4) if total else None
             row["next"] = find_chance(likely, row["address"])
         return rows
 
@@ -4231,7 +4233,7 @@ class Overview:
                   for address in backend.addresses]
         return {"address": backend.addresses, **self.show_state(pool, watch, backend),
                 "connections": backend.connections, "max": backend.max_connections,
-                "weight": backend.weight, "answers": count_answers(totals, pool, backend),
+                "weight": backend.weight, "answers": totals[ANSWERS, backend.number],
                 "check_failures": sum(totals[COUNTED_KEYS["failed checks"] + name, 0]
                                       for name in failed)}
 
@@ -4259,23 +4261,18 @@ def unix_time(at: float) -> float:
 
 
 def sum_counters(counters: "Iterable[Counters]") -> "Totals":
-    """Return the sums of what several processes count."""
+    """Return the sums of what several processes count, and by ANSWERS those of each backend."""
     found: Totals = collections.Counter()
     for key, backend, count in itertools.chain(*(each.read() for each in counters)):
         found[key, backend] += count
+        if backend:  # all that is counted of backends are answers
+            found[ANSWERS, backend] += count
     return found
-
-
-def count_answers(totals: "Totals", pool: Pool, backend: Backend) -> int:
-    """Return how often a backend was answered."""
-    number = backend_number(pool.config, backend.addresses)
-    return (totals[COUNTED_KEYS["answers"], number]
-            + sum(totals[key + pool.zone, number] for key in DEALT_KEYS))
 
 
 def count_replies(totals: "Totals") -> int:
     """Return how many replies were made."""
-    return sum(count for (key, _), count in totals.items() if key >= DEALT_KEYS[0])
+    return sum(count for (key, _), count in totals.items() if key >= REPLIES)
 
 
 def find_chance(likely: Mapping[str, float] | None, addresses: Iterable[str]) -> float | None:
@@ -5379,7 +5376,7 @@ TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; with
 #
 # What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`, from
 # `port` 0, over the limit of the `rate`; no room in the buffer of the `kernel`; a reply that it did
-# not `send`. Keys of replies, which are the last ones, begin with DEALT_KEYS.
+# not `send`. Keys of replies, which are the last ones, begin with REPLIES.
 WAYS = (("udp", 1), ("udp", 2), ("tcp", 1), ("tcp", 2))
 DROPS = ("short", "response", "long", "port", "rate", "kernel", "send")
 # Types that are counted each on its own are those of CoreDNS, whose names of metrics we have.
@@ -5392,7 +5389,7 @@ COUNTED: list[Any] = [
     *itertools.product(WAYS, ("A", "AAAA")),
     *itertools.product(WAYS, COUNTED_TYPES, wire.RCODES.values(), (False, True))]
 COUNTED_KEYS = {kind: number << 48 for number, kind in enumerate(COUNTED, 1)}
-DEALT_KEYS = [COUNTED_KEYS[each] for each in itertools.product(WAYS, ("A", "AAAA"))]
+ANSWERS, REPLIES = 0, COUNTED_KEYS[WAYS[0], "A"]
 
 
 def counted_name(whose: str) -> int:
@@ -5487,11 +5484,6 @@ class Counters:
     def put(self, kind: Any, number: int) -> None:
         """Replace a number that is none of those that only grow."""
         self.cells[self.place(COUNTED_KEYS[kind])] = number
-
-
-def backend_number(pool: PoolConfig, addresses: Iterable[str]) -> int:
-    """Return the number by which answers with a backend of a pool are counted."""
-    return hash_octets(f"{pool.name} {','.join(addresses)}".encode())
 
 
 def name_zone(zone: wire.Zone | None) -> int:

@@ -6125,7 +6125,7 @@ class PureCounters(unittest.TestCase):
         found, answers = Counter(), Counter()
         totals = lbdns.sum_counters([desk.state.counters])
         for (key, _), count in totals.items():
-            kind = lbdns.COUNTED[(key >> 48) - 1]
+            kind = lbdns.COUNTED[(key >> 48) - 1] if key else "answers"
             if isinstance(kind, tuple):
                 (proto, family), rtype, rcode, cut = (*kind, "NOERROR", False)[:4]
                 kind = f"{proto}{2 * family + 2} {rtype} {rcode}{' TC' * cut}"
@@ -6133,7 +6133,7 @@ class PureCounters(unittest.TestCase):
                 found[f"{kind} {zones.get(key % 2**48, '')}".rstrip()] += count
         for pool in desk.state.pools.values():
             for each in pool.backends:
-                answers[each.addresses[0]] += lbdns.count_answers(totals, pool, each)
+                answers[each.addresses[0]] += totals[lbdns.ANSWERS, each.number]
         return dict(found), dict(+answers)
 
     def moved(self, desk, *packets, **options):
