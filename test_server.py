@@ -12621,12 +12621,13 @@ class WithFiles(unittest.TestCase):
     @port_9000()
     def type_in(self, block, expected):
         """Run one block; its processes end with it."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", 9000))
-            except OSError as bad:
-                self.skipTest(f"port 9000: {bad}")
+        for port in (9000, 9053):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as bad:
+                    self.skipTest(f"port {port}: {bad}")
         with folder_of() as folder, folder_of() as tools, open(tools / "out", "a+b") as out:
             for name in ("lbdns.py", "wire.py"):
                 if (FOLDER / name).exists():
@@ -12888,7 +12889,7 @@ class WithChromium(unittest.TestCase):
         self.pages.view = calm_view()
         self.browser.open(self.pages.url)
         self.browser.command("Emulation.setEmulatedMedia", media="print")
-        self.assertTrue(self.browser.is_shown("details:last-of-type td"))
+        until(lambda: self.browser.is_shown("details:last-of-type td"))
         self.browser.command("Emulation.setEmulatedMedia", media="")
 
     def test_what_goes_down_is_seen_and_nothing_else_moves(self):
