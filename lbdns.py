@@ -183,7 +183,7 @@ FAILURES_MAX = 8          # errors of a UDP socket or a listener in about WAKE, 
 CHAIN_MAX = 8             # CNAMEs followed in one answer; a ninth is shown and not followed
 LEARNED_MAX = 10_000      # replies the fast path remembers, of 900 to 1,800 octets each
 LEARNED_SIZE = 512        # octets of the longest query and of the longest reply that it remembers
-COUNTERS_MAX = 1 << 18    # counts of a process, of 24 octets each; beyond, some share one
+COUNTERS_MAX = 1 << 17    # records of counts of a process, of 48 octets; beyond, some share one
 COUNTERS_OWN = 64         # the same where nobody else reads them
 
 # ---- How long processes wait for each other ------------------------------------------------------
@@ -572,7 +572,7 @@ class Backend:
         self.answers = 0                    # this worker's answers with it, as far as they matter
         self.number = 0                     # what counts of it are known by: see Counters
         self.place = 2                      # where answers with it are counted, and
-        self.places: dict[int, list[int]] = {}  # those of the fast path: type -> by way
+        self.places: dict[int, int] = {}    # by type those of the fast path, by way
         self.full_at = math.inf             # the number of `answers` at which it is at its limit
         self.history = History()            # of its reports
 
@@ -659,8 +659,8 @@ class Pool:
         backend = Backend(addresses)
         backend.number = hash_octets(f"{self.config.name} {','.join(addresses)}".encode())
         backend.place = self.counters.place(COUNTED_KEYS["answers"], backend.number)
-        backend.places = {rtype: self.counters.dealt_places(rtype, self.zone, backend.number)
-                          for rtype in backend.rdata if rtype != wire.CNAME}
+        backend.places = {rtype: self.counters.place(DEALT[rtype] + self.zone, backend.number)
+                          for rtype in backend.rdata if rtype in DEALT}
         return backend
 
     def log_frozen(self) -> None:
@@ -895,13 +895,13 @@ class Policy:
         rtype = self.rtype
         pool = self.pool
         counts = pool.counters.cells
-        places = pool.counters.dealt_places(rtype, pool.zone)  # of answers with several
+        place = pool.counters.place(DEALT[rtype] + pool.zone)  # of answers with several
         count = pool.config.answers
 
         def deal_one(way: int) -> bytes:
             """Do as `deal`, quicker, where an answer has one address."""
             backend = self.draw(dice)
-            counts[backend.places[rtype][way]] += 1
+            counts[backend.places[rtype] + way] += 1
             if pool.counting:
                 backend.answers += 1
                 if backend.answers == backend.full_at:
@@ -910,7 +910,7 @@ class Policy:
 
         def deal(way: int) -> bytes:
             """Return the records of the next answer."""
-            counts[places[way]] += 1
+            counts[place + way] += 1
             chosen = self.spread(dice, count)
             pool.credit(chosen)
             return b"".join([before + each.rdata[rtype] for each in chosen])
@@ -977,7 +977,7 @@ class Random(Policy):
         def deal_record(way: int) -> bytes:
             """Return the record of the next answer."""
             at = find(edges, dice() * total)
-            counts[places[at][way]] += 1
+            counts[places[at] + way] += 1
             return records[at]
         return deal_record
 
@@ -1359,7 +1359,7 @@ Respond = Callable[[Sequence[bytes], Peers, bool, Sequence[int]], list[bytes]]
 
 class Known:
     """A reply, cut into the parts that others are made of: header, (question), records, OPT."""
-    __slots__ = ("client", "draw", "end", "header", "opt", "places", "plan", "pool", "records",
+    __slots__ = ("client", "draw", "end", "header", "opt", "place", "plan", "pool", "records",
                  "rest")
 
     def __init__(self, packet: bytes, peer: Peer, answered: Answered) -> None:
@@ -1378,7 +1378,7 @@ class Known:
         # The client that the reply is for, since it holds a cookie; None = it is for everybody.
         self.client = peer if wire.COOKIE in query.options else None
         # Where it is counted, by way, unless `draw` does that.
-        self.places: list[int] = []
+        self.place = 2
         # The pool that had a say; None = none had, and the reply holds until the next `tick`.
         self.pool = reply.pool
         # The pool's plan: the reply holds as long as it is the current one.
@@ -1500,7 +1500,7 @@ class Cache:
                     add(self.ask(packet, clients[len(replies)], tcp, way))
                     continue
             if known.draw is None:
-                counts[known.places[way]] += 1
+                counts[known.place + way] += 1
                 records = known.records
             else:
                 records = known.draw(way)
@@ -1513,11 +1513,11 @@ class Cache:
         if isinstance(answered, str):                    # why there is none
             self.counters.add(answered)
             return b""
-        places = self.counters.reply_places(answered)
-        self.counters.cells[places[way]] += 1
+        place = self.counters.reply_place(answered)
+        self.counters.cells[place + way] += 1
         if self.learns and self.is_regular(packet, answered):
             known = Known(packet, peer, answered)
-            known.places = places
+            known.place = place
             self.learn(packet, tcp, known, answered)
         return answered.octets[2:]
 
@@ -4151,11 +4151,10 @@ class Overview:
         """Return what is counted of all packets, by what they are."""
         zones = {name_zone(zone): wire.show_name(apex) for apex, zone in self.state.zones.items()}
         requests, responses, rcodes, truncated = (collections.Counter[Any]() for _ in range(4))
-        for (key, _), count in totals.items():
+        for (key, way), count in totals.items():
             if key >= REPLIES and count:
-                kind = COUNTED[(key >> 48) - 1]
-                (proto, family), rtype, rcode, cut = (*kind, "NOERROR", False)[:4]
-                requests[proto, family, rtype] += count
+                rtype, rcode, cut = (*COUNTED[(key >> 48) - 1], "NOERROR", False)[:3]
+                requests[(*WAYS[way], rtype)] += count
                 responses[rcode, zones.get(key % 2**48, "")] += count
                 rcodes[rcode] += count
                 truncated[cut] += count
@@ -4263,10 +4262,11 @@ def unix_time(at: float) -> float:
 def sum_counters(counters: "Iterable[Counters]") -> "Totals":
     """Return the sums of what several processes count, and by ANSWERS those of each backend."""
     found: Totals = collections.Counter()
-    for key, backend, count in itertools.chain(*(each.read() for each in counters)):
-        found[key, backend] += count
+    for key, backend, counts in itertools.chain(*(each.read() for each in counters)):
+        for way, count in enumerate(counts):
+            found[key, way] += count
         if backend:  # all that is counted of backends are answers
-            found[ANSWERS, backend] += count
+            found[ANSWERS, backend] += sum(counts)
     return found
 
 
@@ -5370,8 +5370,8 @@ RETIRE, STOP, ORPHANED = 1, 2, 3
 TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; without one, no limit
 
 
-# What is counted. A name of COUNTED is that of a number. A tuple of four is that of replies: way,
-# type, rcode, and whether TC is set; a tuple of two is that of replies of the fast path whose
+# What is counted. A name of COUNTED is that of a number. A tuple of three is that of replies, by
+# way: type, rcode, and whether TC is set; a tuple of one is that of replies of the fast path whose
 # records a policy chose. Ways are transport and family (as in RFC 7871: 1 = IPv4, 2 = IPv6).
 #
 # What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`, from
@@ -5385,11 +5385,12 @@ COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 P
 COUNTED: list[Any] = [
     *DROPS, "pid", "since", "tcp open", "tcp", "answers", "polls", "failed polls",
     "failed checks", "reports", "refused reports", "reloads", "refused reloads",
-    "restarted workers", "restarted monitors", "lost lines",
-    *itertools.product(WAYS, ("A", "AAAA")),
-    *itertools.product(WAYS, COUNTED_TYPES, wire.RCODES.values(), (False, True))]
+    "restarted workers", "restarted monitors", "lost lines", ("A",), ("AAAA",),
+    *itertools.product(COUNTED_TYPES, wire.RCODES.values(), (False, True))]
 COUNTED_KEYS = {kind: number << 48 for number, kind in enumerate(COUNTED, 1)}
-ANSWERS, REPLIES = 0, COUNTED_KEYS[WAYS[0], "A"]
+DEALT = {wire.A: COUNTED_KEYS["A",], wire.AAAA: COUNTED_KEYS["AAAA",]}
+REPLIES, ANSWERS = DEALT[wire.A], 0
+RECORD = 2 + len(WAYS)    # numbers of a record: see Counters
 
 
 def counted_name(whose: str) -> int:
@@ -5397,85 +5398,79 @@ def counted_name(whose: str) -> int:
     return hash_octets(whose.encode()) >> 16 if whose else 0
 
 
-Totals = dict[tuple[int, int], int]  # counts by key and backend, of many Counters
+# Counts of many Counters, by key and way; and by ANSWERS and its number those of a backend.
+Totals = dict[tuple[int, int], int]
 
 
 class Counters:
     """What one process counts, in memory that the monitor reads, too; whoever takes the place of a
     process that has died goes on counting there.
 
-    The memory holds triples of numbers in the order in which they were first wanted, and zeros
-    behind the last: a key, which is one of COUNTED_KEYS with a `counted_name` added; the number of
-    a backend, 0 = it is about none; and the count. The first triple has no key: there is counted
-    what finds no room.
+    The memory holds records in the order in which they were first wanted, and zeros behind the
+    last. A record is a key, which is one of COUNTED_KEYS with a `counted_name` added; the number of
+    a backend, 0 = it is about none; and the counts by way, of which the first is that of what has
+    no ways. The first record has no key: there is counted what finds no room.
     """
     def __init__(self, memory: Any = None) -> None:
-        self.cells = memoryview(memory or bytearray(24 * COUNTERS_OWN)).cast("Q")
-        self.places: dict[tuple[int, int], int] = {}  # key, backend -> place of the count
-        self.used: dict[int, set[int]] = {}  # backend -> keys with it that this process asks for
+        self.cells = memoryview(memory or bytearray(8 * RECORD * COUNTERS_OWN)).cast("Q")
+        self.places: dict[tuple[int, int], int] = {}  # key, backend -> place of the first count
+        self.backends = {0}               # those that this process has
 
-    def read(self) -> Iterator[tuple[int, int, int]]:
+    def read(self) -> Iterator[tuple[int, int, list[int]]]:
         """Yield keys, backends and counts, also those of earlier processes."""
-        cells = self.cells
-        for at in range(3, len(cells), 3):
-            if not cells[at]:
+        for at in range(RECORD, len(self.cells), RECORD):
+            key, backend, *counts = self.cells[at:at + RECORD].tolist()
+            if not key:
                 break
-            yield cells[at], cells[at + 1], cells[at + 2]
+            yield key, backend, counts
 
     def resume(self) -> None:
         """Go on with what another process has counted."""
         for at, (key, backend, _) in enumerate(self.read(), 1):
-            self.places[key, backend] = 3 * at + 2
+            self.places[key, backend] = RECORD * at + 2
 
     def place(self, key: int, backend: int = 0) -> int:
-        """Return the place of a count in `cells`."""
-        self.used.setdefault(backend, set()).add(key)
+        """Return the place in `cells` of the first count of a record."""
+        self.backends.add(backend)
         if (key, backend) not in self.places:
             self.make(key, backend)
         return self.places.get((key, backend), 2)
 
-    def reply_places(self, answered: Answered) -> list[int]:
-        """Return where replies are counted that are like this one, by way."""
+    def reply_place(self, answered: Answered) -> int:
+        """Return the place of replies like this one."""
         octets, query, reply = answered
         name = wire.show_type(query.qtype) if query.qname else ""
         kind = (name if name in COUNTED_TYPES else "other", wire.RCODES[reply.rcode],
                 octets[2] & wire.TC >> 8 != 0)
-        zone = name_zone(reply.zone)
-        return [self.place(COUNTED_KEYS[(way, *kind)] + zone) for way in WAYS]
-
-    def dealt_places(self, rtype: int, zone: int, backend: int = 0) -> list[int]:
-        """Return where replies of the fast path are counted whose records a policy chose, by way.
-        `zone` is the name of theirs."""
-        kind = wire.show_type(rtype)
-        return [self.place(COUNTED_KEYS[way, kind] + zone, backend) for way in WAYS]
+        return self.place(COUNTED_KEYS[kind] + name_zone(reply.zone))
 
     def make(self, key: int, backend: int) -> None:
-        """Begin to count something. Where there is no room, it takes that of a backend that is
-        gone, whose count is added to that of the key alone."""
-        at = 3 * len(self.places) + 5
+        """Begin a record. Where there is no room, it takes that of a backend that is gone, whose
+        counts are added to those of the key alone."""
+        at = RECORD * (len(self.places) + 1) + 2
         while at >= len(self.cells):
-            stale = next((each for each in self.places
-                          if each[1] and each[0] not in self.used.get(each[1], ())), None)
+            stale = next((each for each in self.places if each[1] not in self.backends), None)
             if stale is None:
                 return
             room = self.places.pop(stale)
             rest = self.places.setdefault((stale[0], 0), room)
-            if rest == room:  # the first of this key: its triple becomes that of the rest
+            if rest == room:  # the first of this key: its record becomes that of the key alone
                 self.cells[room - 1] = 0
-            else:
-                self.cells[rest] += self.cells[room]
-                at = room
+                continue
+            for way in range(len(WAYS)):
+                self.cells[rest + way] += self.cells[room + way]
+            at = room
         self.places[key, backend] = at
-        self.cells[at - 1:at + 1] = memoryview(struct.pack("QQ", backend, 0)).cast("Q")
-        self.cells[at - 2] = key
+        record = array.array("Q", [key, backend] + [0] * len(WAYS))
+        self.cells[at - 2:at + len(WAYS)] = memoryview(record)
 
     def get(self, kind: Any) -> int:
         """Return a number that another process has put here."""
-        return next((count for key, _, count in self.read() if key == COUNTED_KEYS[kind]), 0)
+        return next((counts[0] for key, _, counts in self.read() if key == COUNTED_KEYS[kind]), 0)
 
     def forget(self, backend: int) -> None:
         """Let others have the room of what is counted of a backend, if there is no other."""
-        self.used.pop(backend, None)
+        self.backends.discard(backend)
 
     def add(self, kind: Any, number: int = 1, whose: str = "") -> None:
         """Count so many more."""
@@ -5493,7 +5488,7 @@ def name_zone(zone: wire.Zone | None) -> int:
 
 def make_counters() -> Counters:
     """Return counters in memory that processes share which are forked later."""
-    return Counters(mmap.mmap(-1, 24 * COUNTERS_MAX))
+    return Counters(mmap.mmap(-1, 8 * RECORD * COUNTERS_MAX))
 
 
 class Generation:

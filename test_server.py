@@ -6124,10 +6124,11 @@ class PureCounters(unittest.TestCase):
                  for apex, zone in desk.state.zones.items()}
         found, answers = Counter(), Counter()
         totals = lbdns.sum_counters([desk.state.counters])
-        for (key, _), count in totals.items():
+        for (key, way), count in totals.items():
             kind = lbdns.COUNTED[(key >> 48) - 1] if key else "answers"
             if isinstance(kind, tuple):
-                (proto, family), rtype, rcode, cut = (*kind, "NOERROR", False)[:4]
+                (proto, family), (rtype, rcode, cut) = (
+                    lbdns.WAYS[way], (*kind, "NOERROR", False)[:3])
                 kind = f"{proto}{2 * family + 2} {rtype} {rcode}{' TC' * cut}"
             if count and kind != "answers":
                 found[f"{kind} {zones.get(key % 2**48, '')}".rstrip()] += count
@@ -6212,7 +6213,7 @@ class PureCounters(unittest.TestCase):
             {"1.2.3.4": 10}))
 
     def test_who_comes_after_goes_on_counting(self):
-        memory = bytearray(24 * 8)
+        memory = bytearray(48 * 8)
         first = lbdns.Counters(memory)
         first.add("reports", 3)
         first.cells[first.place(lbdns.COUNTED_KEYS["answers"], 77)] += 2
@@ -6223,30 +6224,35 @@ class PureCounters(unittest.TestCase):
         second.put("pid", 13)
         self.assertEqual((second.get("reports"), second.get("pid"), second.get("since")),
                          (7, 13, 0))
-        self.assertEqual([count for *_, count in first.read()], [7, 2, 13])
+        self.assertEqual([counts[0] for *_, counts in first.read()], [7, 2, 13])
 
     def test_a_backend_that_is_gone_makes_room_and_nothing_is_lost(self):
-        key = lbdns.COUNTED_KEYS[("udp", 1), "A"]
-        memory = bytearray(24 * 6)
+        key = lbdns.DEALT[wire.A]
+        memory = bytearray(48 * 6)
         counters = lbdns.Counters(memory)
 
-        def count(backend):
-            counters.cells[counters.place(key, backend)] += 1
+        def count(backend, counters=counters):
+            for way in (0, 3):
+                counters.cells[counters.place(key, backend) + way] += 1
+
+        def found(counters=counters):
+            self.assertEqual({key}, {key for key, *_ in counters.read()})
+            return {backend: counts for _, backend, counts in counters.read()}
         for backend in (1, 2, 3, 4, 5, 6):
             count(backend)  # for the sixth there is no room
-        self.assertEqual([*counters.read()], [(key, each, 1) for each in (1, 2, 3, 4, 5)])
+        self.assertEqual(found(), dict.fromkeys((1, 2, 3, 4, 5), [1, 0, 0, 1]))
         for backend in (2, 3):
             counters.forget(backend)
         for backend in (6, 6, 1):
             count(backend)
-        self.assertEqual({backend: count for _, backend, count in counters.read()},
-                         {1: 2, 0: 2, 6: 2, 4: 1, 5: 1})
+        self.assertEqual(found(), {1: [2, 0, 0, 2], 0: [2, 0, 0, 2], 6: [2, 0, 0, 2],
+                                   4: [1, 0, 0, 1], 5: [1, 0, 0, 1]})
         later = lbdns.Counters(memory)
         later.resume()
         for backend in (7, 8, 9, 10, 11):
-            later.cells[later.place(key, backend)] += 1
-        found = {backend: count for _, backend, count in later.read()}
-        self.assertEqual((found.pop(0), found), (8, dict.fromkeys((7, 8, 9, 10), 1)))
+            count(backend, later)
+        self.assertEqual(found(later), {0: [8, 0, 0, 8], **dict.fromkeys((7, 8, 9, 10),
+                                                                        [1, 0, 0, 1])})
 
 
 class PureLogLines(unittest.TestCase):
