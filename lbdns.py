@@ -112,7 +112,6 @@ try:
     import json
     import math
     import mmap
-    import operator
     import os
     import pathlib
     import pickle
@@ -807,9 +806,8 @@ class Pool:
 
 
 # ---- 4. Policies: who is picked ------------------------------------------------------------------
-# For each backend, answers over which shares by load are taken at least. The chance in the keys
-# moves no share, as it is even within a step; but near the last answer it does: with 1 answer for
-# each backend shares are wrong by a hundredth or two, with 10 by a thousandth or two.
+# The fewest answers for each backend over which shares by load are taken: with 1 they are wrong by
+# one or two hundredths, with 10 by one or two thousandths, since the last answer goes to one alone.
 SHOWN_LEAST = 10
 # What `chances` pours over: a base of each backend, and by how much an answer raises that; and the
 # number of answers to pour.
@@ -1350,7 +1348,7 @@ def median(values: list[float]) -> float:
 # ---- 6. The fast path: a cache of `decide` -------------------------------------------------------
 Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
 Peers = Callable[[], Sequence[Peer]]
-# What transports call, as respond(queries, peers, tcp, families): `peers` is called only where it
+# What transports call, as respond(queries, peers, tcp, ways): `peers` is called only where it
 # matters who asks, `tcp` says whether the queries came over TCP, `ways` of each which of WAYS it
 # came. It returns a reply for each, without the id, which is the query's first two octets;
 # b"" = there is no reply.
@@ -1362,7 +1360,7 @@ class Known:
     __slots__ = ("client", "draw", "end", "header", "opt", "place", "plan", "pool", "records",
                  "rest")
 
-    def __init__(self, packet: bytes, peer: Peer, answered: Answered) -> None:
+    def __init__(self, packet: bytes, peer: Peer, answered: Answered, place: int) -> None:
         octets, query, reply = answered
         size = 11 + sum(4 + len(data) for _, data in reply.options) if query.has_opt else 0
         # Where the question ends, which is repeated as it came, letter case and all.
@@ -1378,7 +1376,7 @@ class Known:
         # The client that the reply is for, since it holds a cookie; None = it is for everybody.
         self.client = peer if wire.COOKIE in query.options else None
         # Where it is counted, by way, unless `draw` does that.
-        self.place = 2
+        self.place = place
         # The pool that had a say; None = none had, and the reply holds until the next `tick`.
         self.pool = reply.pool
         # The pool's plan: the reply holds as long as it is the current one.
@@ -1516,9 +1514,7 @@ class Cache:
         place = self.counters.reply_place(answered)
         self.counters.cells[place + way] += 1
         if self.learns and self.is_regular(packet, answered):
-            known = Known(packet, peer, answered)
-            known.place = place
-            self.learn(packet, tcp, known, answered)
+            self.learn(packet, tcp, Known(packet, peer, answered, place), answered)
         return answered.octets[2:]
 
     def is_regular(self, packet: bytes, answered: Answered) -> bool:
@@ -1589,8 +1585,8 @@ class Datagrams:
                 packet, control, _, peer = self.sock.recvmsg(UDP_QUERY_MAX + 1, CONTROL_SIZE)
             except BlockingIOError:
                 return False
-            if not peer[1]:  # where nobody listens
-                self.counters.add("port")
+            if not peer[1]:  # port 0, where nobody listens
+                self.counters.add("send")
                 continue
             [reply] = self.respond([packet], [peer[0]].copy, False, [way_of(peer[0], False)])
             try:
@@ -3475,9 +3471,9 @@ class Reports(Poll):
         with suppress(OSError):  # BlockingIOError: that was all
             for _ in range(EARS_TURN):
                 octets, (sender, *_) = sock.recvfrom(REPORT_MAX + 1)
-                self.counters.add("reports")
                 try:
                     self.take(octets, plain_address(sender), now)
+                    self.counters.add("reports")
                 except Exception as bad:  # nothing that is sent may end the hearing
                     self.counters.add("refused reports")
                     says = str(bad) if isinstance(bad, Problem) else f"not understood: {bad!r:.80}"
@@ -3817,7 +3813,7 @@ class Monitor:
         shared = shared or Shared()
         self.config, self.before, self.child, self.log = config, before, child, log
         self.ears = shared.ears
-        self.http = HttpServer(shared.doors, log, self.respond)
+        self.http = HttpServer(shared.doors, log, self.respond, config.nsid)
         # By path, what answers a request with its parameters.
         self.routes: dict[str, Callable[[dict[str, str]], Page]] = {
             "/": self.show_view, "/healthz": self.show_health, "/status.json": self.show_status,
@@ -4059,7 +4055,7 @@ class Overview:
         self.monitor, self.notice = monitor, shared.notice
         self.shared = shared.counters or (Counters(),)
         config = monitor.config._replace(workers=1)  # all of ours are one to the policies
-        self.log = Log()         # of the state; nobody reads it
+        self.log = Log()         # of the state: nobody prints its lines, `troubles` reads it
         self.state = State(config, b"", self.log, random.random, {
             owner: Unseen for owner, pool in config.pools.items() if pool.policy not in POLICIES})
         self.counted: dict[int, int] = {}
@@ -4082,8 +4078,8 @@ class Overview:
     def rate(self, now: float, totals: "Totals") -> float:
         """Return the queries a second since the last sample, or where that is new, since the one
         before."""
-        at, before = max((each for each in self.samples if each[0] < now - SAMPLE / 2),
-                         default=self.samples[0], key=operator.itemgetter(0))
+        at, before = next((each for each in reversed(self.samples) if each[0] < now - SAMPLE / 2),
+                          self.samples[0])
         return round((count_replies(totals) - count_replies(before)) / max(1.0, now - at), 1)
 
     def refresh(self, totals: "Totals") -> None:
@@ -4116,18 +4112,19 @@ class Overview:
             "config": {"file": config.file, "hash": config.hash, "loaded": config.loaded,
                        "error": error or None, "reloads": totals[main["reloads"], 0],
                        "reloads_failed": totals[main["refused reloads"], 0]},
-            "workers": [{"pid": each.get("pid"), "since": each.get("since"),
-                         "answers": count_replies(sum_counters([each]))} for each in workers],
+            "workers": [{"pid": each.get("pid"), "since": each.get("since"), "answers":
+                         count_replies(sum_counters([each])) - each.get("replies before")}
+                        for each in workers],
             "processes": list(self.processes()),
             "dns": {"rate": self.rate(now, totals), "rates": [*self.rates],
-                    **self.show_counts(totals)},
+                    **self.view_counts(totals)},
             "restarts": {each[:-1]: totals[main[f"restarted {each}"], 0] for each in restarted},
             "lost_lines": totals[main["lost lines"], 0],
             "reports": {"taken": totals[main["reports"], 0],
                         "refused": totals[main["refused reports"], 0]},
             "changes": [*self.monitor.changes][::-1],
             "trouble": troubles[""],
-            "pools": {name: {**self.show_pool(pool, watches.get(name), totals, now),
+            "pools": {name: {**self.view_pool(pool, watches.get(name), totals, now),
                              "trouble": troubles[name]}
                       for name, pool in self.state.names.items()}}
 
@@ -4147,7 +4144,7 @@ class Overview:
                        "cpu": (int(fields[11]) + int(fields[12])) / TICKS,
                        "memory": int(fields[21]) * mmap.PAGESIZE}
 
-    def show_counts(self, totals: "Totals") -> "Table":
+    def view_counts(self, totals: "Totals") -> "Table":
         """Return what is counted of all packets, by what they are."""
         zones = {name_zone(zone): wire.show_name(apex) for apex, zone in self.state.zones.items()}
         requests, responses, rcodes, truncated = (collections.Counter[Any]() for _ in range(4))
@@ -4165,38 +4162,39 @@ class Overview:
                 "tcp": {"open": totals[COUNTED_KEYS["tcp open"], 0],
                         "total": totals[COUNTED_KEYS["tcp"], 0]}}
 
-    def troubles(self) -> Mapping[str, list[str]]:
-        """Return the troubles there are, by the name of the pool; "" = of none. Those that are only
-        reported when they are seen have passed if they were not, lately."""
+    def troubles(self) -> "Mapping[str, list[Table]]":
+        """Return the troubles there are, by the name of the pool; "" = of none. Of those whose end
+        nobody reports, it leaves out what was not seen for two LOG_REPEAT."""
         limit = time.monotonic() - 2 * LOG_REPEAT
-        found: dict[str, list[str]] = collections.defaultdict(list)
+        found: dict[str, list[Table]] = collections.defaultdict(list)
         for subject, each in (*self.monitor.log.troubles.items(), *self.log.troubles.items()):
             if each.printed > limit or each.code in LASTING:
                 first, _, rest = subject.partition(": ")
                 name = first.removeprefix("pool ") if subject.startswith("pool ") else ""
-                found[name].append(f"{rest if name else subject}: {each.text}")
+                found[name].append({"code": each.code,
+                                    "text": f"{rest if name else subject}: {each.text}"})
         return found
 
-    def show_pool(self, pool: Pool, watch: "Watch | None", totals: "Totals",
+    def view_pool(self, pool: Pool, watch: "Watch | None", totals: "Totals",
                   now: float) -> "Table":
         """Return what is known of a pool, but its troubles."""
         config, policies = pool.config, pool.current.values()
         host, port = self.monitor.config.listen[0]
         host = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host)
-        rows = self.show_rows(pool, watch, totals, now)
+        rows = self.view_rows(pool, watch, totals, now)
         ages = [each["age"] for each in rows if each["age"] is not None]
         return {
             "policy": config.policy, "ttl": config.ttl, "answers": config.answers,
             "anticache": config.anticache, "dig": f"dig @{host} -p {port} {config.name}",
-            "source": watch and self.show_source(watch.feed, totals, now),
+            "source": watch and self.view_source(watch.feed, totals, now),
             "check": show_probe(config.check, "") if config.check else None,
             "backends": len(rows), "up": sum(each["state"] == "up" for each in rows),
             "last_resort": any(each.unusual.startswith(LAST_RESORT) for each in policies),
             "load_unknown": pool.stale,
             "full": any(isinstance(each, LowestRatio) for each in policies),
-            "load_age": min(ages, default=None), "rows": rows}
+            "load_age": max(ages, default=None), "rows": rows}
 
-    def show_source(self, feed: Feed, totals: "Totals", now: float) -> "Table | None":
+    def view_source(self, feed: Feed, totals: "Totals", now: float) -> "Table | None":
         """Return what is known of a pool's source, if it has one."""
         source, name = feed.pool.source, counted_name(feed.pool.name)
         if source is None:
@@ -4209,13 +4207,13 @@ class Overview:
                 "error": feed.failure(now) or None, "failures": failures,
                 "last_success": None if age is None else time.time() - age}
 
-    def show_rows(self, pool: Pool, watch: "Watch | None", totals: "Totals",
+    def view_rows(self, pool: Pool, watch: "Watch | None", totals: "Totals",
                   now: float) -> "list[Table]":
         """Return what is known of the backends of a pool."""
         dated = watch.feed.dated() if watch else []
         reports = {row.addresses: round(now - at, 3) for row, at in dated
                    if row.connections is not None and abs(at) < math.inf}
-        rows = [self.show_row(pool, watch, each, totals) for each in pool.backends]
+        rows = [self.view_row(pool, watch, each, totals) for each in pool.backends]
         recent = [row["answers"] - self.samples[0][1][ANSWERS, each.number]
                   for row, each in zip(rows, pool.backends, strict=True)]
         likely, total = next_answers(pool), sum(recent)
@@ -4225,25 +4223,27 @@ class Overview:
             row["next"] = find_chance(likely, row["address"])
         return rows
 
-    def show_row(self, pool: Pool, watch: "Watch | None", backend: Backend,
+    def view_row(self, pool: Pool, watch: "Watch | None", backend: Backend,
                  totals: "Totals") -> "Table":
         """Return what is known of a backend, but what follows from the others."""
         failed = [counted_name(target_key(address, pool.config.check))
                   for address in backend.addresses]
-        return {"address": backend.addresses, **self.show_state(pool, watch, backend),
+        return {"address": backend.addresses, **self.view_state(pool, watch, backend),
                 "connections": backend.connections, "max": backend.max_connections,
                 "weight": backend.weight, "answers": totals[ANSWERS, backend.number],
                 "check_failures": sum(totals[COUNTED_KEYS["failed checks"] + name, 0]
                                       for name in failed)}
 
-    def show_state(self, pool: Pool, watch: "Watch | None", backend: Backend) -> "Table":
+    def view_state(self, pool: Pool, watch: "Watch | None", backend: Backend) -> "Table":
         """Return the state of a backend, why, since when, and when resolvers have forgotten it, in
         Unix seconds. One that is up by an address only says what is wrong with the other."""
         pasts = {each: watch.known[each] for each in backend.addresses
                  if watch and each in watch.known}
-        if not watch or not pasts:
-            return {"state": backend.state, "since": None, "forgotten_at": None,
-                    "why": f"says {self.monitor.config.file}"}
+        if not watch or not pasts:  # nothing watches it, or its first probe is not done
+            state, why = backend.state, f"says {self.monitor.config.file}"
+            if watch:
+                state, why = "down", "not probed yet"
+            return {"state": state, "since": None, "forgotten_at": None, "why": why}
         best = min(pasts, key=lambda each: STATES.index(pasts[each].state))
         past, why = pasts[best], watch.reason(best, pasts[best])
         for each, other in pasts.items():
@@ -4329,8 +4329,8 @@ def chances(policy: Policy, count: int) -> dict[str, float] | None:
     decides.
 
     Answers run like water to where the ground is lowest, and none holds a backend twice. That is
-    approximate for several addresses at random: `spread` gives small weights some more. Limits
-    count that are reached, not those that will be.
+    approximate for several addresses at random: `spread` gives small weights some more. A limit
+    counts once it is reached, not one that these answers would reach.
     """
     ground = policy.ground()
     if ground is None:
@@ -4370,10 +4370,12 @@ def explain_answer(state: State, name: str, rtype: str, client: str,
     counting = [each for each in state.pools.values() if each.counting]
     for each in counting:
         each.counting = False  # nobody gets this answer
-    if query.rcode == wire.NOERROR:
-        respond(state, reply)
-    for each in counting:
-        each.counting = True
+    try:
+        if query.rcode == wire.NOERROR:
+            respond(state, reply)
+    finally:
+        for each in counting:
+            each.counting = True
     return {
         "name": wire.show_name(query.qname), "type": wire.show_type(query.qtype), "client": client,
         "rule": explain_rule(state, reply),
@@ -4794,11 +4796,14 @@ PAGE_HEADS = {
     "changes": ("When", "Pool", "Backend", "Change", "Why"),
     "counts": ("Since the start", "How many"),
     "processes": ("Process", "PID", "Up", "Answers", "CPU s", "Memory")}
+# Codes of trouble of which the page says more.
+PAGE_FLAGS = {"last-resort": "last_resort", "limits": "full", "load-unknown": "load_unknown"}
 PAGE_REMEDIES = {
     "config": "config: the file is refused, and the one before stays in force. Mend what the "
               "lines say, try “lbdns.py check FILE”, and reload again",
-    "last_resort": "no backend is up, so all_down answers. See below why each is down. If they do "
-                   "serve, mend the pool's check, or set min_up",
+    "last_resort": "no backend is up, at least for one family of addresses, so all_down answers. "
+                   "See below why each is down. If they do serve, mend the pool's check, or set "
+                   "min_up",
     "load_unknown": "the load is unknown, so backends are picked by weight alone. See whether the "
                     "agents run (or what writes the table), and whether this host can hear them",
     "full": "all backends are at max_connections, with what answers since their reports bring. Add "
@@ -4826,15 +4831,16 @@ def show_clock(at: float, now: float) -> str:
     return time.strftime(form, time.gmtime(at))
 
 
-def answer_drain(row: Mapping[str, Any], now: float) -> str:
-    """Return whether a backend that drains may be stopped now, and if not, when (UTC) or why."""
+def answer_drain(row: Mapping[str, Any], now: float, clock: Callable[[float, float], str]) -> str:
+    """Return whether a backend that drains may be stopped now, and if not, when or why. `clock`
+    shows a unix time."""
     count, at = row["connections"], row["forgotten_at"]
     connected = "connections not counted" if count is None else f"{count} connected"
+    if row["next"]:
+        return f"still answered, as no other is better ({connected})"
     if at is not None and at > now:
-        return f"safe to stop at {show_clock(at, now)} ({connected})"
-    if count:
-        return f"no resolver hands it out any more; {count} still connected"
-    return f"safe to stop now ({connected})"
+        return f"safe to stop at {clock(at, now)} ({connected})"
+    return f"no new clients; {connected}" if count else f"safe to stop now ({connected})"
 
 
 class StatusPage:
@@ -4880,16 +4886,14 @@ class StatusPage:
             more = f", and {len(down) - 1} more" if down[1:] else ""
             yield (f"{self.text(' '.join(down[0]['address']))} is <span class=down>down</span> for "
                    f"{self.age(down[0]['since'])}{more}: {self.text(down[0]['why'])}")
-        yield from (PAGE_REMEDIES[flag] for flag in ("last_resort", "full", "load_unknown")
-                    if pool[flag])
-        yield from map(self.text, pool["trouble"])
-        error = pool["source"] and pool["source"]["error"]
-        if error and not any(error in text for text in pool["trouble"]):
-            yield f"{self.text(pool['source']['name'])}: {self.text(error)}"
+        flags = {code: flag for code, flag in PAGE_FLAGS.items() if pool[flag]}
+        yield from map(PAGE_REMEDIES.__getitem__, flags.values())
+        yield from (self.text(each["text"]) for each in pool["trouble"]
+                    if each["code"] not in flags)
 
     def show_problems(self) -> str:
         """Return all that is wrong as a list; pools with the same problem share a line."""
-        lines = [self.text(text) for text in self.view["trouble"]]
+        lines = [self.text(each["text"]) for each in self.view["trouble"]]
         error = self.view["config"]["error"]
         if error:
             text = "\n".join(map(self.text, error.split("\n")[:PAGE_LINES]))
@@ -4909,14 +4913,15 @@ class StatusPage:
         """Return how the backends are, in a sentence."""
         total = sum(len(pool["rows"]) for pool in self.pools.values())
         down, drain = self.count_state("down"), self.count_state("drain")
+        but = ", but:" if wrong else ""
         pools = "1 pool" if len(self.pools) == 1 else f"{len(self.pools)} pools"
         if not self.pools:
             return "This config has no pool; “lbdns.py example” prints one that has"
         if down:
             return f"{down} of {total} backends of {pools} {'is' if down == 1 else 'are'} down"
         if drain:
-            return f"No backend of {pools} is down; {drain} of {total} drain"
-        return f"All {total} backends of {pools} are up" + (", yet" if wrong else "")
+            return f"No backend of {pools} is down; {drain} of {total} drain" + but
+        return f"All {total} backends of {pools} are up" + but
 
     def row(self, row: Mapping[str, Any]) -> str:
         """Return a backend as a row of its pool's table."""
@@ -4925,7 +4930,7 @@ class StatusPage:
         if row["weight"] != 1:
             address += f" <small>weight {row['weight']:g}</small>"
         if state == "drain":
-            why = f"<b>{answer_drain(row, self.now)}</b> {why}"
+            why = f"<b>{answer_drain(row, self.now, show_clock)}</b> {why}"
         if most and count is not None:
             bar = f" class=b{min(20, math.ceil(20 * count / most))}"
         shown = "-" if count is None else count
@@ -5003,7 +5008,7 @@ class StatusPage:
         if not rates:
             return "<p>None yet: the first figure comes after 10 s.</p>"
         values = [rate for _, rate in rates]
-        digits = 10 ** math.floor(math.log10(max(1, *values, 1)))
+        digits = 10 ** math.floor(math.log10(max(1, *values)))
         top = next(digits * step for step in (1, 2, 5, 10) if digits * step >= max(values))
         begin = rates[-1][0] + 10 - PAGE_RATES
         path = "".join(f"V{100 - 100 * rate / top:.1f}H{at + 10 - begin:.0f}"
@@ -5185,7 +5190,8 @@ class Page(NamedTuple):
 
 
 class Refused(Exception):
-    """A request cannot be answered: the words of the Page that says why."""
+    """Raised for a request that cannot be answered; its args are those of the Page that says why.
+    """
 
 
 def read_request(octets: bytes, names: set[str]) -> tuple[str, dict[str, str]]:
@@ -5214,8 +5220,8 @@ def read_request(octets: bytes, names: set[str]) -> tuple[str, dict[str, str]]:
     if method not in ("GET", "HEAD"):
         raise Refused(405, "only GET and HEAD are here\n", "text/plain", {"Allow": "GET, HEAD"})
     if foreign:
-        raise Refused(421, "Host must be an address or the name of this host, or localhost; a "
-                      "proxy has to say so, too\n")
+        raise Refused(421, "Host must be an address, localhost, this host's name as `hostname` "
+                      "prints it, or `nsid`; a proxy has to say so, too\n")
     return url.path, dict(pairs)
 
 
@@ -5238,14 +5244,15 @@ class HttpServer:
     that the kernel, too, keeps nothing for it.
     """
     def __init__(self, doors: Sequence[socket.socket], log: "Log",
-                 respond: Callable[[str, dict[str, str]], Page]) -> None:
+                 respond: Callable[[str, dict[str, str]], Page], nsid: str) -> None:
         self.doors, self.log, self.respond = list(doors), log, respond
         self.clients: dict[socket.socket, asyncio.Task[None]] = {}  # the oldest first
         self.answered: set[socket.socket] = set()  # of those that have sent a whole request
+        self.turn = asyncio.Lock()  # of the one whose page is made
         name = socket.gethostname().lower()
-        self.names = {"localhost", name, name.partition(".")[0]}
-        # A connection whose number is not below this one would be in the way of others.
-        self.most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - HTTP_RESERVE
+        self.names = {"localhost", name, name.partition(".")[0], nsid.lower()}
+        # A connection whose descriptor is not below this one would be in the way of others.
+        self.max_descriptor = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - HTTP_RESERVE
 
     async def run(self) -> None:
         """Serve until this is cancelled."""
@@ -5273,7 +5280,7 @@ class HttpServer:
         try:
             spare = os.dup(0)  # the number that a connection would get
             os.close(spare)
-            if spare >= self.most:
+            if spare >= self.max_descriptor:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             if len(self.clients) < HTTP_CLIENTS:
                 sock, _ = door.accept()
@@ -5312,7 +5319,10 @@ class HttpServer:
                     break
                 octets += piece
             self.answered.add(sock)
-            await loop.sock_sendall(sock, self.reply(octets))
+            async with self.turn:  # between two pages, all else that the monitor does has its turn
+                octets = self.reply(octets)
+                await asyncio.sleep(0)
+            await loop.sock_sendall(sock, octets)
             sock.shutdown(socket.SHUT_WR)
             for _ in range(HTTP_DISCARD):
                 if not await loop.sock_recv(sock, 1 << 16):
@@ -5374,16 +5384,16 @@ TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; with
 # way: type, rcode, and whether TC is set; a tuple of one is that of replies of the fast path whose
 # records a policy chose. Ways are transport and family (as in RFC 7871: 1 = IPv4, 2 = IPv6).
 #
-# What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`, from
-# `port` 0, over the limit of the `rate`; no room in the buffer of the `kernel`; a reply that it did
-# not `send`. Keys of replies, which are the last ones, begin with REPLIES.
+# What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`; no
+# room in the buffer of the `kernel`; a reply that this did not `send`. Keys of replies, which are
+# the last ones, begin with REPLIES.
 WAYS = (("udp", 1), ("udp", 2), ("tcp", 1), ("tcp", 2))
-DROPS = ("short", "response", "long", "port", "rate", "kernel", "send")
+DROPS = ("short", "response", "long", "kernel", "send")
 # Types that are counted each on its own are those of CoreDNS, whose names of metrics we have.
 COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 PTR RRSIG SOA SRV "
                  "TXT".split(), "other")
 COUNTED: list[Any] = [
-    *DROPS, "pid", "since", "tcp open", "tcp", "answers", "polls", "failed polls",
+    *DROPS, "pid", "since", "replies before", "tcp open", "tcp", "answers", "polls", "failed polls",
     "failed checks", "reports", "refused reports", "reloads", "refused reloads",
     "restarted workers", "restarted monitors", "lost lines", ("A",), ("AAAA",),
     *itertools.product(COUNTED_TYPES, wire.RCODES.values(), (False, True))]
@@ -5415,6 +5425,7 @@ class Counters:
         self.cells = memoryview(memory or bytearray(8 * RECORD * COUNTERS_OWN)).cast("Q")
         self.places: dict[tuple[int, int], int] = {}  # key, backend -> place of the first count
         self.backends = {0}               # those that this process has
+        self.is_full = False              # whether there is no room, until a backend is forgotten
 
     def read(self) -> Iterator[tuple[int, int, list[int]]]:
         """Yield keys, backends and counts, also those of earlier processes."""
@@ -5426,13 +5437,13 @@ class Counters:
 
     def resume(self) -> None:
         """Go on with what another process has counted."""
-        for at, (key, backend, _) in enumerate(self.read(), 1):
-            self.places[key, backend] = RECORD * at + 2
+        self.places = {(key, backend): RECORD * at + 2
+                       for at, (key, backend, _) in enumerate(self.read(), 1)}
 
     def place(self, key: int, backend: int = 0) -> int:
         """Return the place in `cells` of the first count of a record."""
         self.backends.add(backend)
-        if (key, backend) not in self.places:
+        if (key, backend) not in self.places and not self.is_full:
             self.make(key, backend)
         return self.places.get((key, backend), 2)
 
@@ -5451,6 +5462,7 @@ class Counters:
         while at >= len(self.cells):
             stale = next((each for each in self.places if each[1] not in self.backends), None)
             if stale is None:
+                self.is_full = True
                 return
             room = self.places.pop(stale)
             rest = self.places.setdefault((stale[0], 0), room)
@@ -5469,8 +5481,9 @@ class Counters:
         return next((counts[0] for key, _, counts in self.read() if key == COUNTED_KEYS[kind]), 0)
 
     def forget(self, backend: int) -> None:
-        """Let others have the room of what is counted of a backend, if there is no other."""
+        """Let the room of a backend's counts be taken when there is no other."""
         self.backends.discard(backend)
+        self.is_full = False
 
     def add(self, kind: Any, number: int = 1, whose: str = "") -> None:
         """Count so many more."""
@@ -6315,6 +6328,7 @@ class Supervisor:
         child.counters.resume()
         child.counters.put("pid", os.getpid())
         child.counters.put("since", int(time.time()))
+        child.counters.put("replies before", count_replies(sum_counters([child.counters])))
         try:
             generation.run(child)
             code = 0
@@ -7931,7 +7945,8 @@ def fetch_status(where: str, path: str) -> Any:
         with urllib.request.build_opener(direct).open(url, timeout=STATUS_LIMIT) as reply:
             octets = reply.read(STATUS_MAX)
     except urllib.error.HTTPError as bad:
-        raise Problem(f"{page}: {bad}") from None
+        says = bad.read(200).decode("utf-8", "replace").strip()
+        raise Problem(f"{page}: {bad}; {says}".removesuffix("; ")) from None
     except (OSError, ValueError, http.client.HTTPException) as bad:
         why = getattr(bad, "reason", bad)
         raise Problem(f"nothing answers at {page} ({getattr(why, 'strerror', None) or why}): is "
@@ -8069,7 +8084,8 @@ def show_view(view: dict[str, Any]) -> list[Line]:
     lines = [(f"{view['host']}  lbdns {view['lbdns']}  up {show_span(now - view['started'])}  "
               f"{view['dns']['rate']:.0f}/s  config {config['hash']} of "
               f"{show_local(config['loaded'], now)}, {'RELOAD REFUSED:' if problems else 'ok'}",
-              BOLD), *((f"  {each}", RED) for each in problems + view["trouble"])]
+              BOLD), *((f"  {each}", RED) for each in problems),
+             *((f"  {each['text']}", RED) for each in view["trouble"])]
     for name, pool in sorted(view["pools"].items(), key=lambda item: not is_down(item[1])):
         lines += show_rows(name, pool, now)
     changes = [(f"  {show_local(each['at'], now)}  {each['pool']} {each['address']}: "
@@ -8090,15 +8106,15 @@ def show_rows(name: str, pool: dict[str, Any], now: float) -> list[Line]:
         heads.append("LAST RESORT")
     rows = sorted(pool["rows"], key=lambda row: (-STATES.index(row["state"]), -(row["share"] or 0)))
     width = max((len(",".join(row["address"])) for row in rows), default=0)
-    return [("  ".join(heads), BOLD), *((f"  {each}", RED) for each in pool["trouble"]),
+    return [("  ".join(heads), BOLD), *((f"  {each['text']}", RED) for each in pool["trouble"]),
             *((show_row(row, width, now), ROW_COLOURS[row["state"]]) for row in rows)]
 
 
 def show_row(row: dict[str, Any], width: int, now: float) -> str:
     """Return a line about a backend at unix time `now`, its address in `width` columns. For one
-    that is down: why. Else its load, its share of answers, and for one that drains, when it can be
-    stopped: when no resolver hands it out any more."""
-    state, gone, load = row["state"], row["forgotten_at"], show_load(row["connections"])
+    that is down, or by one of its addresses: why. Else its load, its share of answers, and for one
+    that drains, when it can be stopped."""
+    state = row["state"]
     since = "-" if row["since"] is None else show_span(now - row["since"])
     line = f"  {','.join(row['address']):{width}}  "
     if state == "down":
@@ -8106,10 +8122,9 @@ def show_row(row: dict[str, Any], width: int, now: float) -> str:
     share, chance = ("-" if each is None else f"{each:.0%}" for each in (row["share"], row["next"]))
     line += f"{state:5}  {since:>5}  {show_load(row['connections'], row['max']):>{BAR + 13}}  " \
             f"{share:>4}  next {chance:>4}"
-    if state == "up":
-        return line
-    when = "now" if gone is None else f"at {show_local(gone, now)}"
-    return f"{line}  safe to stop {when} ({load} connected)"
+    if state == "drain":
+        return f"{line}  {answer_drain(row, now, show_local)}"
+    return f"{line}  {row['why']}" if "; " in row["why"] else line
 
 
 def show_load(load: int | None, limit: int | None = None) -> str:

@@ -1198,6 +1198,11 @@ def running(*words, ready):
 NOW = 1790000000.0  # 13:33:20 UTC
 
 
+def saying(text):
+    """What a view has of one trouble."""
+    return [{"code": "poll", "text": text}]
+
+
 def seen(address="192.0.2.1", state="up", **values):
     """A row of a view; it has been so for eleven days, unless `values` say otherwise."""
     return {"address": address.split(","), "state": state, "since": NOW - 11 * 86400,
@@ -1240,11 +1245,11 @@ def full_view(stranger="refused"):
     change = {"at": NOW - 250, "pool": "api.example.com", "address": "192.0.2.2", "old": "up",
               "new": "down", "why": stranger}
     view = view_of(api_example_com=seen_pool(
-        *rows, policy="least-connections", source=source, load_age=0.6, trouble=[stranger]),
+        *rows, policy="least-connections", source=source, load_age=0.6, trouble=saying(stranger)),
         b_example=seen_pool(seen("10.0.0.1", since=None, why=stranger)))
     view.update(processes=[{"role": "worker 1", "pid": 7, "started": NOW, "cpu": 1.5,
                             "memory": 18874368}], restarts={"worker": 1, "monitor": 0},
-                lost_lines=4, reports={"taken": 900, "refused": 5}, trouble=[stranger],
+                lost_lines=4, reports={"taken": 900, "refused": 5}, trouble=saying(stranger),
                 changes=[change, {**change, "at": NOW - 3601, "why": "long ago"}])
     view["config"].update(reloads=3, reloads_failed=1)
     view["dns"].update(rate=812.4, truncated=6, tcp={"open": 2, "total": 77},
@@ -6842,7 +6847,7 @@ class PureStatus(unittest.TestCase):
             "RELOAD REFUSED:", "  t.toml: zones: none", "  t.toml: pools: none",
             "b.example  random  TTL 60  0/1 up  LAST RESORT",
             "  192.0.2.1  drain    2 h                        ?     -  next    -"
-            "  safe to stop now (? connected)",
+            "  safe to stop now (connections not counted)",
             "a.example  random  TTL 60  1/1 up",
             "  192.0.2.1  up      11 d                        ?     -  next    -", ""])
 
@@ -6940,8 +6945,8 @@ class PurePage(unittest.TestCase):
 
     def test_nothing_of_a_stranger_is_markup_or_moves_a_cursor(self):
         view = self.change(troubled_view())
-        view["config"]["error"], view["trouble"] = self.HOSTILE, [self.HOSTILE]
-        view["pools"]["www.example.com" + self.HOSTILE]["trouble"] = [self.HOSTILE]
+        view["config"]["error"], view["trouble"] = self.HOSTILE, saying(self.HOSTILE)
+        view["pools"]["www.example.com" + self.HOSTILE]["trouble"] = saying(self.HOSTILE)
         page, same = self.read(view), self.read(troubled_view())
         extra = Counter(tag for tag, _ in page.tags) - Counter(tag for tag, _ in same.tags)
         self.assertLessEqual({*extra}, {"li", "pre", "a", "span"})
@@ -6983,8 +6988,7 @@ class PurePage(unittest.TestCase):
                 ({"last_resort": True}, "so all_down answers.*mend the pool's check"),
                 ({"load_unknown": True, "load_age": 99.0}, "picked by weight alone.*agents run"),
                 ({"full": True}, "Add backends, or raise the limits"),
-                ({"trouble": ["rows: <bad>"]}, "x: rows: <bad>"),
-                ({"source": {**page_pool()["source"], "error": "no such file"}}, "no such file")):
+                ({"trouble": saying("rows: <bad>")}, "x: rows: <bad>")):
             view = page_view({"x": page_pool(page_row(1), **changes)})
             with self.subTest(pattern):
                 page = self.read(view)
@@ -7004,16 +7008,17 @@ class PurePage(unittest.TestCase):
         self.assertIn(f"\n{names}: all backends are at max_conn", self.read(view).seen)
 
     def test_drain_says_whether_a_backend_may_be_stopped(self):
-        for connections, at, text in (
-                (87, NOW + 51, "safe to stop at 14:14:11 (87 connected)"),
-                (None, NOW + 51, "safe to stop at 14:14:11 (connections not counted)"),
-                (87, NOW + 86400, "safe to stop at 2026-09-22 14:13:20 (87 connected)"),
-                (0, None, "safe to stop now (0 connected)"),
-                (0, NOW - 1, "safe to stop now (0 connected)"),
-                (None, None, "safe to stop now (connections not counted)"),
-                (87, None, "no resolver hands it out any more; 87 still connected")):
-            row = page_row(1, state="drain", connections=connections, forgotten_at=at)
-            self.assertEqual(lbdns.answer_drain(row, NOW), text)
+        for connections, at, text, likely in (
+                (87, NOW + 51, "safe to stop at 14:14:11 (87 connected)", 0.0),
+                (None, NOW + 51, "safe to stop at 14:14:11 (connections not counted)", None),
+                (87, NOW + 86400, "safe to stop at 2026-09-22 14:13:20 (87 connected)", 0.0),
+                (0, None, "safe to stop now (0 connected)", 0.0),
+                (0, NOW - 1, "safe to stop now (0 connected)", 0.0),
+                (None, None, "safe to stop now (connections not counted)", 0.0),
+                (87, None, "no new clients; 87 connected", 0.0),
+                (87, NOW + 51, "still answered, as no other is better (87 connected)", 0.5)):
+            row = page_row(1, state="drain", connections=connections, forgotten_at=at, next=likely)
+            self.assertEqual(lbdns.answer_drain(row, NOW, lbdns.show_clock), text)
             self.assertIn(text, self.read(page_view({"x": page_pool(row)})).seen)
 
     def test_what_is_not_known_is_a_dash(self):
@@ -7087,7 +7092,8 @@ class PurePage(unittest.TestCase):
         self.assertLess([tag for tag, _ in page.tags].count("tr"), 4 * lbdns.PAGE_POOLS + 30)
         self.assertIn(f"and {pools - lbdns.PAGE_POOLS} more, which status.json has", page.seen)
         config = {**calm_view()["config"], "error": "wrong\n" * 10**4}
-        seen = self.read(page_view({}, config=config, trouble=["bad"] * 10**4)).seen
+        seen = self.read(page_view({}, config=config,
+                                   trouble=saying("bad") * 10**4)).seen
         self.assertEqual((seen.count("wrong"), seen.count("bad")), (100, 99))
         self.assertIn("and 9901 more", seen)
 
