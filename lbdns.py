@@ -29,8 +29,9 @@ Contents: five parts, each of which says what it may touch.
 
 (The log of part V, and counters of part IV, are handed to all parts as arguments.)
 
-How to read it in an hour. What a stranger's packet can reach is wire.py, parts I and II, and the
-log; where a pool has a policy of a user, also class Custom and what stands around it. So:
+How to read it in an hour. What a stranger's packet can reach is wire.py, parts I and II, the log,
+and class Counters; where a pool has a policy of a user, also class Custom and what stands around
+it. So:
     1. The limits below, and those at the head of wire.py.
     2. A query's way, octets to octets: Batch.turn (Datagrams.serve where there is no recvmmsg) or
        Worker.on_client -> Cache.replies, and what that does not know -> Cache.ask -> Worker.ask ->
@@ -4097,7 +4098,7 @@ class Overview:
         self.log.lines.clear()
 
     def view(self) -> "Table":
-        """Return all of it: see the README, "What /status.json says"."""
+        """Return all of it: see the README, "See what it thinks, and why"."""
         totals, now, config = self.totals(), time.monotonic(), self.monitor.config
         self.refresh(totals)
         error = bytes(self.notice).rstrip(b"\0").decode("utf-8", "replace")
@@ -4405,7 +4406,8 @@ def explain_pool(state: State, reply: Reply, for_client: bool) -> dict[str, Any]
         "pool": pool.config.name, "policy": pool.config.policy, "unusual": unusual,
         "next": dict.fromkeys(reply.chosen, 1.0)}
     if type(policy) is LowestRatio:
-        unusual.append("all backends have reached their limits")
+        unusual.append("all backends are at max_connections, with what answers since their "
+                       "reports bring")
     if policy and not (policy.reads_query and for_client):
         found["next"] = chances(policy, pool.config.answers)
     if found["next"] is None:
@@ -5075,7 +5077,7 @@ def show_status_page(view: Mapping[str, Any]) -> str:
 METRICS = (
     ("lbdns_build_info", "version python", "one", "1"),
     ("lbdns_config_ok", "", "ok", "0 after a reload that was refused, else 1"),
-    ("lbdns_config_hash_info", "hash", "one", "1; the hash of the config in force"),
+    ("lbdns_config_hash_info", "hash", "one", "1; the hash of the zones and pools in force"),
     ("lbdns_reloads_total", "", "reloads", "Reloads"),
     ("lbdns_reload_failed_total", "", "reloads_failed", "Reloads that were refused"),
     ("lbdns_child_restarts_total", "role", "restarts", "Processes that ended and were replaced"),
@@ -7849,17 +7851,19 @@ def show_explained(found: Any) -> list[str]:
                  if found[key] is not None]
         about = found["rule"], "  ".join(facts), *found["unusual"], *show_chances(found["rows"])
         return [f"{found['name']} {found['type']}: {found['rcode'] or 'as the function says'}",
-                *(f"  {each}" for each in about), *found["records"]]
+                *(f"  {each}" for each in about if each), *found["records"]]
     except (AttributeError, LookupError, TypeError, ValueError):
         raise Problem("cannot read what this server explains; use the lbdns.py of its version"
                       ) from None
 
 
 def show_chances(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for each backend, in columns: first those that are down, then those that drain,
-    then by probability."""
+    """Yield a line for each backend, in columns with heads: first those that are down, then those
+    that drain, then by probability."""
     cells = [show_chance(row) for row in sorted(
         rows, key=lambda row: (-STATES.index(row["state"]), -(row["next"] or 0)))]
+    if cells:
+        cells.insert(0, ["backend", "state", "load", "report", "next", "why"])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for each in cells:
         yield "  ".join(map(str.ljust, each, widths)).rstrip()

@@ -1826,13 +1826,13 @@ def troubled_view():
     rows = view["pools"]["api.example.com"]["rows"]
     rows[1].update(state="down", since=NOW - 250, why=why, connections=0, share=0.0, next=0.0)
     rows[0].update(share=0.62, next=0.6)
-    rows[2].update(state="drain", since=NOW - 130, why="drain in the config", connections=87,
+    rows[2].update(state="drain", since=NOW - 130, why="says lbdns.toml", connections=87,
                    share=0.0, next=0.0, forgotten_at=NOW + 51)
     rows[:] = [*rows, page_row(4, share=0.38, next=0.4, connections=130)]
     view["pools"]["api.example.com"].update(backends=4, up=2)
     view["changes"] = [
         {"at": NOW - 130, "pool": "api.example.com", "address": "192.0.2.3", "old": "up",
-         "new": "drain", "why": "drain in the config"},
+         "new": "drain", "why": "says lbdns.toml"},
         {"at": NOW - 250, "pool": "api.example.com", "address": "192.0.2.2", "old": "up",
          "new": "down", "why": why},
         {"at": NOW - 90_000, "pool": "www.example.com", "address": "192.0.2.12", "old": "down",
@@ -6549,7 +6549,8 @@ class PureExplain(unittest.TestCase):
             for fields, shares, unusual in (
                     ((down, {}, drain), {2: 1}, []), ((down, drain, down), {2: 1}, []),
                     ((full, {}, down), {2: 1}, []),
-                    ((full, most, down), {1: 1, 2: 0}, ["all backends have reached their limits"]),
+                    ((full, most, down), {1: 1, 2: 0}, ["all backends are at max_connections, with what answers "
+                                 "since their reports bring"]),
                     ((down, down, drain | {"weight": 0}), {3: 1}, [])):
                 desk.load(*((f"10.0.0.{at}", each) for at, each in enumerate(fields, 1)))
                 found = self.explain(desk)
@@ -6979,7 +6980,7 @@ class PurePage(unittest.TestCase):
                         r"api\.example\.com: 192\.0\.2\.2 is down for 4 m: check .*: connection ref"
                         r".*\n.*www\.example\.com: all backends are at max_connections, with what",
                         r"down192\.0\.2\.24 mcheck[^\n]*\ndrain192\.0\.2\.3 weight 0\.52 msafe to s"
-                        r"top at 14:14:11 \(87 connected\) drain in the config87/10000\.6 s[^\n]*\n"
+                        r"top at 14:14:11 \(87 connected\) says lbdns\.toml87/10000\.6 s[^\n]*\n"
                         r"up192\.0\.2\.1[^\n]*62\.0 %60\.0 %\nup192\.0\.2\.4[^\n]*38\.0 %40\.0 %\n",
                         r"14:09:10 4 m agoapi\.example\.com192\.0\.2\.2up → downcheck tcp"):
             self.assertRegex(page.seen, pattern)
@@ -9723,7 +9724,8 @@ class LiveExplain(unittest.TestCase):
             "42api.example.com. A: NOERROR",
             "  anti-cache name of pool api.example.com.",
             "  zone example.com.  pool api.example.com  policy random  ttl 60",
-            "  10.0.0.2,fd00::2  DOWN   -         -          0.0%   "
+            "  backend           state  load      report     next   why",
+                "  10.0.0.2,fd00::2  DOWN   -         -          0.0%   "
             r"check tcp://:1: \x1b[31mrefused",
             "  10.0.0.3          drain  250/1000  0.6 s old  -      says b.toml",
             "  10.0.0.1          up     250/1000  0.6 s old  28.4%  says b.toml"])
@@ -12874,7 +12876,9 @@ class WithPromtool(unittest.TestCase):
     @needs_file(README)
     def test_the_alerts_of_the_readme(self):
         """Each of them comes when it should, and no other with it."""
-        [rules] = re.findall(r"^```yaml\n(.*?)^```$", self.README.read_text(), re.M | re.S)
+        config, rules = re.findall(r"^```yaml\n(.*?)^```$", self.README.read_text(), re.M | re.S)
+        with folder_of(**{"prometheus.yml": config}) as folder:
+            run("promtool", "check", "config", "--syntax-only", str(folder / "prometheus.yml"))
         expressions = dict(re.findall(r"- alert: (\w+)\n +expr: (.*)", rules))
         self.assertEqual(len(expressions), 5)
         names = {name for name, *_ in lbdns.METRICS} | {"up"}
