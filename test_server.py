@@ -6549,8 +6549,9 @@ class PureExplain(unittest.TestCase):
             for fields, shares, unusual in (
                     ((down, {}, drain), {2: 1}, []), ((down, drain, down), {2: 1}, []),
                     ((full, {}, down), {2: 1}, []),
-                    ((full, most, down), {1: 1, 2: 0}, ["all backends are at max_connections, with what answers "
-                                 "since their reports bring"]),
+                    ((full, most, down), {1: 1, 2: 0}, ["all backends are at max_connections, "
+                                                        "with what answers since their reports "
+                                                        "bring"]),
                     ((down, down, drain | {"weight": 0}), {3: 1}, [])):
                 desk.load(*((f"10.0.0.{at}", each) for at, each in enumerate(fields, 1)))
                 found = self.explain(desk)
