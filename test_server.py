@@ -10037,7 +10037,10 @@ class LiveTerminal(unittest.TestCase):
     def in_terminal(self, pages, *words, columns=80, lines=24, env=None):
         """Start a command in a terminal; returns its process and the terminal's other end."""
         script = self.file(patched({"WATCH_EVERY": 0.05}), "watch.py")
-        terminal, inner = pty.openpty()
+        try:
+            terminal, inner = pty.openpty()
+        except OSError as bad:
+            not_permitted(f"no terminal: {bad}")
         self.addCleanup(os.close, terminal)
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
         clean = {name: value for name, value in os.environ.items()
