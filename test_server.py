@@ -194,10 +194,10 @@ def in_own_network(test):
             not_permitted("no network of one's own")
         try:
             for words in ("link set lo up", "link add one type veth peer name two",
-                          "link set one up", "link set two up",
-                          "addr add 2001:db8::2/64 dev one nodad",
-                          "addr add fe80::1/64 dev one nodad"):
+                          "link set one up", "link set two up"):
                 run("ip", *words.split())
+            for address in ("2001:db8::2/64", "fe80::1/64"):
+                add_address(address, "one")
         except AssertionError as bad:
             not_permitted(str(bad))
         test(self)
@@ -207,6 +207,15 @@ def in_own_network(test):
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             thread.submit(in_thread, self).result()
     return needs("ip")(wrapped)
+
+
+def add_address(address, device):
+    """Give this host an address, and wait until the kernel routes it to the host itself, which
+    with IPv6 is a moment later: what is sent before leaves by the device."""
+    family, nodad = ("-6", ["nodad"]) if ":" in address else ("-4", [])
+    run("ip", "addr", "add", address, "dev", device, *nodad)
+    until(lambda: f"local {address.partition('/')[0]} dev {device} " in run(
+        "ip", family, "route", "show", "table", "local"))
 
 
 @contextlib.contextmanager
@@ -12292,7 +12301,7 @@ class WithAddresses(unittest.TestCase):
             run("ip", "link", "add", "late", "type", "veth", "peer", "name", "peer")
             run("ip", "link", "set", "late", "up")
             run("ip", "link", "set", "peer", "up")
-            run("ip", "addr", "add", "fe80::99/64", "dev", "late", "nodad")
+            add_address("fe80::99/64", "late")
         make()
         with Server(LIVE, listen=["[fe80::99%late]:5300"], port=5300) as server:
             run("ip", "link", "del", "late")
@@ -12309,9 +12318,7 @@ class WithAddresses(unittest.TestCase):
             for host, address in late.items():
                 self.assertEqual(server.log().count(
                     f"this host has no address {host} yet; lbdns is there"), 1)
-                run("ip", "addr", "add", address, "dev", "one", *["nodad"] * (":" in host))
-                # The kernel's route to an address of IPv6 comes a moment after the address.
-                until(lambda host=host: "local" in run("ip", "route", "get", host))
+                add_address(address, "one")
                 self.assertEqual(server.ask("www.example.com", host=host).rcode, 0)
                 self.assertEqual(len(server.ask_tcp(query("www.example.com"), host=host)), 1)
             server.reload()
