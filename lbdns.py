@@ -2922,11 +2922,6 @@ def show_probe(probe: Probe, address: str) -> str:
     return f"{probe.kind}://{show_endpoint(address, probe.port)}{probe.path}"
 
 
-def target_key(address: str, probe: Probe | None) -> str:
-    """Return by what the next monitor knows a target, and its failures are counted."""
-    return json.dumps([address, probe])
-
-
 class Target:
     """What is probed, for all pools and workers: an address, in some way.
 
@@ -2940,7 +2935,7 @@ class Target:
     """
     def __init__(self, address: str, probe: Probe) -> None:
         self.address, self.probe = address, probe
-        self.key = target_key(address, probe)
+        self.key = json.dumps([address, probe])
         self.health, self.count, self.reason, self.trouble = "", 0, "", ""
         self.anchor = 0.0
         self.wanted = True
@@ -3207,7 +3202,7 @@ class Prober:
             async with self.slots:
                 result = await self.probe(target)
             self.changes += target.record(result)
-            self.counters.add("failed checks", bool(result), target.key)
+            self.counters.add("failed checks", bool(result), target.address)
             if due + CHECK_TICK < target.anchor:  # this was the target's first probe
                 due = target.anchor
             else:  # one that takes all of the interval is followed by the next at once
@@ -4147,13 +4142,15 @@ class Overview:
 
     def view_counts(self, totals: "Totals") -> "Table":
         """Return what is counted of all packets, by what they are."""
-        zones = {name_zone(zone): wire.show_name(apex) for apex, zone in self.state.zones.items()}
+        zones = {0: ""} | {name_zone(zone): wire.show_name(apex)
+                           for apex, zone in self.state.zones.items()}
         requests, responses, rcodes, truncated = (collections.Counter[Any]() for _ in range(4))
         for (key, way), count in totals.items():
             if key >= REPLIES and count:
                 rtype, rcode, cut = (*COUNTED[(key >> 48) - 1], "NOERROR", False)[:3]
                 requests[(*WAYS[way], rtype)] += count
-                responses[rcode, zones.get(key % 2**48, "")] += count
+                if key % 2**48 in zones:  # else a reload has removed the zone, and the series
+                    responses[rcode, zones[key % 2**48]] += count
                 rcodes[rcode] += count
                 truncated[cut] += count
         return {"rcodes": rcodes, "truncated": truncated[True],
@@ -4227,8 +4224,7 @@ class Overview:
     def view_row(self, pool: Pool, watch: "Watch | None", backend: Backend,
                  totals: "Totals") -> "Table":
         """Return what is known of a backend, but what follows from the others."""
-        failed = [counted_name(target_key(address, pool.config.check))
-                  for address in backend.addresses]
+        failed = [counted_name(address) for address in backend.addresses if pool.config.check]
         return {"address": backend.addresses, **self.view_state(pool, watch, backend),
                 "connections": backend.connections, "max": backend.max_connections,
                 "weight": backend.weight, "answers": totals[ANSWERS, backend.number],
@@ -5115,7 +5111,7 @@ METRICS = (
      "Unix time since when it has its state; absent where nothing watches it"),
     ("lbdns_backend_answers_total", "pool address", "answers", "Answers with its address"),
     ("lbdns_backend_check_failures_total", "pool address", "check_failures",
-     "Checks that it failed"))
+     "Checks that its addresses failed, of all pools that check them"))
 
 
 def show_metrics(view: dict[str, Any]) -> str:
@@ -6507,7 +6503,8 @@ class Supervisor:
             new = self.replace(config)
         except (ConfigError, OSError) as bad:
             self.counters.add("refused reloads")
-            self.notice[:] = str(bad).encode()[:NOTICE_MAX].ljust(NOTICE_MAX, b"\0")
+            octets = str(bad).encode("utf-8", "replace")  # names of files may be anything
+            self.notice[:] = octets[:NOTICE_MAX].ljust(NOTICE_MAX, b"\0")
             for line in str(bad).splitlines():
                 self.log.error("reload-refused", f"reload: {line}")
             self.unbind(kept, True)

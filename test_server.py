@@ -9276,6 +9276,17 @@ class LiveReloads(unittest.TestCase):
     """SIGHUP takes all of the new config or keeps all of the old one, says which, and loses no
     query, whatever it changes: addresses, workers, the log."""
 
+    def test_one_is_refused_also_where_the_name_of_the_file_is_no_text(self):
+        port = free_port()
+        with folder_of() as folder:
+            path = pathlib.Path(os.fsdecode(os.fsencode(folder) + b"/\xff.toml"))
+            path.write_text(f'listen = ["127.0.0.1:{port}"]\n{ZONE}{POOL}')
+            with Server(words=[path], port=port) as server:
+                path.unlink()
+                server.signal(signal.SIGHUP)
+                server.wait_for("reload: refused; the old config stays in force")
+                server.ask("api.example.com")
+
     def test_four_reloads_lose_no_query(self):
         with Server(generation(1), workers=2) as server:
             with Inquirer(server) as asker, Inquirer(server, "www.example.com") as other:
@@ -9678,6 +9689,41 @@ backends = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
             check()
             self.assertEqual((self.view["restarts"], self.view["config"]["reloads"]),
                              ({"worker": 1, "monitor": 1}, 2))
+
+    def test_no_count_becomes_smaller(self):
+        """Prometheus would take that for a new beginning, and the rest for new."""
+        port = free_port()
+
+        def config(zone, check):
+            return f"""status = "127.0.0.1:{port}"
+{zone}{ZONE}
+[pools."api.example.com"]
+backends = ["127.0.0.1", "127.0.0.2"]
+check = {{ url = "tcp://:{check}", interval = 0.1 }}
+"""
+        zone = '[zones."new.example"]\nns = ["ns1.example.com."]\n'
+
+        def counts():
+            return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+                    for line in fetch(port, "/metrics")[2].splitlines()
+                    if re.match(r"lbdns_\w+_total\b", line)}
+        with Server(config(zone, 1)) as server:
+            for name in ("new.example", "api.example.com", "example.net"):
+                server.ask(name)
+            failed = 'lbdns_backend_check_failures_total{pool="api.example.com",' \
+                     'address="127.0.0.1"}'
+            until(lambda: counts()[failed] > 3)
+            before = counts()
+            self.assertEqual(sum(count for name, count in before.items() if "responses" in name),
+                             sum(count for name, count in before.items() if "requests" in name))
+            for text in (config("", 1), config(zone, 2), config(zone, 1)):
+                server.write(text)
+                server.reload()
+                after = counts()
+                smaller = {name for name, count in before.items()
+                           if count > after.get(name, math.inf)}
+                self.assertEqual(smaller, set())
+                before |= after
 
 
 class LiveExplain(unittest.TestCase):
