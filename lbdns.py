@@ -4234,13 +4234,12 @@ class Overview:
     def view_state(self, pool: Pool, watch: "Watch | None", backend: Backend) -> "Table":
         """Return the state of a backend, why, since when, and when resolvers have forgotten it, in
         Unix seconds. One that is up by an address only says what is wrong with the other."""
-        pasts = {each: watch.known[each] for each in backend.addresses
-                 if watch and each in watch.known}
-        if not watch or not pasts:  # nothing watches it, or its first probe is not done
-            state, why = backend.state, f"says {self.monitor.config.file}"
-            if watch:
-                state, why = "down", "not probed yet"
-            return {"state": state, "since": None, "forgotten_at": None, "why": why}
+        unknown = {"since": None, "forgotten_at": None}
+        if watch is None:
+            return {"state": backend.state, "why": f"says {self.monitor.config.file}", **unknown}
+        pasts = {each: watch.known[each] for each in backend.addresses if each in watch.known}
+        if not pasts:
+            return {"state": "down", "why": "not probed yet", **unknown}
         best = min(pasts, key=lambda each: STATES.index(pasts[each].state))
         past, why = pasts[best], watch.reason(best, pasts[best])
         for each, other in pasts.items():
@@ -7946,7 +7945,8 @@ def fetch_status(where: str, path: str) -> Any:
         with urllib.request.build_opener(direct).open(url, timeout=STATUS_LIMIT) as reply:
             octets = reply.read(STATUS_MAX)
     except urllib.error.HTTPError as bad:
-        says = bad.read(200).decode("utf-8", "replace").strip()
+        with bad:
+            says = bad.read(200).decode("utf-8", "replace").strip()
         raise Problem(f"{page}: {bad}; {says}".removesuffix("; ")) from None
     except (OSError, ValueError, http.client.HTTPException) as bad:
         why = getattr(bad, "reason", bad)

@@ -11213,7 +11213,7 @@ class FaultHost(unittest.TestCase):
                     shutil.copy(path, library)
             run(*PYTHON, "-m", "compileall", "-q", str(library))
             # As the unit starts it, and by hand, where Python keeps the script's syntax tree.
-            for start, most in (("-m", "lbdns"), 30), (("lbdns.py",), 40):
+            for start, most in (("-m", "lbdns"), 30), (("lbdns.py",), 44):
                 port = free_port()
                 words = (*start[1:], "api.example.com=1.2.3.4", "-p", str(port))
                 with Server(words=words, port=port, script=start[0], cwd=library) as server:
