@@ -4043,6 +4043,7 @@ class Overview:
     """What operators see.
 
     state      what a worker has: a snapshot, and policies that pick for nobody
+    zones      by `counted_name`, that of none included
     counted    how often each backend of it was answered up to now, by its number
     samples    monotonic seconds, and all counts then, oldest first
     rates      Unix seconds, and the queries a second in the SAMPLE that began then
@@ -4055,6 +4056,8 @@ class Overview:
         self.state = State(config, b"", self.log, random.random, {
             owner: Unseen for owner, pool in config.pools.items() if pool.policy not in POLICIES})
         self.counted: dict[int, int] = {}
+        self.zones = {0: ""} | {name_zone(zone): wire.show_name(apex)
+                                for apex, zone in config.zones.items()}
         self.rates = collections.deque(monitor.memory["rates"], SAMPLES)
         self.samples = collections.deque([(time.monotonic(), self.totals())], SHARE_SAMPLES + 1)
 
@@ -4142,15 +4145,13 @@ class Overview:
 
     def view_counts(self, totals: "Totals") -> "Table":
         """Return what is counted of all packets, by what they are."""
-        zones = {0: ""} | {name_zone(zone): wire.show_name(apex)
-                           for apex, zone in self.state.zones.items()}
         requests, responses, rcodes, truncated = (collections.Counter[Any]() for _ in range(4))
         for (key, way), count in totals.items():
             if key >= REPLIES and count:
                 rtype, rcode, cut = (*COUNTED[(key >> 48) - 1], "NOERROR", False)[:3]
                 requests[(*WAYS[way], rtype)] += count
-                if key % 2**48 in zones:  # else a reload has removed the zone, and the series
-                    responses[rcode, zones[key % 2**48]] += count
+                if key % 2**48 in self.zones:  # else a reload has removed the zone, and the series
+                    responses[rcode, self.zones[key % 2**48]] += count
                 rcodes[rcode] += count
                 truncated[cut] += count
         return {"rcodes": rcodes, "truncated": truncated[True],
