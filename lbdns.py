@@ -639,7 +639,7 @@ class Pool:
             if len(backends) % SLICE == 0:
                 yield
         for gone in known.values():
-            self.counters.forget(gone.number)
+            self.counters.forget(gone.number, self.zone)
         passed = max(0.0, now - self.loaded)
         self.backends = backends
         self.loaded = now
@@ -3822,6 +3822,10 @@ class Monitor:
         self.changes = collections.deque(self.memory["changes"], CHANGES_MAX)
         self.looks: list[tuple[Any, ...]] | None = None  # what each watch saw at the last look
         self.published = Snapshot()
+        names = {pool.name for pool in config.pools.values()}
+        # What an earlier monitor published is shown until this one has something.
+        self.first = snapshot._replace(pools=[
+            line for line in snapshot.pools if unpack_pool(line).name in names])
         self.watches = self.make_watches()
         self.reports: Reports | None = None
         self.must_hear = False   # whether there is a pool of which no backend is known otherwise
@@ -3937,9 +3941,8 @@ class Monitor:
                                    words["client"])
         except Problem as bad:
             return Page(400, f"{bad}\n")
-        rows = view["pools"][found["pool"]]["rows"] if found["pool"] else []
-        for row in rows:
-            row["next"] = find_chance(found["next"], row["address"])
+        rows = [{**row, "next": find_chance(found["next"], row["address"])}
+                for row in (view["pools"][found["pool"]]["rows"] if found["pool"] else [])]
         found |= {"lbdns": VERSION, "format": view["format"], "rows": rows}
         return Page(200, json.dumps(found), "application/json")
 
@@ -4032,6 +4035,7 @@ def monitor(config: Config, before: Config, child: "Child", log: "Log",
 # kept but samples of the counts, for rates.
 SAMPLE = 10.0             # seconds between two samples
 SAMPLES = 60              # of queries a second that are shown: ten minutes
+VIEW_REST = 5             # times what a view took until the next is made: 20 % of a core
 SHARE_SAMPLES = 6         # over which shares of answers are counted: a minute
 TICKS = os.sysconf("SC_CLK_TCK")  # of a second, in which /proc counts CPU time
 # Codes of troubles that are not reported again while they last.
@@ -4056,6 +4060,8 @@ class Overview:
         self.state = State(config, b"", self.log, random.random, {
             owner: Unseen for owner, pool in config.pools.items() if pool.policy not in POLICIES})
         self.counted: dict[int, int] = {}
+        self.kept: Table = {}    # the last view,
+        self.kept_until = 0.0    # and until when (monotonic seconds) it is new enough
         self.zones = {0: ""} | {name_zone(zone): wire.show_name(apex)
                                 for apex, zone in config.zones.items()}
         self.rates = collections.deque(monitor.memory["rates"], SAMPLES)
@@ -4083,8 +4089,9 @@ class Overview:
 
     def refresh(self, totals: "Totals") -> None:
         """Take over the newest snapshot, and what was answered up to now."""
-        now = time.monotonic()
-        at_once(self.state.apply_snapshot(self.monitor.published, now))
+        now, monitor = time.monotonic(), self.monitor
+        at_once(self.state.apply_snapshot(
+            monitor.first if monitor.looks is None else monitor.published, now))
         before, self.counted = self.counted, {}
         for pool in self.state.pools.values():
             for backend in pool.backends:
@@ -4096,7 +4103,17 @@ class Overview:
         self.log.lines.clear()
 
     def view(self) -> "Table":
-        """Return all of it: see the README, "See what it thinks, and why"."""
+        """Return all of it: see the README, "See what it thinks, and why". Where making it takes
+        long, it is kept for a while, so that those who ask leave time for polls and checks."""
+        begun = time.monotonic()
+        if begun > self.kept_until:
+            self.kept = self.make_view()
+            took = time.monotonic() - begun
+            self.kept_until = begun + VIEW_REST * took
+        return self.kept
+
+    def make_view(self) -> "Table":
+        """Return a new view."""
         totals, now, config = self.totals(), time.monotonic(), self.monitor.config
         self.refresh(totals)
         error = bytes(self.notice).rstrip(b"\0").decode("utf-8", "replace")
@@ -5422,8 +5439,8 @@ class Counters:
     def __init__(self, memory: Any = None) -> None:
         self.cells = memoryview(memory or bytearray(8 * RECORD * COUNTERS_OWN)).cast("Q")
         self.places: dict[tuple[int, int], int] = {}  # key, backend -> place of the first count
-        self.backends = {0}               # those that this process has
-        self.is_full = False              # whether there is no room, until a backend is forgotten
+        # Records of backends that are gone, in any order: their room may be taken.
+        self.idle: dict[tuple[int, int], None] = {}
 
     def read(self) -> Iterator[tuple[int, int, list[int]]]:
         """Yield keys, backends and counts, also those of earlier processes."""
@@ -5437,11 +5454,12 @@ class Counters:
         """Go on with what another process has counted."""
         self.places = {(key, backend): RECORD * at + 2
                        for at, (key, backend, _) in enumerate(self.read(), 1)}
+        self.idle = dict.fromkeys(record for record in self.places if record[1])
 
     def place(self, key: int, backend: int = 0) -> int:
         """Return the place in `cells` of the first count of a record."""
-        self.backends.add(backend)
-        if (key, backend) not in self.places and not self.is_full:
+        self.idle.pop((key, backend), None)
+        if (key, backend) not in self.places:
             self.make(key, backend)
         return self.places.get((key, backend), 2)
 
@@ -5458,18 +5476,19 @@ class Counters:
         counts are added to those of the key alone."""
         at = RECORD * (len(self.places) + 1) + 2
         while at >= len(self.cells):
-            stale = next((each for each in self.places if each[1] not in self.backends), None)
-            if stale is None:
-                self.is_full = True
+            if not self.idle:
                 return
+            stale, _ = self.idle.popitem()
             room = self.places.pop(stale)
             rest = self.places.setdefault((stale[0], 0), room)
-            if rest == room:  # the first of this key: its record becomes that of the key alone
-                self.cells[room - 1] = 0
+            if rest != room:
+                for way in range(len(WAYS)):
+                    self.cells[rest + way] += self.cells[room + way]
+                at = room
                 continue
-            for way in range(len(WAYS)):
-                self.cells[rest + way] += self.cells[room + way]
-            at = room
+            self.cells[room - 1] = 0  # the first of this key: its record becomes the key's own
+            if (key, backend) in self.places:
+                return
         self.places[key, backend] = at
         record = array.array("Q", [key, backend] + [0] * len(WAYS))
         self.cells[at - 2:at + len(WAYS)] = memoryview(record)
@@ -5478,10 +5497,10 @@ class Counters:
         """Return a number that another process has put here."""
         return next((counts[0] for key, _, counts in self.read() if key == COUNTED_KEYS[kind]), 0)
 
-    def forget(self, backend: int) -> None:
+    def forget(self, backend: int, zone: int) -> None:
         """Let the room of a backend's counts be taken when there is no other."""
-        self.backends.discard(backend)
-        self.is_full = False
+        keys = COUNTED_KEYS["answers"], *(key + zone for key in DEALT.values())
+        self.idle |= dict.fromkeys((key, backend) for key in keys if (key, backend) in self.places)
 
     def add(self, kind: Any, number: int = 1, whose: str = "") -> None:
         """Count so many more."""
@@ -7894,7 +7913,7 @@ def show_pool(pool: PoolConfig) -> str:
 # -- What the commands `status` and `explain` ask a server --
 
 STATUS_URL = "http://127.0.0.1:9053/"  # of the status page, if no other is named
-STATUS_LIMIT = 5.0        # seconds that a server may be silent
+STATUS_LIMIT = 5.0        # seconds that a server may be silent, and half of what it may take in all
 STATUS_MAX = 8 * 2**20    # octets of what it says
 STATUS_FORMAT = 1         # of that, as this program reads it
 WATCH_EVERY = 2.0         # seconds that a screen of `status --watch` stays
@@ -7941,6 +7960,12 @@ def fetch_status(where: str, path: str) -> Any:
     import http.client  # these import ssl, which no process of a server is to pay for
     import urllib.request
     page, direct = status_url(where), urllib.request.ProxyHandler({})
+
+    def stop(*_: Any) -> NoReturn:
+        """End what takes too long in all, such as a server that drips."""
+        raise TimeoutError("timed out")
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 2 * STATUS_LIMIT)
     try:
         url = urllib.parse.urljoin(page, path)
         with urllib.request.build_opener(direct).open(url, timeout=STATUS_LIMIT) as reply:
@@ -7953,6 +7978,8 @@ def fetch_status(where: str, path: str) -> Any:
         why = getattr(bad, "reason", bad)
         raise Problem(f"nothing answers at {page} ({getattr(why, 'strerror', None) or why}): is "
                       "`status` set in its config, and is lbdns running?") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     try:
         found = json.loads(octets)
         version, form = found["lbdns"], found["format"]
@@ -8008,7 +8035,7 @@ def watch_status(places: Sequence[str]) -> int:
 
 def is_terminal() -> bool:
     """Return whether a terminal that can do more than print lines gets the output."""
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return bool(sys.stdout) and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def show_servers(places: Sequence[str], redraws: bool) -> tuple[str, int]:
