@@ -7,9 +7,9 @@
 Processes: a supervisor binds the sockets, drops privileges, forks, and then only waits. Workers
 answer. A monitor reads the sources, checks the backends' health, and publishes what it learns in
 memory that workers read; it hears agents, which are processes on other hosts, and shows operators a
-page. All of them count what they do in memory that the monitor reads. A loader, once for
-each start, reload and `check`, reads the config, and has each policy file of a user tried in a
-process of its own. As root, if started so, run: the supervisor until it has bound the sockets (that
+page. All of them count what they do in memory that the monitor reads. A loader, once for each
+start, reload and `check`, reads the config, and has each policy file of a user tried in a process
+of its own. As root, if started so, run: the supervisor until it has bound the sockets (that
 of `check` to its end); the first loader; and what tries a policy file, until just before it loads
 that. (With user = "root", all of them.)
 
@@ -4129,7 +4129,7 @@ class Overview:
                        "error": error or None, "reloads": totals[main["reloads"], 0],
                        "reloads_failed": totals[main["refused reloads"], 0]},
             "workers": [{"pid": each.get("pid"), "since": each.get("since"), "answers":
-                         count_replies(sum_counters([each])) - each.get("replies before")}
+                         each.count_replies() - each.get("replies before")}
                         for each in workers],
             "processes": list(self.processes()),
             "dns": {"rate": self.rate(now, totals), "rates": [*self.rates],
@@ -4148,15 +4148,17 @@ class Overview:
         """Yield what /proc says of our processes, which some sandboxes hide."""
         generation = self.monitor.child.generation
         found = {"supervisor": os.getppid()}
-        for slot, each in generation.counters.items():
-            found["monitor" if slot == MONITOR else f"worker {slot - 1}"] = each.get("pid")
+        found |= {slot_name(slot): each.get("pid") for slot, each in generation.counters.items()}
+        if sys.platform != "linux":
+            return
+        # The unit hides /proc/uptime, which says the same.
+        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         for role, pid in found.items():
-            with suppress(OSError, ValueError, IndexError):
+            with suppress(OSError):  # it has ended, or cannot be seen
                 text = pathlib.Path(f"/proc/{pid}/stat").read_text()
                 fields = text.rpartition(")")[2].split()  # the first is the third of proc(5)
-                uptime = float(pathlib.Path("/proc/uptime").read_text().split()[0])
-                started = time.time() - uptime + int(fields[19]) / TICKS
-                yield {"role": role, "pid": pid, "started": round(started, 2),
+                yield {"role": role, "pid": pid,
+                       "started": round(booted + int(fields[19]) / TICKS, 2),
                        "cpu": (int(fields[11]) + int(fields[12])) / TICKS,
                        "memory": int(fields[21]) * mmap.PAGESIZE}
 
@@ -5497,6 +5499,10 @@ class Counters:
         """Return a number that another process has put here."""
         return next((counts[0] for key, _, counts in self.read() if key == COUNTED_KEYS[kind]), 0)
 
+    def count_replies(self) -> int:
+        """Return how many replies were counted here."""
+        return sum(sum(counts) for key, _, counts in self.read() if key >= REPLIES)
+
     def forget(self, backend: int, zone: int) -> None:
         """Let the room of a backend's counts be taken when there is no other."""
         keys = COUNTED_KEYS["answers"], *(key + zone for key in DEALT.values())
@@ -5594,6 +5600,11 @@ class Generation:
         self.until = time.monotonic() + TIME_LEFT[order] + 2 * TICK
 
 
+def slot_name(slot: int) -> str:
+    """Return what people call the process of a slot."""
+    return ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
+
+
 class Child:
     """A process of a generation: what the supervisor knows of it, and what it shares with that.
 
@@ -5604,7 +5615,7 @@ class Child:
     def __init__(self, slot: int, generation: Generation) -> None:
         self.slot, self.generation = slot, generation
         self.counters = generation.counters.get(slot) or Counters()
-        self.name = ("loader", "monitor", f"worker {slot - 1}")[min(slot, FIRST_WORKER)]
+        self.name = slot_name(slot)
         self.parent = os.getpid()
         self.pid = 0                 # 0 = it does not run
         self.born = -math.inf        # monotonic seconds: when it was last started,
@@ -6345,7 +6356,7 @@ class Supervisor:
         child.counters.resume()
         child.counters.put("pid", os.getpid())
         child.counters.put("since", int(time.time()))
-        child.counters.put("replies before", count_replies(sum_counters([child.counters])))
+        child.counters.put("replies before", child.counters.count_replies())
         try:
             generation.run(child)
             code = 0
