@@ -1934,7 +1934,7 @@ class Worker:
         gc.freeze()  # the config is here to stay: the collector need not walk it again
         looked, is_loading, slices = 0.0, False, self.apply_snapshots()
         now = self.child.beat()
-        while now < self.until and (self.clients or not self.order):
+        while now < self.until and (self.clients or not self.order or self.is_needed()):
             if now - looked > WAKE / 2:
                 looked = now
                 self.failed.clear()
@@ -1946,6 +1946,12 @@ class Worker:
             self.serve(ready, now)
             self.obey(self.child.order(), now)
             self.log.flush()
+        self.leave(list(self.doors), now)
+
+    def is_needed(self) -> bool:
+        """Return whether queries are to be answered although nothing else is left to be done: while
+        the monitor ends, no other process can take over, as at a restart."""
+        return self.order == STOP and self.child.generation.shared[MONITOR] > 0
 
     def serve(self, ready: Iterable[tuple[selectors.SelectorKey, int]], now: float) -> None:
         """Serve what is ready. Thousands of clients may be: whenever they have taken TCP_TIME, it
@@ -2000,23 +2006,30 @@ class Worker:
         if order == self.order:
             return
         self.order, self.until = order, now + TIME_LEFT[order]
-        limit = min(self.until, now + STOP_LIMIT)
-        for door, serve in self.doors.items():
-            with suppress(KeyError):  # it rests
-                self.selector.unregister(door)
-            # The next generation has the same sockets; those that it has not, `Supervisor.unbind`
-            # has marked: what waits there, nobody else will answer.
-            is_last = order != RETIRE or door.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
-            with suppress(OSError):
-                while is_last and serve(READ, now) and self.child.beat() < limit:
-                    pass  # answers what has arrived
-            door.close()
-        self.doors.clear()
+        # With STOP, datagrams are answered to the end: see `is_needed`.
+        self.leave([door for door in self.doors
+                    if order != STOP or door.type == socket.SOCK_STREAM], now)
         if order == STOP:
             for client in list(self.clients.values()):
                 self.on_client(client, READ, now)  # a query may have come just now
                 client.closing = True
                 self.on_client(client, 0, now)
+
+    def leave(self, doors: Iterable[socket.socket], now: float) -> None:
+        """Take no more of what comes in there; answer what has come and nobody else will answer."""
+        limit = min(self.until, now + STOP_LIMIT)
+        for door in doors:
+            serve = self.doors.pop(door)
+            with suppress(KeyError):  # it rests
+                self.selector.unregister(door)
+            # The next generation has the same sockets; those that it has not, `Supervisor.unbind`
+            # has marked.
+            is_last = self.order != RETIRE or door.getsockopt(socket.SOL_SOCKET,
+                                                              socket.SO_REUSEPORT)
+            with suppress(OSError):
+                while is_last and serve(READ, now) and self.child.beat() < limit:
+                    pass
+            door.close()
 
     def ask(self, packet: bytes, peer: Peer, tcp: bool) -> Answered | str:
         """Call `decide`, and log the query if all are: then nothing is learned, so that each one
@@ -3554,6 +3567,16 @@ class Snapshot(NamedTuple):
         """Return what `pack` has packed."""
         status, memory, *pools = octets.decode().split("\n")
         return cls(status, memory, pools)
+
+
+def check_snapshot(octets: bytes) -> None:
+    """Raise LookupError, ValueError or TypeError for what is no snapshot, or that of a version with
+    other rows."""
+    snapshot = Snapshot.unpack(octets)
+    if json.loads(snapshot.memory).keys() != json.loads(Snapshot().memory).keys():
+        raise ValueError("the snapshot is that of another version")
+    for pool in map(unpack_pool, snapshot.pools):
+        collections.deque(pool.rows, 0)
 
 
 class PoolState(NamedTuple):
@@ -5527,6 +5550,13 @@ def make_counters() -> Counters:
     return Counters(mmap.mmap(-1, 8 * RECORD * COUNTERS_MAX))
 
 
+def make_memory() -> IO[bytes]:
+    """Return a file that lies in memory only, and that processes share which inherit it."""
+    if sys.platform == "linux":
+        return open(os.memfd_create("lbdns"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
 class Generation:
     """What the processes of one config share, or the one that reads it: their orders and memory.
 
@@ -5535,24 +5565,25 @@ class Generation:
     pipe can fill, and late starters find it here.
     """
     def __init__(self, slots: Sequence[int], run: "Callable[[Child], None]", seed: bytes,
-                 counters: Sequence[Counters] = ()) -> None:
+                 counters: Sequence[Counters] = (), files: Sequence[IO[bytes]] = ()) -> None:
         self.slots = slots         # of its children
         self.counters = dict(zip(slots, counters, strict=False))
         self.run = run             # what each of them does
+        # The numbers, and the two files that snapshots are written to: those of PARTS.
+        self.files = files or [make_memory() for _ in PARTS]
+        if not files:
+            self.files[0].truncate(8 * (COMMANDS_MAX + max(slots) + 5))
+            self.files[1].write(seed)
+        numbers = memoryview(mmap.mmap(self.files[0].fileno(), 0)).cast("Q")
+        # Process groups of the commands that its monitor runs; 0 = none.
+        self.commands = numbers[:COMMANDS_MAX]
         # Numbers, by place:
         #   [slot]     a child's last heartbeat in monotonic milliseconds; 0 = none yet, or it ended
         #   [DEAF]     1 = agents must not be heard any more, 2 = they are not; else 0
         #   [NEWEST]   how often something was published; an odd one stands in the second file
         #   [SERVING]  whether workers may answer
         #   [ORDER]    how all of them are to end; 0 = they go on
-        self.shared = memoryview(mmap.mmap(-1, 8 * (max(slots) + 5))).cast("Q")
-        # Process groups of the commands that its monitor runs; 0 = none.
-        self.commands = memoryview(mmap.mmap(-1, 8 * COMMANDS_MAX)).cast("Q")
-        if sys.platform == "linux":
-            self.files = [open(os.memfd_create("lbdns"), "w+b", buffering=0) for _ in range(2)]
-        else:
-            self.files = [tempfile.TemporaryFile(buffering=0) for _ in range(2)]
-        self.files[0].write(seed)
+        self.shared = numbers[COMMANDS_MAX:]
         self.monitor_died = False  # at least once
         self.seen = 0              # the number of what this process has last read
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
@@ -5563,7 +5594,7 @@ class Generation:
         It goes into the file that nobody reads now, and then the number names that file.
         """
         number = self.shared[NEWEST] + 1
-        fd = self.files[number % 2].fileno()
+        fd = self.files[1 + number % 2].fileno()
         os.ftruncate(fd, 0)
         if os.pwrite(fd, octets, 0) < len(octets):  # a limit of the size of files
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -5574,7 +5605,7 @@ class Generation:
         meanwhile, that one is read."""
         while True:
             self.seen = self.shared[NEWEST]
-            fd = self.files[self.seen % 2].fileno()
+            fd = self.files[1 + self.seen % 2].fileno()
             octets = os.pread(fd, os.fstat(fd).st_size, 0)
             if self.shared[NEWEST] == self.seen:
                 return octets
@@ -5618,6 +5649,7 @@ class Child:
         self.name = slot_name(slot)
         self.parent = os.getpid()
         self.pid = 0                 # 0 = it does not run
+        self.code = 0                # how it ended last: exit code, or -number of a signal
         self.born = -math.inf        # monotonic seconds: when it was last started,
         self.failed = -math.inf      # and when a failure of it was last logged
 
@@ -5661,6 +5693,13 @@ UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall los
 TCP_BACKLOG = 1024        # connections that wait for accept()
 # More numbers of Linux; OMIT: do not trust forged ICMP, as RFC 9715 3.1 wants it.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
+# Names of descriptors that outlive a process begin so. The number is that of the form of what lies
+# in the memory: another form of Generation.shared, Snapshot or Row has another number.
+KEPT = "lbdns-1 "
+PARTS = ("numbers", "even", "odd")  # of a generation's memory
+CHILDREN = "LBDNS_CHILDREN"  # of the environment: slot:pid of processes that go on meanwhile
+FIRST_HANDED = 3          # the first descriptor that is handed over: SD_LISTEN_FDS_START
+HANDED_MAX = 1024         # descriptors that are handed over at most
 NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV  # of getnameinfo(3)
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
 # A line of /proc/net/udp or tcp: its number, the local address and port, the remote ones, the state
@@ -5830,6 +5869,143 @@ def find_listeners(port: int) -> dict[str, str]:
     return found
 
 
+class Store:
+    """Descriptors that outlive a process: sockets, and the memory of a generation.
+
+    systemd keeps what it is given (FDSTORE of sd_pid_notify_with_fds(3)) over a restart, and passes
+    on the sockets of a socket unit; a program that is executed in this process inherits both. All
+    of them come as sd_listen_fds(3) describes, each with a name.
+
+    sockets    what was handed over and is not in use yet, with its name
+    memory     a generation's, by which of PARTS it is
+    mark       the hash of the config whose pools the snapshot there is of
+    refused    texts about what cannot be used
+    kept       what need not be given to systemd any more: device and inode -> name
+    """
+    def __init__(self) -> None:
+        self.sockets: dict[socket.socket, str] = {}
+        self.memory: dict[str, IO[bytes]] = {}
+        self.mark = ""
+        self.refused: list[str] = []
+        self.kept: dict[tuple[int, int], str] = {}
+        pid, number, names = (os.environ.pop(f"LISTEN_{word}", "")
+                              for word in ("PID", "FDS", "FDNAMES"))
+        if not number or pid != str(os.getpid()):  # they were meant for a process that has started this one
+            return
+        if not (number.isdecimal() and int(number) <= HANDED_MAX):
+            self.refused.append(f"LISTEN_FDS is {number!r}, and no number up to {HANDED_MAX}")
+            return
+        fds = range(FIRST_HANDED, FIRST_HANDED + int(number))
+        for fd, name in zip(fds, names.split(":") + [""] * len(fds), strict=False):
+            try:
+                self.take(fd, name)
+            except OSError as bad:
+                self.refuse(f"descriptor {fd} {name!r}", bad.strerror or str(bad))
+
+    def refuse(self, subject: str, why: str) -> None:
+        """Note that something is not used."""
+        self.refused.append(f"{subject}, which was handed over, is not used: {why}")
+
+    def take(self, fd: int, name: str) -> None:
+        """Take a descriptor. Raises OSError where it is closed, or nothing that can be used."""
+        os.set_inheritable(fd, False)
+        found = os.fstat(fd)
+        key = found.st_dev, found.st_ino
+        if key in self.kept:  # another descriptor of the same
+            os.close(fd)
+            return
+        self.kept[key] = name
+        if name.startswith(KEPT) and stat.S_ISREG(found.st_mode):
+            part, _, self.mark = name.removeprefix(KEPT).partition(" ")
+            self.memory[part] = open(fd, "r+b", buffering=0)
+            return
+        if not stat.S_ISSOCK(found.st_mode):
+            os.close(fd)
+            raise OSError("it is neither a socket nor the memory of this version")
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(fileno=fd))
+            explain_unfit(sock)
+            undo.pop_all()
+        self.sockets[sock] = name
+
+    def adopt(self, endpoint: Endpoint) -> tuple[socket.socket, ...]:
+        """Return the sockets of an endpoint; () = they were not handed over, or not all."""
+        found = []
+        with suppress(OSError):  # the host names an interface that is not there
+            address = socket.getaddrinfo(endpoint.host.encode(), endpoint.port)[0][4]
+            for kind in endpoint.kinds:
+                found += [sock for sock in self.sockets
+                          if sock.type == kind and sock.getsockname() == address
+                          and (endpoint.host != "::" or endpoint.both is not bool(
+                              sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)))][:1]
+        if len(found) < len(endpoint.kinds):
+            return ()
+        for sock in found:
+            del self.sockets[sock]
+            sock.setblocking(False)
+            if sock.type == socket.SOCK_DGRAM:
+                set_udp_options(sock, endpoint.host)
+        return tuple(found)
+
+    def refuse_rest(self) -> None:
+        """Close what the config does not ask for."""
+        for sock, name in self.sockets.items():
+            kind = "UDP" if sock.type == socket.SOCK_DGRAM else "TCP"
+            where = show_endpoint(*socket.getnameinfo(sock.getsockname(), NUMERIC))
+            self.refuse(f"the socket {name!r} of {kind} at {where}",
+                        "the config does not ask for that, or not for that kind alone")
+            sock.close()
+        self.sockets.clear()
+
+    def descriptors(self, sockets: Sockets, files: Sequence[IO[bytes]],
+                    mark: str) -> dict[tuple[int, int], tuple[int, str]]:
+        """Return what is to outlive this process, by device and inode: descriptor and name. `mark`
+        is the hash of the config."""
+        found = [(file.fileno(), f"{KEPT}{part} {mark}")
+                 for part, file in zip(PARTS, files, strict=True)]
+        for sock in itertools.chain(*sockets.values()):
+            kind = "udp" if sock.type == socket.SOCK_DGRAM else "tcp"
+            where = show_endpoint(*socket.getnameinfo(sock.getsockname(), NUMERIC))
+            found.append((sock.fileno(), f"{KEPT}{kind} {where}".replace(":", "_")))
+        all_of = {}
+        for fd, name in found:
+            at = os.fstat(fd)
+            key = at.st_dev, at.st_ino
+            all_of[key] = fd, self.kept.get(key, name)  # a socket unit has its own names
+        return all_of
+
+    def keep(self, found: dict[tuple[int, int], tuple[int, str]]) -> None:
+        """Have systemd keep these, and nothing else. What it was too busy for comes another
+        time."""
+        for key in self.kept.keys() - found:
+            if notify(f"FDSTOREREMOVE=1\nFDNAME={self.kept[key]}"):
+                del self.kept[key]
+        for key, (fd, name) in found.items():
+            if key not in self.kept and notify(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", [fd]):
+                self.kept[key] = name
+
+
+def explain_unfit(sock: socket.socket) -> None:
+    """Raise OSError for a socket on which no queries, reports or requests can come."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise OSError("it is no socket of IPv4 or IPv6")
+    if sock.type == socket.SOCK_STREAM:
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError("it does not listen")
+    elif sock.type != socket.SOCK_DGRAM:
+        raise OSError("it is of neither UDP nor TCP")
+    elif is_connected(sock):
+        raise OSError("it is connected to one peer")
+
+
+def is_connected(sock: socket.socket) -> bool:
+    """Return whether a socket hears one peer only."""
+    with suppress(OSError):
+        sock.getpeername()
+        return True
+    return False
+
+
 def drop_privileges(user: str, sockets: Iterable[socket.socket] = ()) -> None:
     """Become `user` for good, when started as root; raises ConfigError. The sockets become the
     user's, too: those of one user may overlap while a reload binds others."""
@@ -5870,13 +6046,39 @@ def call_libc(function: str, *words: int | bytes) -> None:
         getattr(ctypes.CDLL(None), function)(*words)
 
 
-def notify(lines: str) -> None:
-    """Send lines such as READY=1 to systemd (sd_notify(3)), where it listens; one that is busy or
-    restarting gets the next ones."""
+def hand_over(found: Sequence[tuple[int, str]]) -> None:
+    """Let a program that is executed in this process have these descriptors, by these names."""
+    end = FIRST_HANDED + len(found)
+    # Out of the way first, since one may have the number that another is to have.
+    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, end) for fd, _ in found]
+    for number, fd in enumerate(copies, FIRST_HANDED):
+        os.dup2(fd, number)
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(found)),
+                      LISTEN_FDNAMES=":".join(name for _, name in found))
+
+
+def execute_quietly(words: list[str]) -> NoReturn:
+    """Execute a command line with the Python that runs this. What it says to standard output, which
+    may be a terminal, is nobody's business; what is wrong goes where the log goes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.execv(sys.executable, words)
+
+
+def notify_reloading() -> None:
+    """Tell systemd that a reload begins, which ends with READY=1."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def notify(lines: str, fds: Sequence[int] = ()) -> bool:
+    """Send lines such as READY=1, and descriptors, to systemd (sd_notify(3)), where it listens; one
+    that is busy or restarting gets the next ones. Returns whether they were sent."""
     address = re.sub("^@", "\0", os.environ.get("NOTIFY_SOCKET", ""))
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, suppress(OSError):
-            sock.sendto(lines.encode(), socket.MSG_DONTWAIT, address)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            sock.sendmsg([lines.encode()], rights[:len(fds)], socket.MSG_DONTWAIT, address)
+            return True
+    return False
 
 
 # ---- Policies of users: tried in a process of their own, then run by workers ---------------------
@@ -6134,6 +6336,7 @@ class Supervisor:
     there is nothing here for bad input to break.
     """
     def __init__(self, read: Callable[[], Config], reloads: bool) -> None:
+        self.store = Store()
         self.read = read                         # reads and checks the config, in the loader
         self.reloads = reloads                   # whether there is a file that it reads
         self.log = Log()
@@ -6161,24 +6364,17 @@ class Supervisor:
 
     def run(self, banner: str) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
-        self.catch_signals()
-        set_name("lbdns")
-        self.log.counters = self.counters
-        self.counters.put("since", int(time.time()))
-        self.config = self.read_config()
-        self.log.configure(self.config)
-        self.prepare()
-        names = show_endpoints(self.sockets, QUERIES)
-        banner = show_more(self.sockets) + banner.format(port=names[0].rpartition(":")[2])
-        self.log.change("start", f"lbdns {VERSION}, {self.config.workers} workers, on "
-                                 f"{', '.join(names)}{banner}")
-        self.start()
+        self.begin(banner)
         while not self.signals & STOPS:
+            if "NOTIFY_SOCKET" in os.environ:
+                self.store.keep(self.descriptors())
             self.tend(TICK / 2)
             for each in self.signals - STOPS:
                 self.signals.discard(each)
                 if each == signal.SIGHUP:
                     self.reload()
+                elif each == signal.SIGUSR2:
+                    self.upgrade()
                 else:
                     name = signal.Signals(each).name
                     self.log.change("signal", f"{name}: means nothing to lbdns")
@@ -6186,6 +6382,23 @@ class Supervisor:
             if snapshot and snapshot.status:  # else nothing is watched
                 notify(f"STATUS={snapshot.status}")
         return self.stop()
+
+    def begin(self, banner: str) -> None:
+        """Read the config, listen, and start the first processes. Raises ConfigError, OSError."""
+        self.catch_signals()
+        set_name("lbdns")
+        self.log.counters = self.counters
+        self.counters.put("since", int(time.time()))
+        self.config = self.read_config()
+        self.log.configure(self.config)
+        before = self.inherit()
+        self.prepare()
+        names = show_endpoints(self.sockets, QUERIES) or ["new addresses"]
+        handed = "; goes on with what was handed over" if before else ""
+        banner = show_more(self.sockets) + handed + banner.format(port=names[-1].rpartition(":")[2])
+        self.log.change("start", f"lbdns {VERSION}, {self.config.workers} workers, on "
+                                 f"{', '.join(names)}{banner}")
+        self.start(before)
 
     def catch_signals(self) -> None:
         """Take note of signals from now on; they were blocked so far, so that none came too early.
@@ -6201,7 +6414,16 @@ class Supervisor:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(OSError, ValueError):  # a sandbox forbids it: with what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.bind(self.config, QUERIES, REPORTS, REQUESTS)
+        for endpoint in endpoints(self.config):
+            socks = self.store.adopt(endpoint)
+            if socks:
+                self.sockets[endpoint] = socks
+                self.warn_of_buffer(socks)
+        self.store.refuse_rest()
+        for text in self.store.refused:
+            self.log.warning("handed-over", text)
+        if not self.children:  # else there are processes that answer until others can
+            self.bind(self.config, QUERIES, REPORTS, REQUESTS)
         if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
             import_for_monitor()
         drop_privileges(self.config.user, itertools.chain(*self.sockets.values()))
@@ -6234,11 +6456,15 @@ class Supervisor:
             if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
                 return self.bind_endpoint(endpoint)
             raise ConfigError(explain_bind(host, port, bad)) from None
+        self.warn_of_buffer(socks)
+        return socks
+
+    def warn_of_buffer(self, socks: Sequence[socket.socket]) -> None:
+        """Log that the first of an endpoint's sockets has too little room, if it is of UDP."""
         size = socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        if size < UDP_BUFFER_LOW and kinds != REQUESTS:
+        if size < UDP_BUFFER_LOW and socks[0].type == socket.SOCK_DGRAM:
             self.log.warning("udp-buffer", f"a receive buffer of {size} octets loses queries in "
                              f"bursts; raise net.core.rmem_max to {UDP_BUFFER}")
-        return socks
 
     def unbind(self, kept: Iterable[Endpoint], everywhere: bool) -> None:
         """Let go of all endpoints but these, in this process; if `everywhere`, they take no more in
@@ -6395,6 +6621,7 @@ class Supervisor:
         that was to come. `look_after` starts it anew."""
         generation = child.generation
         code, child.pid = os.waitstatus_to_exitcode(status), 0
+        child.code = code
         generation.shared[child.slot] = 0
         child.counters.resume()
         child.counters.put("pid", 0)
@@ -6427,6 +6654,34 @@ class Supervisor:
         new.shared[NEWEST] = 0 if is_any_watched else 2  # the seed is in the file of even numbers
         return new
 
+    def inherit(self) -> Generation | None:
+        """Return the generation whose memory was handed over; None = there is none. Its processes
+        are children of this one, if they still run."""
+        memory, self.store.memory = self.store.memory, {}
+        words = os.environ.pop(CHILDREN, "").split()
+        pids = {int(slot): int(pid) for slot, _, pid in (word.partition(":") for word in words)}
+        run = functools.partial(self.serve, self.config, set(endpoints(self.config)))
+        found = None
+        try:
+            if memory:
+                found = Generation([*pids] or [FIRST_WORKER], run, b"",
+                                   self.free_counters(len(pids)), [memory[each] for each in PARTS])
+                check_snapshot(found.read())
+        except (LookupError, ValueError, TypeError, OSError) as bad:
+            found = None
+            self.store.refuse("the memory", show_error(bad))
+        for slot, pid in pids.items():
+            with suppress(ChildProcessError):  # it has ended, and this has noticed
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    continue
+                if not found:  # nobody can tell them to end
+                    os.kill(pid, signal.SIGKILL)
+                    continue
+                child = Child(slot, found)
+                child.pid, child.born = pid, time.monotonic()
+                self.children.append(child)
+        return found
+
     def free_counters(self, number: int) -> list[Counters]:
         """Return counters that no process has; they go on with what others have counted there."""
         taken = {each for child in self.children for each in child.generation.counters.values()}
@@ -6434,14 +6689,24 @@ class Supervisor:
             self.shared.append(make_counters())
         return [each for each in self.shared[1:] if each not in taken][:number]
 
-    def start(self) -> None:
-        """Start the first processes; returns when they serve, or a signal to stop has come.
+    def start(self, before: Generation | None) -> None:
+        """Start the first processes; returns when they serve, or a signal to stop has come. They
+        are a reload's where those of `before` serve.
 
-        As no others serve meanwhile, each worker answers as soon as it can. It waits for the first
-        snapshot, but only until the monitor has died once, or until WAIT_LIMIT.
+        As no others serve otherwise, each worker answers as soon as it can. It waits for the first
+        snapshot, but only until the monitor has died once, or until WAIT_LIMIT. That of `before`
+        will do if the pools are the same.
         """
+        if before and self.children:
+            self.current, self.fed = before, 0.0
+            config, self.config = self.config, self.config._replace()
+            self.renew(lambda: config, "upgrade", "upgraded")
+            return
         limit = time.monotonic() + WAIT_LIMIT
-        new = self.current = self.make_generation(self.config, Snapshot().pack())
+        new = self.current = self.make_generation(
+            self.config, before.read() if before else Snapshot().pack())
+        if before and self.store.mark == self.config.hash:
+            new.shared[NEWEST] = 2
         self.children += [Child(slot, new) for slot in new.slots]
         self.tend_until(lambda: new.informed() or new.monitor_died, limit)
         new.shared[SERVING] = 1
@@ -6483,17 +6748,8 @@ class Supervisor:
         The child runs no code of a user, so what it publishes can be trusted. A reader that never
         ends is killed after LOAD_LIMIT, and a stop need not wait for it.
         """
-        new = Generation([LOADER], self.read_and_publish, b"")
-        loader = Child(LOADER, new)
-        self.children.append(loader)
-        with new.files[0], new.files[1]:
-            self.tend(0)  # starts it,
-            new.until = time.monotonic() + LOAD_LIMIT  # and only once
-            while loader.pid:
-                self.tend(TICK / 2)
-                if self.signals & STOPS and not new.shared[ORDER]:
-                    new.end(STOP)
-            octets = new.read()
+        loader = self.run_loader(self.read_and_publish)
+        octets = loader.generation.read()
         if not octets:
             raise ChildProcessError("the process that reads the config and tries its policies did "
                                     f"not start, failed, was killed, or took over {LOAD_LIMIT} s")
@@ -6501,6 +6757,19 @@ class Supervisor:
         if isinstance(result, ConfigError):
             raise result
         return result
+
+    def run_loader(self, run: Callable[[Child], None]) -> Child:
+        """Return a child that has done this, or was killed after LOAD_LIMIT. A stop ends it."""
+        new = Generation([LOADER], run, b"")
+        loader = Child(LOADER, new)
+        self.children.append(loader)
+        self.tend(0)  # starts it,
+        new.until = time.monotonic() + LOAD_LIMIT  # and only once
+        while loader.pid:
+            self.tend(TICK / 2)
+            if self.signals & STOPS and not new.shared[ORDER]:
+                new.end(STOP)
+        return loader
 
     def read_and_publish(self, child: Child) -> None:
         """Do what the loader does: publish the config, or what is wrong with it, as octets that
@@ -6526,20 +6795,24 @@ class Supervisor:
             self.log.change("signal", "SIGHUP: ends, since there is no config file to read anew")
             self.signals.add(signal.SIGTERM)
             return
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        notify_reloading()
+        self.renew(self.read_config, "reload", "reloaded")
+
+    def renew(self, read: Callable[[], Config], doing: str, done: str) -> None:
+        """Replace config and processes; `doing` and `done` call that what people do."""
         kept = list(self.sockets)
         try:
-            config = self.read_config()
+            config = read()
             new = self.replace(config)
         except (ConfigError, OSError) as bad:
             self.counters.add("refused reloads")
             octets = str(bad).encode("utf-8", "replace")  # names of files may be anything
             self.notice[:] = octets[:NOTICE_MAX].ljust(NOTICE_MAX, b"\0")
             for line in str(bad).splitlines():
-                self.log.error("reload-refused", f"reload: {line}")
+                self.log.error("reload-refused", f"{doing}: {line}")
             self.unbind(kept, True)
             self.current.shared[DEAF] = 0
-            self.announce("reload-refused", "reload: refused; the old config stays in force")
+            self.announce("reload-refused", f"{doing}: refused; the old config stays in force")
         else:
             self.log.configure(config)
             if config.user != self.config.user:
@@ -6549,8 +6822,32 @@ class Supervisor:
             before, self.config, self.current = self.current, config, new
             self.unbind(endpoints(config), True)
             before.end(RETIRE)
-            self.announce("reload", f"reloaded: {len(config.pools)} pools in {len(config.zones)} "
+            self.announce("reload", f"{done}: {len(config.pools)} pools in {len(config.zones)} "
                                     "zones")
+
+    def descriptors(self) -> dict[tuple[int, int], tuple[int, str]]:
+        """Return what is to outlive this process."""
+        return self.store.descriptors(self.sockets, self.current.files, self.config.hash)
+
+    def upgrade(self) -> None:
+        """Execute the program file anew, in this very process, whose children go on until those of
+        the new program are ready. First a child executes its command `check`, or, where there is no
+        config file, looks whether it is a program at all; if that ends with an error, this one
+        stays."""
+        self.log.change("upgrade", "SIGUSR2: tries the program file, to execute it in this process")
+        words = sys.orig_argv[:len(sys.orig_argv) - len(sys.argv) + 1]
+        trial = [*words, "check", *sys.argv[1:]] if self.reloads else [*words, "--version"]
+        if self.run_loader(lambda child: execute_quietly(trial)).code:
+            self.log.error("upgrade", f"refused: {' '.join(trial)} failed; this program goes on")
+            return
+        notify_reloading()
+        self.store.keep(self.descriptors())
+        self.log.flush()
+        children = [f"{child.slot}:{child.pid}" for child in self.children
+                    if child.pid and child.generation is self.current]
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        hand_over([*self.descriptors().values()])
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, CHILDREN: " ".join(children)})
 
     def stop(self) -> int:
         """End all children, politely first; returns the exit code. A second signal ends them at
