@@ -163,7 +163,7 @@ except ImportError:
           "lbdns.py bundle > DIR/lbdns.py' writes the one file to copy", file=sys.stderr)
     sys.exit(2)
 
-VERSION = "0.7.0"
+VERSION = "0.8.0"
 
 # ---- What strangers can cost (limits on one message are in wire.py) ------------------------------
 BATCH = 32                # datagrams a system call takes; more would not stay in the cache
@@ -3574,7 +3574,7 @@ def check_snapshot(octets: bytes) -> None:
     other rows."""
     snapshot = Snapshot.unpack(octets)
     if json.loads(snapshot.memory).keys() != json.loads(Snapshot().memory).keys():
-        raise ValueError("the snapshot is that of another version")
+        raise ValueError("it has other keys")
     for pool in map(unpack_pool, snapshot.pools):
         collections.deque(pool.rows, 0)
 
@@ -5890,7 +5890,7 @@ class Store:
         self.kept: dict[tuple[int, int], str] = {}
         pid, number, names = (os.environ.pop(f"LISTEN_{word}", "")
                               for word in ("PID", "FDS", "FDNAMES"))
-        if not number or pid != str(os.getpid()):  # they were meant for a process that has started this one
+        if not number or pid != str(os.getpid()):  # of a process that has started this one
             return
         if not (number.isdecimal() and int(number) <= HANDED_MAX):
             self.refused.append(f"LISTEN_FDS is {number!r}, and no number up to {HANDED_MAX}")
@@ -6055,13 +6055,6 @@ def hand_over(found: Sequence[tuple[int, str]]) -> None:
         os.dup2(fd, number)
     os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(found)),
                       LISTEN_FDNAMES=":".join(name for _, name in found))
-
-
-def execute_quietly(words: list[str]) -> NoReturn:
-    """Execute a command line with the Python that runs this. What it says to standard output, which
-    may be a terminal, is nobody's business; what is wrong goes where the log goes."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.execv(sys.executable, words)
 
 
 def notify_reloading() -> None:
@@ -6669,7 +6662,7 @@ class Supervisor:
                 check_snapshot(found.read())
         except (LookupError, ValueError, TypeError, OSError) as bad:
             found = None
-            self.store.refuse("the memory", show_error(bad))
+            self.store.refuse("the memory", f"it is not of this version ({show_error(bad)})")
         for slot, pid in pids.items():
             with suppress(ChildProcessError):  # it has ended, and this has noticed
                 if os.waitpid(pid, os.WNOHANG)[0]:
@@ -6837,7 +6830,7 @@ class Supervisor:
         self.log.change("upgrade", "SIGUSR2: tries the program file, to execute it in this process")
         words = sys.orig_argv[:len(sys.orig_argv) - len(sys.argv) + 1]
         trial = [*words, "check", *sys.argv[1:]] if self.reloads else [*words, "--version"]
-        if self.run_loader(lambda child: execute_quietly(trial)).code:
+        if self.run_loader(lambda child: self.execute_quietly(trial)).code:
             self.log.error("upgrade", f"refused: {' '.join(trial)} failed; this program goes on")
             return
         notify_reloading()
@@ -6848,6 +6841,17 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         hand_over([*self.descriptors().values()])
         os.execve(sys.executable, sys.orig_argv, {**os.environ, CHILDREN: " ".join(children)})
+
+    def execute_quietly(self, words: list[str]) -> NoReturn:
+        """Execute a command line with the Python that runs this. What it says to standard output,
+        which may be a terminal, is nobody's business; what is wrong goes where the log goes."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            os.execv(sys.executable, words)
+        except OSError as bad:
+            self.log.error("upgrade", f"cannot execute {sys.executable}: {bad.strerror}")
+            self.log.flush()
+            os._exit(1)
 
     def stop(self) -> int:
         """End all children, politely first; returns the exit code. A second signal ends them at

@@ -30,6 +30,8 @@ Helpers come first, the classes after them, in this order. To test this, use tha
     a backend that is checked         with Target(says(b"HTTP/1.1 200 OK\\r\\n\\r\\n")) as target
     one check, without a server       check_once("tcp://:80"), "" if it is good
     what systemd is told              with Inbox() as inbox: inbox.until("READY=1")
+    ... and what it keeps             with Keeper() as keeper, Server(..., keeper=keeper) as server:
+                                      server.restart(), keeper.names()
     what an agent counts              with Service() as service: service.open(7)
     what an agent reports             with Receiver() as receiver, report_to(receiver, "--weight",
                                       2): receiver.until(connections=7)
@@ -856,12 +858,13 @@ class Server:
     config None = no config file; `words` are then the command line. A `script` is run as it is;
     without one, LBDNS_PORTABLE counts. log = "queries" asks `decide` for each query, all else has
     the fast path. `constants` of lbdns, a `fault` of FAULTS and other lines of Python (`prelude`)
-    hold in the server only. All other options are those of Popen.
+    hold in the server only. A `keeper` starts it in systemd's place. All other options are those of
+    Popen.
     """
 
     def __init__(self, config=None, words=(), workers=1, script=None, env=None, files=(),
                  wait=True, listen=None, log="changes", port=None, constants=None, fault=None,
-                 prelude="", **popen):
+                 prelude="", keeper=None, **popen):
         constants = {**(PORTABLE if script is None else {}), **(constants or {})}
         changed = ""
         if constants or fault or prelude:
@@ -883,15 +886,25 @@ class Server:
             script = self.folder / "wrapper.py"
             script.write_text(changed)
         self.stderr = open(self.folder / "log", "a+b")
-        self.process = subprocess.Popen([*PYTHON, str(script or SCRIPT), *words], **{
+        self.start = functools.partial(keeper.start if keeper else subprocess.Popen, [
+            *PYTHON, str(script or SCRIPT), *words], **{
             "cwd": self.folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL,
             "stderr": self.stderr, "env": {**os.environ, **(env or {})}, **popen})
+        self.process = self.start()
         if wait:
             try:
                 self.wait_for(r'[ "]ready("})?$')
             except AssertionError:
                 self.stop()
                 raise
+
+    def restart(self, number=signal.SIGTERM):
+        """End it by a signal, and start it anew, as systemd does."""
+        ready = len(re.findall(" ready$", self.log(), re.M))
+        self.signal(number)
+        self.process.wait(PATIENCE)
+        self.process = self.start()
+        self.wait_for(" ready$", ready + 1)
 
     def write(self, config):
         """(Re)write the config file; the listen address and the like stand before the text."""
@@ -1117,6 +1130,58 @@ class Inbox:
                 match = re.fullmatch("STATUS=" + pattern, line)
                 if match:
                     return match.groups()
+
+
+class Keeper(Inbox):
+    """Systemd's descriptor store: keeps what a server gives it, and hands that over when it starts
+    one. `sockets`, by name, are handed over first, as those of a socket unit are."""
+
+    def __init__(self, **sockets):
+        super().__init__()
+        self.kept, self.sockets = [], sockets  # (name, descriptor) of the store
+        self.sock.settimeout(None)
+        self.thread = threading.Thread(target=self.take, daemon=True)
+        self.thread.start()
+
+    def __exit__(self, *exc):
+        self.sock.shutdown(socket.SHUT_RD)
+        self.thread.join()
+        for fd in [fd for _, fd in self.kept]:
+            os.close(fd)
+        super().__exit__(*exc)
+
+    def take(self):
+        """Take or drop descriptors, as systemd does."""
+        while True:
+            octets, fds, _, _ = socket.recv_fds(self.sock, 4096, 8)
+            if not octets:
+                return
+            said = dict(line.partition("=")[::2] for line in octets.decode().split("\n"))
+            if "FDSTORE" in said:
+                self.kept += [(said["FDNAME"], fd) for fd in fds]
+            if "FDSTOREREMOVE" in said:
+                gone = [each for each in self.kept if each[0] == said["FDNAME"]]
+                for name, fd in gone:
+                    self.kept.remove((name, fd))
+                    os.close(fd)
+
+    def names(self):
+        """What is kept, without the form and the hash: ["even", "numbers", ...]."""
+        return sorted(name.split(" ")[1] for name, _ in self.kept)
+
+    def start(self, words, env, **popen):
+        """Start a process with all of it, as sd_listen_fds(3) has it."""
+        found = [(name, sock.fileno()) for name, sock in self.sockets.items()] + self.kept
+        env = {**env, "NOTIFY_SOCKET": self.address, "LISTEN_FDS": str(len(found)),
+               "LISTEN_FDNAMES": ":".join(name for name, _ in found)}
+
+        def arrange():
+            """Give the descriptors the numbers from 3 on."""
+            copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, 200) for _, fd in found]
+            for number, fd in enumerate(copies, 3):
+                os.dup2(fd, number)
+        return subprocess.Popen(["sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh", *words], env=env,
+                                preexec_fn=arrange, pass_fds=range(3, 3 + len(found)), **popen)
 
 
 # ---- Processes, files and programs ---------------------------------------------------------------
@@ -10224,6 +10289,278 @@ class LiveTerminal(unittest.TestCase):
 # ==== Fault: what goes wrong, and what it must not cost ===========================================
 
 
+# Two backends, one of which is down, says a command; the command hangs when `rows` is
+# gone, so that what is answered then is what a snapshot has kept.
+KEPT = ZONE + """
+[pools."api.example.com"]
+policy = "least-connections"
+source = { command = ["sh", "-c", "cat rows || sleep 60"], every = 0.2, timeout = 30 }
+stale = 3600
+"""
+AS_ROOT = 'user = "root"\n'  # else `nobody` may have no right to execute this Python
+
+
+class LiveRestarts(unittest.TestCase):
+    """A restart loses no query, and forgets neither load nor health: systemd, or a process that is
+    executed anew, has the sockets and the snapshot meanwhile."""
+    ROWS = {"rows": "10.0.0.1 1 1 NULL down\n10.0.0.2 1234\n"}
+
+    def test_systemd_keeps_what_a_restart_needs(self):
+        port = free_port()
+        config = f'status = "127.0.0.1:{port}"\n{KEPT}'
+        with Keeper() as keeper, Server(config, keeper=keeper, files=self.ROWS,
+                                        workers=2) as server:
+            until(lambda: keeper.names() == ["even", "numbers", "odd", "tcp", "tcp", "udp"])
+            self.assertEqual(server.count(20), {"10.0.0.2": 20})
+            (server.folder / "rows").unlink()
+            with Inquirer(server) as asker, Inquirer(server) as other:
+                for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+                    server.restart(number)
+                    asker.wait()
+            self.assertEqual((asker.lost, other.lost), (0, 0))
+            answers = {Answer(reply).rdatas[0] for reply in asker.replies + other.replies}
+            self.assertEqual(answers, {"10.0.0.2"}, "the health is known although nothing was read")
+            view = json.loads(fetch(port, "/status.json")[2])
+            rows = view["pools"]["api.example.com"]["rows"]
+            self.assertEqual([row["connections"] for row in rows], [1, 1234])
+            self.assertEqual(server.log().count("goes on with what was handed over"), 3)
+            self.assertNotIn("not used", server.log())
+            until(lambda: keeper.names() == ["even", "numbers", "odd", "tcp", "tcp", "udp"])
+
+    def test_queries_and_connections_wait_while_nothing_runs(self):
+        with Keeper() as keeper, Server(LIVE, keeper=keeper) as server, \
+                socket.socket(type=socket.SOCK_DGRAM) as sock:
+            until(lambda: "udp" in keeper.names())
+            server.signal(signal.SIGTERM)
+            server.process.wait(PATIENCE)
+            sock.settimeout(PATIENCE)
+            sock.connect(("127.0.0.1", server.port))
+            for ident in range(200):
+                sock.send(query("www.example.com", ident=ident))
+            with server.connect() as client:
+                client.sendall(frame(query("www.example.com")))
+                server.process = server.start()
+                idents = {int.from_bytes(sock.recv(512)[:2], "big") for _ in range(200)}
+                self.assertEqual(idents, set(range(200)))
+                self.assertEqual(Answer(read_frame(client)).rdatas, ["192.0.2.80"])
+
+    def test_udp_is_answered_until_the_last_process_ends(self):
+        """One that waits for a slow client leaves no gap for all others."""
+        limits = {"STOP_LIMIT": 4.0, "TIME_LEFT": (1e9, 60.0, 4.0, 0.0)}
+        with Server(LIVE, constants=limits) as server, server.connect() as slow, \
+                server.connect() as idle:
+            idle.sendall(frame(query("www.example.com")))
+            read_frame(idle)
+            slow.sendall(frame(query("big.example.com")) * 4000)
+            with Inquirer(server) as asker:
+                server.signal(signal.SIGTERM)
+                self.assertEqual(idle.recv(1), b"")
+                asker.wait(20)
+                self.assertEqual(status_of(server.process.pid, "State")[:1], "S")
+
+    def test_another_config_waits_for_its_own_first_snapshot(self):
+        """What was kept may hold backends that are no longer in the config."""
+        config = ZONE + POOL.replace('"10.0.0.1", ', "") + 'check = "tcp://:1"\nall_down = "all"\n'
+        with Keeper() as keeper, Server(config, keeper=keeper) as server:
+            until(lambda: "even" in keeper.names())
+            address = server.ask("api.example.com").rdatas[0]
+            server.write(config.replace(f'"{address}"', '"10.0.0.77"'))
+            with Inquirer(server) as asker:
+                server.signal(signal.SIGTERM)
+                server.process.wait(PATIENCE)
+                asker.wait(0)
+                before = len(asker.replies)
+                server.process = server.start()
+                asker.wait(100)
+            answers = {Answer(reply).rdatas[0] for reply in asker.replies[before:]}
+            self.assertNotIn(address, answers)
+
+    def test_a_reload_tells_systemd_what_to_keep(self):
+        with Keeper() as keeper, Server(LIVE, keeper=keeper) as server:
+            until(lambda: len(keeper.kept) == 5)
+            first = dict(keeper.kept)
+            server.head = server.head.replace(str(server.port), str(free_port()))
+            server.write(LIVE + "\n".join(POOL.splitlines()).replace("api.", "new."))
+            server.reload()
+            until(lambda: len(keeper.kept) == 5 and not set(first) & set(dict(keeper.kept)))
+            server.port = int(re.search(r"127.0.0.1:(\d+)", server.head)[1])
+            server.restart()
+            self.assertEqual(server.ask("new.example.com").rcode, 0)
+            self.assertNotIn("not used", server.log())
+
+    def test_a_socket_unit_has_the_sockets(self):
+        """As with ListenDatagram=, ListenStream= and FileDescriptorName=dns of one."""
+        port = free_port()
+        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            for sock in (udp, tcp):
+                sock.bind(("127.0.0.1", port))
+            tcp.listen()
+            with Keeper(dns=udp, dns2=tcp) as keeper, \
+                    Server(LIVE, keeper=keeper, port=port) as server:
+                for _ in range(2):
+                    self.assertEqual(server.ask("www.example.com").rcode, 0)
+                    self.assertTrue(server.ask_tcp(query("www.example.com")))
+                    until(lambda: keeper.names() == ["even", "numbers", "odd"])
+                    server.restart()
+                self.assertNotIn("not used", server.log())
+
+    def test_what_cannot_be_used_is_refused_in_a_line(self):
+        port = free_port()
+        with contextlib.ExitStack() as stack:
+            def bound(kind, at=0, family=socket.AF_INET):
+                """A socket at an address of this host."""
+                sock = stack.enter_context(socket.socket(family, kind))
+                if family == socket.AF_INET:
+                    sock.bind(("127.0.0.1", at))
+                return sock
+            datagram, stream = socket.SOCK_DGRAM, socket.SOCK_STREAM
+            connected = bound(datagram)
+            connected.connect(("127.0.0.1", 9))
+            garbage = {part: stack.enter_context(tempfile.TemporaryFile()) for part in lbdns.PARTS}
+            for file in garbage.values():
+                file.write(b"\0" * 8 * 5000)
+                file.flush()
+            odd = {"file": stack.enter_context(open(os.devnull)), "other": bound(datagram),
+                   "half": bound(datagram, port), "deaf": bound(stream), "peer": connected,
+                   "unix": bound(stream, family=socket.AF_UNIX),
+                   "lbdns-2 numbers x": stack.enter_context(tempfile.TemporaryFile()),
+                   **{f"{lbdns.KEPT}{part} x": file for part, file in garbage.items()}}
+            odd["half"].close()
+            keeper = stack.enter_context(Keeper(**odd))
+            del odd["half"], keeper.sockets["half"]
+            server = stack.enter_context(Server(LIVE, keeper=keeper, port=port))
+            self.assertEqual(server.ask("www.example.com").rcode, 0)
+            lines = [line.partition("warning: ")[2] for line in server.log().splitlines()
+                     if "not used" in line]
+            says = {"'file'": "it is neither a socket nor the memory of this version",
+                    "'other'": "the config does not ask for that, or not for that kind alone",
+                    "'deaf'": "it does not listen", "'peer'": "it is connected to one peer",
+                    "'unix'": "it is no socket of IPv4 or IPv6",
+                    "'lbdns-2 numbers x'": "it is neither a socket nor the memory of this version",
+                    "the memory,": "it is not of this version (ValueError: "}
+            self.assertEqual(len(lines), len(says), lines)
+            for name, why in says.items():
+                found = [line for line in lines if name in line]
+                self.assertEqual(len(found), 1, (name, lines))
+                self.assertIn(f"which was handed over, is not used: {why}", found[0])
+        for value in ("x", "-1", "999999999999"):
+            with Inbox() as inbox:
+                words = ["sh", "-c", f'LISTEN_PID=$$ LISTEN_FDS={value} exec "$@"', "sh", *PYTHON,
+                         str(SCRIPT), "api.example.com=10.0.0.1", "-p", str(free_port())]
+                process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={
+                    **os.environ, "NOTIFY_SOCKET": inbox.address})
+                inbox.until("READY=1")
+                process.terminate()
+                said = process.communicate()[1]
+                self.assertEqual(said.count(f"LISTEN_FDS is '{value}'"), 1, said)
+        with Keeper() as keeper:  # descriptors that are closed: two are announced, none is there
+            keeper.kept = []
+            words = ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=2 exec "$@"', "sh", *PYTHON,
+                     str(SCRIPT), "api.example.com=10.0.0.1", "-p", str(free_port())]
+            process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={
+                **os.environ, "NOTIFY_SOCKET": keeper.address})
+            until(lambda: "udp" in keeper.names())
+            process.terminate()
+            said = process.communicate()[1]
+            self.assertEqual(said.count("descriptor 3 "), 1, said)
+            self.assertEqual(said.count("descriptor 4 "), 1, said)
+
+    def test_the_form_of_what_is_kept_has_a_number(self):
+        """Who changes one of these gives KEPT another number, and this test, too."""
+        form = lbdns.Row._fields, lbdns.Snapshot().pack(), lbdns.COMMANDS_MAX, (
+            lbdns.DEAF, lbdns.NEWEST, lbdns.SERVING, lbdns.ORDER), lbdns.MONITOR, lbdns.PARTS, (
+            lbdns.RETIRE, lbdns.STOP), lbdns.Past._fields
+        self.assertEqual((lbdns.KEPT, hashlib.sha256(repr(form).encode()).hexdigest()[:8]),
+                         ("lbdns-1 ", "d0974146"))
+
+
+class LiveUpgrades(unittest.TestCase):
+    """SIGUSR2 executes the program file anew in the same process; its children go on meanwhile."""
+
+    def upgrade(self, server, count=1):
+        """Send the signal, and wait for the end of what it begins."""
+        server.signal(signal.SIGUSR2)
+        server.wait_for(r"upgraded: |error: refused: |upgrade: refused", count)
+
+    def test_no_query_is_lost_and_clients_stay(self):
+        script = self.program()
+        with Server(AS_ROOT + KEPT, workers=2, script=script, files=LiveRestarts.ROWS) as server, \
+                Inquirer(server) as asker, server.connect() as client:
+            self.assertEqual(server.count(20), {"10.0.0.2": 20})
+            pid, before = server.process.pid, server.pids()
+            client.sendall(frame(query("www.example.com")))
+            read_frame(client)
+            (server.folder / "rows").write_text("10.0.0.1\n10.0.0.2\n")
+            script.write_text(script.read_text().replace("lbdns.VERSION", 'lbdns.VERSION = "9"'))
+            for count in (1, 2, 3):
+                self.upgrade(server, count)
+                asker.wait()
+                client.sendall(frame(query("www.example.com")))
+                self.assertEqual(Answer(read_frame(client)).rdatas, ["192.0.2.80"])
+            self.assertEqual(asker.lost, 0)
+            self.assertEqual({reply[3] & 15 for reply in asker.replies}, {0})
+            self.assertIsNone(server.process.poll())
+            self.assertEqual(server.process.pid, pid)
+            until(lambda: len(server.pids()) >= 3 and not set(before) & set(server.pids()))
+            self.assertEqual(server.log().count("goes on with what was handed over"), 3)
+            self.assertIn("lbdns 9, 2 workers", server.log())
+
+    def program(self):
+        """A program file that a test may change."""
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="lbdns-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        script = folder / "program.py"
+        script.write_text(f"import sys\nsys.path.insert(0, {str(FOLDER)!r})\nimport lbdns\n"
+                          "lbdns.VERSION\nsys.exit(lbdns.main(sys.argv[1:]))\n")
+        return script
+
+    def test_what_cannot_start_is_refused(self):
+        script = self.program()
+        with Server(AS_ROOT + LIVE, script=script) as server, Inquirer(server) as asker:
+            children, good = server.pids(), script.read_text()
+            for count, text in enumerate(("def", "import sys; sys.exit(1)", None), 1):
+                if text:
+                    script.write_text(text)
+                else:
+                    script.write_text(good)
+                    server.write("nonsense = 1")
+                self.upgrade(server, count)
+                asker.wait()
+            self.assertIn("nonsense", server.log())
+            self.assertEqual((asker.lost, server.pids()), (0, children))
+            server.write(AS_ROOT + LIVE)
+            self.upgrade(server, 4)
+            self.assertIn("upgraded: ", server.log())
+
+    def test_an_address_that_cannot_be_had_leaves_the_old_processes(self):
+        """The new program cannot be what it was, but those who answer are not its victims."""
+        port = free_port()
+        with Server(AS_ROOT + LIVE) as server, Inquirer(server) as asker, socket.socket() as taken:
+            head = server.head
+            children = server.pids()
+            taken.bind(("127.0.0.1", port))
+            server.head = head.replace("']", f"', '127.0.0.1:{port}']")
+            server.write(AS_ROOT + LIVE)
+            self.upgrade(server)
+            self.assertIn(f"upgrade: cannot listen on 127.0.0.1:{port}: in use", server.log())
+            self.assertEqual(server.pids(), children)
+            os.kill(children[0], signal.SIGKILL)  # another takes its place there, too
+            until(lambda: server.pids() and server.pids() != children)
+            asker.wait()
+            server.head = head
+            server.write(AS_ROOT + LIVE)
+            server.reload()
+            asker.wait()
+            self.assertLessEqual(asker.lost, 1, "the query that the killed worker had in hand")
+
+    def test_a_server_without_a_config_file_can_do_it_too(self):
+        with Server(None, ["api.example.com=10.0.0.1", "-p", str(free_port())]) as server:
+            server.port = int(re.search("127.0.0.1 -p ([0-9]+)", server.log())[1])
+            server.signal(signal.SIGUSR2)
+            server.wait_for("upgraded: |cannot execute")  # the latter where `nobody` may not
+            self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
+
+
 class FaultPackets(unittest.TestCase):
     """No packet stops it or makes it grow: queries that were damaged at random get a reply with a
     good header, or silence, over UDP and TCP."""
@@ -11013,9 +11350,10 @@ class FaultEndings(unittest.TestCase):
     def test_signals_that_mean_nothing_harm_nothing(self):
         with Server(LIVE, workers=2, start_new_session=True) as server:
             before = server.pids()
-            for number in (signal.SIGUSR1, signal.SIGUSR2):
-                os.killpg(server.process.pid, number)
-                server.wait_for(f"{number.name}: means nothing to lbdns")
+            os.killpg(server.process.pid, signal.SIGUSR1)
+            server.wait_for("SIGUSR1: means nothing to lbdns")
+            for pid in before:
+                os.kill(pid, signal.SIGUSR2)
             self.assertEqual(server.ask("www.example.com").rcode, 0)
             self.assertEqual(server.pids(), before)
 
