@@ -10286,9 +10286,6 @@ class LiveTerminal(unittest.TestCase):
             self.assertEqual(done.stderr, "1\n")
 
 
-# ==== Fault: what goes wrong, and what it must not cost ===========================================
-
-
 # Two backends, one of which is down, says a command; the command hangs when `rows` is
 # gone, so that what is answered then is what a snapshot has kept.
 KEPT = ZONE + """
@@ -10562,6 +10559,9 @@ class LiveUpgrades(unittest.TestCase):
             server.signal(signal.SIGUSR2)
             server.wait_for("upgraded: |cannot execute")  # the latter where `nobody` may not
             self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
+
+
+# ==== Fault: what goes wrong, and what it must not cost ===========================================
 
 
 class FaultPackets(unittest.TestCase):
