@@ -169,6 +169,10 @@ VERSION = "0.8.0"
 BATCH = 32                # datagrams a system call takes; more would not stay in the cache
 UDP_BATCH = 4 * BATCH     # datagrams answered per wake-up, so that TCP and timers get their turn
 UDP_QUERY_MAX = 4096      # octets of a query over UDP; what is longer is dropped undecoded
+LARGE_FACTOR = 3          # a reply over UDP is large that is longer than so many times its query,
+LARGE_SIZE = 512          # or has more octets than that; see class RateLimit
+LIMIT_CELLS = 1 << 16     # numbers in which large replies are counted
+COOKIE_LIFE = 3600        # seconds for which a server cookie proves where a query comes from
 TCP_CONNECTIONS = 2000    # open connections a worker holds; beyond, the longest idle makes room
 TCP_IDLE = 10.0           # seconds without a query before a connection is closed: RFC 7766 6.2.3
 TCP_MESSAGE = 5.0         # seconds from a query's first octet to its last
@@ -291,6 +295,7 @@ class Config(NamedTuple):
     log: str
     log_format: str
     nsid: str
+    rate_limit: int             # large replies a second to a client network; 0 = no limit
     servers: int
     zones: dict[bytes, ServedZone]
     pools: dict[bytes, PoolConfig]
@@ -304,12 +309,13 @@ class State:
     """All that `decide` may look at. A worker has one, and applies each new snapshot to it.
 
     `secret` keys the server cookies: made at start, kept over reloads. `policies` are those of
-    users, by the owner of the pool.
+    users, by the owner of the pool. `limits` is the memory of RateLimit.
     """
     def __init__(self, config: Config, secret: bytes, log: "Log", dice: "Dice",
                  policies: "Mapping[bytes, type[Policy]]",
-                 counters: "Counters | None" = None) -> None:
+                 counters: "Counters | None" = None, limits: Any = None) -> None:
         self.zones = config.zones
+        self.limit = RateLimit(config.rate_limit, secret, limits)
         self.nsid = config.nsid.encode()
         self.secret = secret
         self.counters = counters or Counters()
@@ -333,7 +339,9 @@ class State:
 
 # ---- 2. A query's way: decide, look up -----------------------------------------------------------
 COOKIE_STEP = 60.0        # seconds for which a client's server cookie stays the same
-HASH_BITS = {1: 24, 2: 56}  # family -> bits of a client that `hash` sees, as in RFC 7871 11.1
+NETWORK_BITS = {1: 24, 2: 56}  # family -> bits of a client's network, as in RFC 7871 11.1
+MAPPED = bytes(10) + b"\xff\xff"  # before an address of IPv4: RFC 4291 2.5.5.2
+Peer = str | bytes        # a client's address: text, or the octets it has in a sockaddr
 AnyPool = TypeVar("AnyPool")
 Dice = Callable[[], float]    # gives floats in [0, 1)
 Dealer = Callable[[int], bytes]  # counts and gives the records of a pool's next answer, by way
@@ -355,6 +363,7 @@ class Reply:
         self.policy: Policy | None = None   # the policy that chose; None = nothing was chosen
         self.zone: ServedZone | None = None  # that of the name asked for; None = none of ours
         self.owners: list[bytes] = []       # whose data answers each name of a chain of CNAMEs
+        self.short = b""                    # the reply over the limit; b"" = none holds for it
 
     def explain(self, code: int, text: str) -> None:
         """Say why this answer is unusual: an Extended DNS Error (RFC 8914)."""
@@ -369,13 +378,11 @@ class Request(NamedTuple):
 
     def network(self) -> bytes:
         """Return what `hash` hashes: family and prefix of the client subnet, else of the peer."""
-        if self.query.subnet is not None:
-            family, _, octets = self.query.subnet
-        else:
-            peer = ipaddress.ip_address(plain_address(self.sender))
-            family = 1 if peer.version == 4 else 2
-            octets = peer.packed
-        size = HASH_BITS[family] // 8
+        if self.query.subnet is None:
+            octets = network_of(self.sender)
+            return bytes([1 if len(octets) == 3 else 2]) + octets
+        family, _, octets = self.query.subnet
+        size = NETWORK_BITS[family] // 8
         return bytes([family]) + octets[:size].ljust(size, b"\0")
 
 
@@ -385,6 +392,13 @@ def plain_address(host: str) -> str:
     return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
+def network_of(peer: Peer) -> bytes:
+    """Return the octets that clients of one network have in common: 3 of IPv4, 7 of IPv6."""
+    octets = peer if isinstance(peer, bytes) else ipaddress.ip_address(plain_address(peer)).packed
+    octets = octets.removeprefix(MAPPED)
+    return octets[:NETWORK_BITS[1 if len(octets) == 4 else 2] // 8]
+
+
 def way_of(host: str, tcp: bool) -> int:
     """Return which of WAYS the queries of a socket's peer come."""
     return 2 * tcp + (":" in plain_address(host))
@@ -392,7 +406,7 @@ def way_of(host: str, tcp: bool) -> int:
 
 class Answered(NamedTuple):
     """A reply as octets, and what it was made from."""
-    octets: bytes
+    octets: bytes               # b"" = it is dropped, being over the limit
     query: wire.Query
     reply: Reply
 
@@ -418,7 +432,8 @@ def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
     writer = wire.Writer(query, query.limit(tcp), reply.options)
     for section, owner, rrset in reply.records:
         writer.add(section, owner, rrset)
-    return Answered(writer.finish(reply.rcode, reply.authoritative), query, reply)
+    answered = Answered(writer.finish(reply.rcode, reply.authoritative), query, reply)
+    return answered if tcp else state.limit.apply(answered, len(packet), now)
 
 
 def servfail(packet: bytes, client: str) -> Answered:
@@ -438,7 +453,7 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
         add((wire.NSID, state.nsid))
     if wire.ECS in options and reply.rcode != wire.FORMERR:  # RFC 7871 7.2.1: as sent, our scope
         echo = options[wire.ECS]
-        scope = HASH_BITS[query.subnet.family] if query.subnet and reply.scoped else 0
+        scope = NETWORK_BITS[query.subnet.family] if query.subnet and reply.scoped else 0
         add((wire.ECS, echo[:3] + bytes([scope]) + echo[4:]))
     if wire.KEEPALIVE in options and tcp:  # RFC 7828 3.2.2: in units of 100 ms; see `expired`
         idle = round((TCP_IDLE - 3 * WAKE) * 10)
@@ -449,12 +464,71 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
 
 def server_cookie(cookie: bytes, client: str, secret: bytes, now: float) -> bytes:
     """Return client and server cookie for a query's cookie: RFC 7873 5.2 in the layout of RFC 9018
-    4. No cookie is ever demanded, so none is checked: what this gives a client is proof that the
-    reply comes from the server that it asked."""
+    4. No cookie is ever demanded: what this gives a client is proof that the reply comes from the
+    server that it asked, and replies without a limit (`proves_address`)."""
     step = int(now // COOKIE_STEP * COOKIE_STEP) % 2**32
     cookie = cookie[:8] + struct.pack("!II", 1 << 24, step)
     text = cookie + plain_address(client).encode()
     return cookie + hashlib.blake2s(text, key=secret, digest_size=8).digest()
+
+
+def proves_address(request: Request, secret: bytes, now: float) -> bool:
+    """Say whether a query has a server cookie that its sender was given here: then that address is
+    not forged. It may be an hour old, and five minutes ahead: RFC 9018 4.3."""
+    cookie = request.query.options.get(wire.COOKIE, b"")
+    made = int.from_bytes(cookie[12:16])
+    # Who could learn from the time that this takes sees the replies, and so has a cookie.
+    return ((int(now) - made + 300) % 2**32 <= COOKIE_LIFE + 300
+            and cookie == server_cookie(cookie, request.sender, secret, made))
+
+
+class RateLimit:
+    """How many large replies each client network gets in a second over UDP: who forges the sender
+    of queries wants these, and a network that asks so much can ask over TCP.
+
+    Each network has a number in a table, by a hash of its octets that nobody else can compute. So
+    the table has always the same size, and nothing in it is ever looked for; networks that have the
+    same number share what one of them may get. The number is the second (Unix time) in its upper
+    half, and the replies of that second in its lower one. All workers count in the same table and
+    do not wait for each other: of two counts at the same instant, one may be lost.
+    """
+    def __init__(self, rate: int, secret: bytes, memory: Any = None) -> None:
+        self.rate = rate                 # replies a second; 0 = no limit
+        self.secret = secret
+        self.cells = memoryview(memory or bytearray(8 * LIMIT_CELLS)).cast("Q")
+
+    def count(self, peer: Peer, now: float) -> int:
+        """Count a reply; returns by how many its network is over the limit, 0 = it is not."""
+        at, second = hash(self.secret + network_of(peer)) % LIMIT_CELLS, int(now)
+        number = self.cells[at]
+        # Another worker's clock may have been read in the next second. A larger difference is that
+        # of a second that is over, or of a clock that was put back.
+        if not 0 <= (number >> 32) - second <= 1:
+            number = second << 32
+        self.cells[at] = number + 1
+        return max(0, (number & 0xFFFFFFFF) + 1 - self.rate)
+
+    def apply(self, answered: Answered, asked: int, now: float) -> Answered:
+        """Return a reply, to a query of so many octets, as it may be sent: of the large ones that
+        are over the limit, every other one is truncated, so that a client asks again over TCP, and
+        the rest is dropped."""
+        octets, query, reply = answered
+        is_large = len(octets) > min(LARGE_SIZE, LARGE_FACTOR * asked)
+        if not (self.rate and is_large) or proves_address(reply.request, self.secret, now):
+            return answered
+        over = self.count(reply.request.sender, now)
+        if over and not over % 2:
+            query.why = "over rate_limit, dropped"
+            return answered._replace(octets=b"")
+        # Of the options only a cookie is left, so that this is no larger than a query with one.
+        options = [each for each in reply.options if each[0] == wire.COOKIE]
+        writer = wire.Writer(query, LARGE_SIZE, options)
+        writer.truncated = True
+        reply.short = writer.finish(reply.rcode, reply.authoritative)
+        if not over:
+            return answered
+        query.why = "over rate_limit, truncated"
+        return answered._replace(octets=reply.short)
 
 
 # Types that ask for no records: no transfers, and none of two of mail (RFC 1035 3.2.3).
@@ -1347,7 +1421,6 @@ def median(values: list[float]) -> float:
 
 
 # ---- 6. The fast path: a cache of `decide` -------------------------------------------------------
-Peer = str | bytes  # a client's address: text, or the octets it has in a sockaddr
 Peers = Callable[[], Sequence[Peer]]
 # What transports call, as respond(queries, peers, tcp, ways): `peers` is called only where it
 # matters who asks, `tcp` says whether the queries came over TCP, `ways` of each which of WAYS it
@@ -1359,7 +1432,7 @@ Respond = Callable[[Sequence[bytes], Peers, bool, Sequence[int]], list[bytes]]
 class Known:
     """A reply, cut into the parts that others are made of: header, (question), records, OPT."""
     __slots__ = ("client", "draw", "end", "header", "opt", "place", "plan", "pool", "records",
-                 "rest")
+                 "rest", "short")
 
     def __init__(self, packet: bytes, peer: Peer, answered: Answered, place: int) -> None:
         octets, query, reply = answered
@@ -1374,8 +1447,11 @@ class Known:
         self.draw: Dealer | None = None
         # The record OPT with all its options; b"" = there is none.
         self.opt = octets[len(octets) - size:]
-        # The client that the reply is for, since it holds a cookie; None = it is for everybody.
-        self.client = peer if wire.COOKIE in query.options else None
+        # The client that the reply is for, since it holds a cookie; None = it is for everybody,
+        # b"" = for nobody, so that `ask` sees each query for it, and counts.
+        self.client = b"" if reply.short else peer if wire.COOKIE in query.options else None
+        # The reply over the limit; None = none holds.
+        self.short: Known | None = None
         # Where it is counted, by way, unless `draw` does that.
         self.place = place
         # The pool that had a say; None = none had, and the reply holds until the next `tick`.
@@ -1393,7 +1469,7 @@ class Unknown(Known):
 
     def __init__(self) -> None:
         self.client = b""
-        self.pool = self.rest = None
+        self.pool = self.rest = self.short = None
 
 
 class Alike:
@@ -1454,9 +1530,11 @@ class Cache:
         self.alike: list[dict[bytes, Alike]] = [{}, {}]
         self.size = 0            # replies that were kept since all began anew
         self.step = 0.0          # of the clock, in which cookies stay the same
+        self.now = 0.0           # the time that the limit goes by
 
     def tick(self, now: float) -> None:
         """Begin anew when cookies change, or too much has gathered; `now` is in Unix seconds."""
+        self.now = now
         if now // COOKIE_STEP != self.step or self.size >= LEARNED_MAX:
             self.step = now // COOKIE_STEP
             self.alike = [{}, {}]
@@ -1496,7 +1574,7 @@ class Cache:
             if known.client is not None:
                 clients = clients or peers()
                 if known.client != clients[len(replies)]:
-                    add(self.ask(packet, clients[len(replies)], tcp, way))
+                    add(self.ask(packet, clients[len(replies)], tcp, way, known))
                     continue
             if known.draw is None:
                 counts[known.place + way] += 1
@@ -1506,17 +1584,41 @@ class Cache:
             add(join((known.header, packet[12:known.end], records, known.opt)))
         return replies
 
-    def ask(self, packet: bytes, peer: Peer, tcp: bool, way: int) -> bytes:
-        """Have a query answered, count the reply, and learn from it. Return it as in `replies`."""
+    def ask(self, packet: bytes, peer: Peer, tcp: bool, way: int, known: Known) -> bytes:
+        """Have a query answered, count the reply, and learn from it. Return it as in `replies`.
+        Where the reply is `known`, there is only the limit to be kept."""
+        if known.short is not None:
+            return self.keep_limit(packet, peer, way, known, known.short)
         answered = self.miss(packet, peer, tcp)
-        if isinstance(answered, str):                    # why there is none
-            self.counters.add(answered)
+        if isinstance(answered, str) or not answered.octets:
+            self.counters.add(answered if isinstance(answered, str) else "rate")
             return b""
         place = self.counters.reply_place(answered)
         self.counters.cells[place + way] += 1
         if self.learns and self.is_regular(packet, answered):
-            self.learn(packet, tcp, Known(packet, peer, answered, place), answered)
+            known = Known(packet, peer, answered, place)
+            reply = answered.reply
+            if reply.short:
+                short = answered._replace(octets=reply.short)
+                place = self.counters.reply_place(short)
+                # Of no pool, since `known` is looked at before; and without options.
+                known.short = Known(packet, peer, short._replace(reply=Reply(reply.request)), place)
+            self.learn(packet, tcp, known, answered)
         return answered.octets[2:]
+
+    def keep_limit(self, packet: bytes, peer: Peer, way: int, known: Known, short: Known) -> bytes:
+        """Return a large reply that is known, or what RateLimit.apply makes of it."""
+        over = self.state.limit.count(peer, self.now)
+        if over and not over % 2:
+            self.counters.add("rate")
+            return b""
+        known = short if over else known
+        if known.draw is None:
+            self.counters.cells[known.place + way] += 1
+            records = known.records
+        else:
+            records = known.draw(way)
+        return b"".join((known.header, packet[12:known.end], records, known.opt))
 
     def is_regular(self, packet: bytes, answered: Answered) -> bool:
         """Say whether a reply depends on nothing but the octets that it is kept by."""
@@ -1531,6 +1633,8 @@ class Cache:
                 and packet[end + 4:end + 5] in (b"", b"\0")
                 # Nothing was cut off: what a policy chooses next might be shorter.
                 and not octets[2] & wire.TC >> 8
+                # Not one to be counted that is for one client.
+                and not (reply.short and wire.COOKIE in query.options)
                 # If a pool had a say, no other name had, and its plan still holds.
                 and (pool is None or (len(reply.records) < 2 and reply.plan is pool.current))
                 # No choice that looks at the query, nor one whose rdata may be compressed.
@@ -1625,7 +1729,6 @@ NAME_SIZE = 28                           # octets of a sockaddr_in6, the longest
 CONTROL_SIZE = socket.CMSG_SPACE(20)     # with a struct in6_pktinfo; in_pktinfo is shorter
 BUFFER_SIZE = UDP_QUERY_MAX + 192        # powers of two would share few cache lines
 NO_INTERFACES = memoryview(bytes(4 * BATCH)).cast("I")
-MAPPED = bytes(10) + b"\xff\xff"         # before an address of IPv4: RFC 4291 2.5.5.2
 ALL_IPV4, ALL_IPV6 = bytes(BATCH), bytes([1]) * BATCH  # the ways of a whole batch
 NO_FAMILY = 0xFFFF                       # of an address that the kernel refuses to send to
 
@@ -5424,11 +5527,11 @@ TIME_LEFT = (math.inf, RETIRE_LIMIT, STOP_LIMIT, 0.0)  # seconds, by order; with
 # way: type, rcode, and whether TC is set; a tuple of one is that of replies of the fast path whose
 # records a policy chose. Ways are transport and family (as in RFC 7871: 1 = IPv4, 2 = IPv6).
 #
-# What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`; no
-# room in the buffer of the `kernel`; a reply that this did not `send`. Keys of replies, which are
-# the last ones, begin with REPLIES.
+# What is dropped has its reasons: `short` for a header, a `response` and no query, too `long`; over
+# the `rate` of large replies; no room in the buffer of the `kernel`; a reply that this did not
+# `send`. Keys of replies, which are the last ones, begin with REPLIES.
 WAYS = (("udp", 1), ("udp", 2), ("tcp", 1), ("tcp", 2))
-DROPS = ("short", "response", "long", "kernel", "send")
+DROPS = ("short", "response", "long", "rate", "kernel", "send")
 # Types that are counted each on its own are those of CoreDNS, whose names of metrics we have.
 COUNTED_TYPES = (*"A AAAA ANY AXFR CNAME DNSKEY DS HTTPS IXFR MX NS NSEC NSEC3 PTR RRSIG SOA SRV "
                  "TXT".split(), "other")
@@ -6333,7 +6436,8 @@ class Supervisor:
         self.read = read                         # reads and checks the config, in the loader
         self.reloads = reloads                   # whether there is a file that it reads
         self.log = Log()
-        self.secret = os.urandom(16)             # of State
+        self.secret = os.urandom(16)             # of State,
+        self.limits = mmap.mmap(-1, 8 * LIMIT_CELLS)  # as are these, which all workers share
         self.config: Config                      # the one that is served,
         self.current: Generation                 # and the processes that do so
         self.children: list[Child] = []          # also those that get ready, and those that end
@@ -6603,7 +6707,7 @@ class Supervisor:
             return
         self.unbind({each for each in kept if each.kinds == QUERIES}, False)
         state = State(config, self.secret, self.log, random.random, load_policies(config),
-                      child.counters)
+                      child.counters, self.limits)
         worker = Worker(state, self.sockets, child, self.log)
         while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
             child.beat()
@@ -7075,6 +7179,7 @@ user = "nobody"  # become this user after binding, if root
 log = "changes"  # errors | changes | queries
 log_format = "text"  # text | json
 # nsid = "ns1"  # what `dig +nsid` shows of this server
+rate_limit = 20  # large replies a second over UDP to a client network; 0 = no limit
 servers = 1  # that answer for these pools; a hint
 
 [zones."example.com"]
@@ -7347,6 +7452,7 @@ TOP = {  # the file itself
     "log": Key(one_of(*Log.LEVELS), "changes"),
     "log_format": Key(one_of("text", "json"), "text"),
     "nsid": Key(SHORT, ""),
+    "rate_limit": Key(whole(0, 10**6), 20),
     "servers": Key(whole(1, 1000), 1),
     "zones": Key(TABLE, {}),
     "pools": Key(TABLE, {})}

@@ -159,6 +159,9 @@ def until(condition, complaint=lambda: "waited in vain"):
     raise AssertionError(complaint())
 
 
+long = unittest.skipUnless(os.environ.get("LBDNS_LONG"), "long: CI runs this with LBDNS_LONG=1")
+
+
 def needs(*programs):
     """Skip a test where programs are missing; CI has them all and allows no skip."""
     missing = [program for program in programs if not shutil.which(program)]
@@ -301,6 +304,11 @@ big 300 TXT {BIG}
 sub 300 NS ns1.sub
 ns1.sub 300 A 192.0.2.53
 @ 300 MX 10 www
+www  300""")
+
+# A zone of large replies: what says that there is nothing, and records that fit into UDP or do not.
+LARGE_ZONE = ZONE.replace("www  300", f"""txt 300 TXT "{'t' * 150}"
+more 300 TXT {' '.join(f'"{str(n) * 200}"' for n in range(4))}
 www  300""")
 
 # A source whose file is there before the server is: 10.0.0.3 is down, 10.0.0.2 is full.
@@ -481,11 +489,12 @@ def brief(answer):
 class Desk:
     """`decide` in this process: pure, with seeded dice, no sockets.
 
-    `now` is its clock (seconds), which stands still unless a test moves it.
+    `now` is its clock (seconds), which stands still unless a test moves it. Large replies have no
+    limit, unless the config says so.
     """
 
     def __init__(self, config=ZONE + POOL, seed=7):
-        document = {"workers": 1, **tomllib.loads(config)}
+        document = {"workers": 1, "rate_limit": 0, **tomllib.loads(config)}
         self.log = lbdns.Log()
         self.dice, self.now = random.Random(seed).random, 0.0
         config = self.config = lbdns.ConfigReader("test.toml").config(document)
@@ -495,7 +504,7 @@ class Desk:
     def raw(self, octets, client="192.0.2.77", tcp=False):
         """The octets of the reply, or None."""
         answered = lbdns.decide(octets, client, tcp, self.state, self.now, self.dice)
-        return answered.octets if isinstance(answered, lbdns.Answered) else None
+        return answered.octets or None if isinstance(answered, lbdns.Answered) else None
 
     def ask(self, name="api.example.com", rtype="A", client="192.0.2.77", tcp=False, **options):
         """One query, decoded."""
@@ -858,13 +867,14 @@ class Server:
     config None = no config file; `words` are then the command line. A `script` is run as it is;
     without one, LBDNS_PORTABLE counts. log = "queries" asks `decide` for each query, all else has
     the fast path. `constants` of lbdns, a `fault` of FAULTS and other lines of Python (`prelude`)
-    hold in the server only. A `keeper` starts it in systemd's place. All other options are those of
-    Popen.
+    hold in the server only. Large replies have no limit (`rate_limit`; None = that of lbdns), since
+    all tests ask from one network. A `keeper` starts it in systemd's place. All other options are
+    those of Popen.
     """
 
     def __init__(self, config=None, words=(), workers=1, script=None, env=None, files=(),
                  wait=True, listen=None, log="changes", port=None, constants=None, fault=None,
-                 prelude="", keeper=None, **popen):
+                 prelude="", rate_limit=0, keeper=None, **popen):
         constants = {**(PORTABLE if script is None else {}), **(constants or {})}
         changed = ""
         if constants or fault or prelude:
@@ -874,7 +884,8 @@ class Server:
         self.port = port or free_port()
         self.config = self.folder / "lbdns.toml"
         self.head = (f"listen = {listen or [f'127.0.0.1:{self.port}']!r}\nworkers = {workers}\n"
-                     f"log = {log!r}\n")
+                     f"log = {log!r}\n"
+                     + (f"rate_limit = {rate_limit}\n" if rate_limit is not None else ""))
         for name, text in dict(files).items():
             (self.folder / name).write_text(text)
             if name.endswith(".key"):
@@ -3832,7 +3843,8 @@ ZED = 'zones."example.com"'
 TOP = (
     ('lisen = ["[::]:53"]', "lisen: unknown key; did you mean listen?"),
     ('page = "127.0.0.1:9053"', "page: unknown key; known: listen, reports, reports_key, status, "
-                                "workers, user, log, log_format, nsid, servers, zones, pools"),
+                                "workers, user, log, log_format, nsid, rate_limit, servers, zones, "
+                                "pools"),
     *((f"status = {value}", "status = ~must be an address and a port, such as \"127.0.0.1")
       for value in ("true", "9053", "'9053'", "'localhost:9053'", "'127.0.0.1'",
                     "'http://127.0.0.1:9053/'", "['127.0.0.1:65536']")),
@@ -7184,6 +7196,193 @@ class PurePage(unittest.TestCase):
 
 
 # ==== Live: a real server, and all is as it should be =============================================
+
+
+class PureRateLimit(unittest.TestCase):
+    """Large replies over UDP have a limit for each client network and second; over it, every other
+    one is truncated and the rest dropped; nothing else has one."""
+
+    TXT = query("txt.example.com", "TXT", opt=True)
+    COOKIE = option(10, b"8octets!")
+
+    @staticmethod
+    def desk(rate=20, kind=Fast, more=""):
+        """A desk whose clock stands at the beginning of a second."""
+        desk = kind(f"rate_limit = {rate}\n{LARGE_ZONE}{more}")
+        desk.now = 1.8e9
+        return desk
+
+    def kinds(self, desk, packets, clients=("192.0.2.1",), tcp=False):
+        """What becomes of queries, each with the next of the clients: f for a full reply, t for a
+        truncated one, - for none."""
+        found = ""
+        for packet, client in zip(packets, itertools.cycle(clients)):
+            octets = desk.raw(packet, client, tcp)
+            found += "-" if not octets else "ft"[octets[2] >> 1 & 1]
+            if found[-1] == "t":
+                reply = Answer(octets)
+                self.assertLessEqual(len(octets), len(packet) + 16 * (b"8octets!" in packet))
+                self.assertEqual((reply.answer, reply.authority, reply.additional), ([], [], []))
+                self.assertEqual((octets[:2], reply.questions, bool(reply.opt)), (
+                    packet[:2], decode_message(packet).questions, packet[11] > 0))
+        return found
+
+    def test_of_ten_thousand_queries_of_a_network_the_limit_holds_and_others_are_unaffected(self):
+        desk = self.desk()
+        clients = [f"192.0.2.{at}" for at in range(256)]
+        over = "t-" * 4990
+        self.assertEqual(self.kinds(desk, [self.TXT] * 10_000, clients), "f" * 20 + over)
+        self.assertEqual(self.kinds(desk, [self.TXT] * 21, ["192.0.3.1"]), "f" * 20 + "t")
+        desk.now += 1
+        self.assertEqual(self.kinds(desk, [self.TXT] * 24, clients), "f" * 20 + "t-t-")
+        self.assertEqual(desk.asked, 1, "a flood is answered by the fast path")
+        found, _ = PureCounters.totals(desk)
+        self.assertEqual(found, {"rate": 4992, "udp4 TXT NOERROR example.com.": 60,
+                                 "udp4 TXT NOERROR TC example.com.": 4993})
+
+    def test_it_is_the_same_without_the_fast_path(self):
+        """As it is where all queries are logged."""
+        types = ("A", "AAAA", "TXT", "MX", "ANY", "NS", "SOA")
+        names = ("txt", "more", "www", "nope", "ns1", "x")
+        told = []
+        for learns in (True, False):
+            rng, desk = random.Random(3), self.desk(5)
+            desk.cache.learns = learns
+            for _ in range(6000):
+                desk.now += rng.random() < 0.001
+                packet = query(f"{rng.choice(names)}.example.com", rng.choice(types),
+                               rng.randrange(65536), opt=rng.random() < 0.5,
+                               options=rng.choice((b"", b"", self.COOKIE)))
+                client = rng.choice(("192.0.2.1", "192.0.2.2", "2001:db8::1"))
+                told.append((packet, client, desk.raw(packet, client)))
+            counted, _ = PureCounters.totals(desk)
+            self.assertGreater(min(counted["rate"], sum(
+                number for kind, number in counted.items() if " TC " in kind)), 150)
+        self.assertEqual(told[:6000], told[6000:])
+        self.assertEqual(desk.asked, 6000)
+
+    def test_over_the_limit_no_option_is_answered_but_a_cookie(self):
+        """What else is asked for could be longer than all of the query."""
+        desk = self.desk(1)
+        desk.state.nsid = b"n" * 60
+        packet = query("txt.example.com", "TXT", options=option(3) + subnet("192.0.2.0/24"))
+        self.assertEqual(set(Answer(desk.raw(packet)).options), {wire.NSID, wire.ECS})
+        cut = desk.raw(packet)
+        self.assertEqual(Answer(cut).options, {})
+        self.assertLess(len(cut), len(packet))
+
+    def test_what_is_large(self):
+        """More than three times the query, or more than 512 octets."""
+        for size, large in ((49, False), (50, True)):
+            desk = Fast(f"rate_limit = 1\n{ZONE}".replace("www  300 A     192.0.2.80", (
+                f'a 300 TXT "{"t" * size}"')))
+            packet = query("a.example.com", "TXT")
+            self.assertEqual(len(desk.raw(packet)), 3 * len(packet) + large)
+            self.assertEqual(self.kinds(desk, [packet] * 3), "t-t" if large else "fff")
+        desk = self.desk(1)
+        padded = query("more.example.com", "TXT", options=option(12, bytes(300)))
+        self.assertEqual(self.kinds(desk, [padded] * 3), "ft-")
+        self.assertLess(len(desk.raw(padded, "192.0.3.1")), 3 * len(padded))
+
+    def test_all_that_is_not_large_has_no_limit(self):
+        desk = self.desk(1, more=POOL)
+        for packet in (query("api.example.com"), query("7-api.example.com", opt=True),
+                       query("example.net", opt=True), query("www.example.com", "AXFR"),
+                       query("www.example.com", opt_flags=1 << 16)):
+            self.assertEqual(self.kinds(desk, [packet] * 50), "f" * 50)
+
+    def test_tcp_has_none(self):
+        desk = self.desk(1)
+        self.assertEqual(self.kinds(desk, [self.TXT] * 50, tcp=True), "f" * 50)
+        self.assertEqual(self.kinds(desk, [self.TXT] * 3), "ft-")
+
+    def test_0_is_none(self):
+        self.assertEqual(self.kinds(self.desk(0), [self.TXT] * 500), "f" * 500)
+
+    def test_a_server_cookie_of_this_server_for_this_client_has_none(self):
+        desk = self.desk(1)
+
+        def ask(cookie, client="192.0.2.1", times=2):
+            packet = query("txt.example.com", "TXT", options=option(10, cookie))
+            return self.kinds(desk, [packet] * times, [client])
+        self.assertEqual(ask(b"8octets!", times=1), "f")
+        reply = desk.ask("txt.example.com", "TXT", client="192.0.2.1", options=self.COOKIE)
+        good = reply.options[10]
+        self.assertEqual((reply.flags, len(good)), ("qr aa tc", 24), "it says how to go on")
+        self.assertEqual(ask(good, times=50), "f" * 50)
+        self.assertEqual(ask(good, "192.0.2.2"), "-t", "it is that of another client")
+        for at in range(24):  # client part, version, reserved, time, hash
+            self.assertNotIn("f", ask(good[:at] + bytes([good[at] ^ 1]) + good[at + 1:]))
+        for cookie in (good[:16], good[:23], good + b"x", b"8octets!" + bytes(16)):
+            self.assertNotIn("f", ask(cookie))
+        began, desk = desk.now, self.desk(1, Desk)
+        for desk.now, kinds in ((began + 3600, "ffff"), (began + 3601, "ft-t"),
+                                (began - 300, "ffff"), (began - 301, "ft-t")):
+            self.assertEqual(ask(good, times=4), kinds)
+
+    def test_networks_are_those_of_resolvers(self):
+        for one, other, same in (
+                ("192.0.2.1", "192.0.2.255", True), ("192.0.2.1", "192.0.3.1", False),
+                ("192.0.2.1", "::ffff:192.0.2.9", True), ("::ffff:192.0.2.1", "::1", False),
+                ("2001:db8:0:1::1", "2001:db8:0:ff::2", True), ("fe80::1%eth0", "fe80::2", True),
+                ("2001:db8:0:1::1", "2001:db8:0:100::1", False), ("192.0.2.1", "::c000:2", False)):
+            with self.subTest(one, other=other):
+                self.assertEqual(self.kinds(self.desk(1), [self.TXT] * 2, [one, other]),
+                                 "ft" if same else "ff")
+        for text in ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8:0:1::1"):  # as a sockaddr has it
+            self.assertEqual(lbdns.network_of(ipaddress.ip_address(text).packed),
+                             lbdns.network_of(text))
+
+    def test_the_answers_of_a_pool_that_are_large_are_chosen_anew_below_the_limit(self):
+        desk = self.desk(40, more="""[pools."api.example.com"]
+answers = 7
+backends = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"]
+""")
+        orders = {tuple(desk.ask(f"{at}-api.example.com").rdatas) for at in range(10, 50)}
+        self.assertGreater(len(orders), 30)
+        self.assertEqual(self.kinds(desk, [query("50-api.example.com")] * 4), "t-t-")
+        self.assertEqual(desk.asked, 1)
+
+    def test_the_workers_share_the_limit_and_their_clocks_need_not_agree(self):
+        memory = bytearray(8 * lbdns.LIMIT_CELLS)
+        one, other = (lbdns.RateLimit(20, b"secret", memory) for _ in range(2))
+        found = [limit.count("192.0.2.1", now - behind) for now in (1.8e9, 1.8e9 + 1)
+                 for _ in range(20) for limit, behind in ((one, 0), (other, 0.1))]
+        self.assertEqual((found.count(0), max(found[:40])), (40, 20))
+
+    def test_a_clock_that_is_put_right_neither_stops_it_nor_a_network(self):
+        limit, day = lbdns.RateLimit(1, b"secret"), 86400
+        self.assertEqual([limit.count("192.0.2.1", 1.8e9 + at) for at in (
+            0, 0, -0.1, -day, -day, 0, 0, 1, day, day)], [0, 1, 2, 0, 1, 0, 1, 0, 0, 1])
+
+    def test_its_table_stays_as_large_as_it_is(self):
+        limit = lbdns.RateLimit(1, b"secret")
+        before = limit.cells.nbytes
+        for at in range(100_000):
+            limit.count(at.to_bytes(4, "big"), 1.8e9)
+        self.assertEqual((limit.cells.nbytes, before), (1 << 19, 1 << 19))
+        full = sum(number & 0xFFFFFFFF > 1 for number in limit.cells)
+        self.assertTrue(370 < full <= 391, full)  # of 391 networks; few share a number
+
+    def test_nobody_can_compute_which_networks_share_a_number(self):
+        places = []
+        for secret in (b"one", b"two"):
+            limit = lbdns.RateLimit(1, secret)
+            limit.count("192.0.2.1", 1.8e9)
+            places.append(next(at for at, number in enumerate(limit.cells) if number))
+        self.assertNotEqual(*places)
+
+    @long
+    def test_addresses_that_collide_as_numbers_cost_no_more(self):
+        """The hash of an int is its remainder by 2^61 - 1, which everybody can compute."""
+        limit = lbdns.RateLimit(1, b"secret")
+        numbers = [at * (2**61 - 1) << 54 for at in range(8000)]
+        self.assertEqual(set(map(hash, numbers)), {0})
+        begun = time.perf_counter()
+        for each in numbers:
+            limit.count(each.to_bytes(16, "big"), 1.8e9)
+        self.assertLess(time.perf_counter() - begun, 0.1)  # 0.006 alone; as ints in a dict 0.3
+        self.assertGreater(sum(map(bool, limit.cells)), 7000)
 
 
 class LiveCommands(unittest.TestCase):
@@ -10562,6 +10761,88 @@ class LiveUpgrades(unittest.TestCase):
 
 
 # ==== Fault: what goes wrong, and what it must not cost ===========================================
+
+
+class LiveRateLimit(unittest.TestCase):
+    """A flood of queries with large replies, from a sender that could be forged: its network gets
+    no more than the limit of each second, and everybody else what they ask for."""
+
+    TXT = query("txt.example.com", "TXT", opt=True)
+
+    def server(self, log="changes"):
+        """A server with two workers and the limit that it has by default; and its status."""
+        port = free_port()
+        return Server(f'status = "127.0.0.1:{port}"\n{LARGE_ZONE}', workers=2, log=log,
+                      rate_limit=None), port
+
+    def flood(self, server, number, meanwhile=lambda: None):
+        """Ask from 127.0.0.1 as quickly as it goes without a loss, for after each hundred of them
+        a query is answered that has no limit; returns how many replies came whole, and truncated,
+        and how many seconds began. `meanwhile` is called ten times."""
+        small = query("www.example.com")
+        found = Counter()
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.connect(("127.0.0.1", server.port))
+            sock.settimeout(PATIENCE)
+            began = int(time.time())
+            for at in range(number):
+                sock.send(at.to_bytes(2, "big") + self.TXT[2:])
+                if at % 100 == 99:
+                    sock.send(small)
+                    octets = sock.recv(4096)
+                    while octets[12:16] != small[12:16]:
+                        found[octets[2] >> 1 & 1] += 1
+                        octets = sock.recv(4096)
+                if at % (number // 10) == 0:
+                    meanwhile()
+            sock.settimeout(0.3)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    found[sock.recv(4096)[2] >> 1 & 1] += 1
+        return found[0], found[1], int(time.time()) - began + 1
+
+    def counted(self, port):
+        """What the server has counted: replies that were truncated, and dropped for the limit."""
+        dns = json.loads(fetch(port, "/status.json")[2])["dns"]
+        return dns["truncated"], dns["dropped"]["rate"]
+
+    def whole(self, server, source="127.0.0.1", **options):
+        """Whether a query over UDP gets the whole reply."""
+        return server.ask("txt.example.com", "TXT", source=source, **options).answer != []
+
+    def test_ten_thousand_queries_of_a_network_and_one_of_another(self):
+        others = []
+        server, port = self.server()
+        with server:
+            full, cut, seconds = self.flood(
+                server, 10_000, lambda: others.append(self.whole(server, "127.0.1.1")))
+            self.assertEqual(others, [True] * 10)
+            # Of counts of two workers at the same instant, one may be lost.
+            self.assertLessEqual(full, 25 * seconds)
+            self.assertGreaterEqual(full, 20)
+            until(lambda: self.counted(port)[1] == 10_000 - full - cut,
+                  lambda: f"{full} {cut} {self.counted(port)}")
+            self.assertAlmostEqual(cut, (10_000 - full) / 2, delta=2 * seconds + 100)
+
+    def test_a_client_with_a_cookie_of_ours_or_over_tcp_is_none_that_was_forged(self):
+        server, _ = self.server()
+        with server:
+            client = option(10, b"8octets!")
+            cookie = option(10, server.ask("www.example.com", options=client).options[10])
+            self.flood(server, 500)
+            packet = query("txt.example.com", "TXT", options=cookie)
+            for replies in (server.ask_many([packet] * 300), server.ask_tcp(*[self.TXT] * 60)):
+                self.assertEqual({len(Answer(each).answer) for each in replies}, {1})
+
+    def test_queries_over_the_limit_are_logged(self):
+        server, _ = self.server("queries")
+        with server:
+            full, cut, seconds = self.flood(server, 300)
+            self.assertLessEqual(full, 25 * seconds)
+            line = r" 127\.0\.0\.1 txt\.example\.com TXT NOERROR - \d+us"
+            for number, more in ((full, ""), (cut, " over rate_limit, truncated"),
+                                 (300 - full - cut, " over rate_limit, dropped")):
+                server.wait_for(rf"{line}{more}$", number)
 
 
 class FaultPackets(unittest.TestCase):
