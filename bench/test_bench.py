@@ -575,6 +575,22 @@ class PageTest(unittest.TestCase):
             self.assertLessEqual((BENCH / "status.png").stat().st_size, 150_000)
 
 
+class AmplificationTest(unittest.TestCase):
+    """What the README says that a forged sender gains is what a server answers."""
+
+    def test_the_lines_of_the_readme(self):
+        printed = test_server.run(sys.executable, str(BENCH / "amplification.py"))
+        lines = [[cell.strip() for cell in (line[:40], line[40:64], line[64:])]
+                 for line in printed.splitlines()]
+        readme = (BENCH.parent / "README.md").read_text()
+        rows = [row.strip("| ").split(" | ") for row in readme.partition(
+            "| asked for | without EDNS |")[2].partition("\n\n")[0].splitlines()[2:]]
+        self.assertGreater(len(rows), 8)
+        for row in rows:
+            self.assertIn(row, lines)
+        self.assertIn(f"prints {len(lines) - 1} kinds", readme)
+
+
 class ExplainTest(unittest.TestCase):
     """What /explain.json says of the next answer is what 10,000 answers of a server show."""
 
