@@ -173,7 +173,7 @@ LARGE_FACTOR = 3          # a reply over UDP is large that is longer than so man
 LARGE_SIZE = 512          # or has more octets than that; see class RateLimit
 LIMIT_CELLS = 1 << 16     # numbers in which large replies are counted
 COOKIE_LIFE = 3600        # seconds for which a server cookie proves where a query comes from
-TCP_CONNECTIONS = 2000    # open connections a worker holds; beyond, the longest idle makes room
+TCP_CONNECTIONS = 2000    # open connections a worker holds; beyond, one makes room: class Networks
 TCP_IDLE = 10.0           # seconds without a query before a connection is closed: RFC 7766 6.2.3
 TCP_MESSAGE = 5.0         # seconds from a query's first octet to its last
 TCP_LIFE = 300.0          # seconds a connection may live, also one that reads a bit now and then
@@ -1907,7 +1907,8 @@ class Connection:
     """
     def __init__(self, sock: socket.socket, host: str, now: float) -> None:
         self.sock = sock
-        self.host = host                 # the client's address
+        self.host = host                 # the client's address,
+        self.network = network_of(host)  # and the octets of its network
         self.ways = [way_of(host, True)] * TCP_GROUP
         self.inbox = bytearray()         # what came and is not answered: queries, each behind its
                                          # length in two octets; the last one may be incomplete
@@ -1994,6 +1995,42 @@ class Connection:
         return idle > TCP_IDLE or now - self.born > TCP_LIFE
 
 
+class Networks:
+    """Which networks the clients come from, and which client makes room for another: the longest
+    idle one of the network that has most, so that each can have its share when others wait, and all
+    that there is while nobody does. Of several such networks, it is the one of which no client
+    came, went or was served for longest.
+
+    Each step costs the same, however many clients there are.
+    """
+    def __init__(self) -> None:
+        # By network its clients, the longest idle one first.
+        self.clients: dict[bytes, dict[Connection, None]] = {}
+        # The same by how many they are, the network first in which nothing happened for longest.
+        self.by_size: dict[int, dict[bytes, dict[Connection, None]]] = collections.defaultdict(dict)
+        self.most = 0                    # clients that a network has
+
+    def update(self, client: Connection, stays: bool = True) -> None:
+        """Take note of a client that came or was served; or that is gone, and does not stay."""
+        network = client.network
+        clients = self.clients.setdefault(network, {})
+        self.by_size[len(clients)].pop(network, None)
+        clients.pop(client, None)
+        if stays:
+            clients[client] = None
+        if clients:
+            self.by_size[len(clients)][network] = clients
+        else:
+            del self.clients[network]
+        self.most = max(self.most, len(clients))
+        if self.most and not self.by_size[self.most]:
+            self.most -= 1
+
+    def next_to_go(self) -> Connection:
+        """Return the client that makes room; there must be one."""
+        return next(iter(next(iter(self.by_size[self.most].values()))))
+
+
 # ---- 9. The loop ---------------------------------------------------------------------------------
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
 
@@ -2007,7 +2044,8 @@ class Worker:
     """
     def __init__(self, state: State, sockets: "Sockets", child: "Child", log: "Log") -> None:
         self.state, self.child, self.log = state, child, log
-        self.clients: dict[int, Connection] = {}  # by descriptor, the longest idle first
+        self.clients: dict[int, Connection] = {}  # by descriptor
+        self.networks = Networks()       # of these clients
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.max_clients = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
         self.order = 0                   # the newest one, by which it ends; 0 = it serves
@@ -2159,8 +2197,8 @@ class Worker:
             return servfail(packet, client)
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> bool:
-        """Take new connections; when there are too many, the longest idle one makes room. Returns
-        whether more may wait. Raises OSError, also when a client went away (ECONNABORTED)."""
+        """Take new connections; when there are too many, one makes room. Returns whether more may
+        wait. Raises OSError, also when a client went away (ECONNABORTED)."""
         for _ in range(ACCEPT_TURN):
             try:
                 sock, peer = listener.accept()
@@ -2174,29 +2212,30 @@ class Worker:
                 raise
             self.evict(self.max_clients - 1, now)
             client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
+            self.networks.update(client)
             self.counters.add("tcp")
             self.counters.put("tcp open", len(self.clients))
             self.selector.register(sock, READ, functools.partial(self.on_client, client))
         return True
 
     def evict(self, limit: int, now: float) -> None:
-        """Answer and close the longest idle client when there are more than `limit`."""
+        """Answer and close the client that makes room when there are more than `limit`."""
         if len(self.clients) > limit:
-            client = next(iter(self.clients.values()))
+            client = self.networks.next_to_go()
             self.on_client(client, READ, now)  # its query may have come meanwhile
             self.close(client)
 
     def on_client(self, client: Connection, events: int, now: float) -> None:
         """Bring a client on as far as it goes, then close it or wait for what it needs next."""
-        fd, before = client.sock.fileno(), client.active
-        if fd < 0:  # evicted in this very turn
+        before = client.active
+        if client.sock.fileno() < 0:  # evicted in this very turn
             return
         wanted = client.advance(events, self.cache.replies, now)
         if not wanted:
             self.close(client)
             return
         if client.active != before:  # to the end of the queue of idlers
-            self.clients[fd] = self.clients.pop(fd)
+            self.networks.update(client)
         if wanted != client.events:
             client.events = wanted
             self.selector.modify(client.sock, wanted, functools.partial(self.on_client, client))
@@ -2204,6 +2243,7 @@ class Worker:
     def close(self, client: Connection) -> None:
         """Forget a client, unless that is done."""
         if self.clients.pop(client.sock.fileno(), None) is not None:
+            self.networks.update(client, False)
             self.selector.unregister(client.sock)
             client.sock.close()
             self.counters.put("tcp open", len(self.clients))

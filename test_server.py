@@ -7385,6 +7385,56 @@ backends = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.
         self.assertGreater(sum(map(bool, limit.cells)), 7000)
 
 
+class PureNetworks(unittest.TestCase):
+    """When connections are too many, the network that has most of them makes room, by the one that
+    was idle for longest."""
+
+    @staticmethod
+    def clients(networks, *hosts):
+        """Clients of these addresses, which have come in this order."""
+        found = [lbdns.Connection(None, host, 0.0) for host in hosts]
+        for each in found:
+            networks.update(each)
+        return found
+
+    def test_the_longest_idle_of_the_network_that_has_most(self):
+        networks = lbdns.Networks()
+        first, one, two, three, far = self.clients(
+            networks, "192.0.2.1", "198.51.100.1", "198.51.100.2", "198.51.100.3", "2001:db8::1")
+        networks.update(one)  # was served
+        gone = []
+        for _ in range(5):
+            gone.append(networks.next_to_go())
+            networks.update(gone[-1], False)
+        self.assertEqual(gone, [two, three, first, far, one])
+        self.assertEqual((networks.clients, networks.most), ({}, 0))
+
+    def test_it_is_so_whatever_happens(self):
+        """Beside a list that is looked through each time."""
+        rng, networks, clients, changed = random.Random(7), lbdns.Networks(), [], {}
+        for at in range(5000):
+            step = rng.random()
+            if step < 0.5 or not clients:
+                host = f"10.0.{min(rng.randrange(1, 9), rng.randrange(1, 30))}.{at % 250}"
+                client, = self.clients(networks, host)
+                clients.append(client)
+            elif step < 0.7:
+                client = clients.pop(rng.randrange(len(clients)))
+                clients.append(client)
+                networks.update(client)
+            else:
+                sizes = Counter(each.network for each in clients)
+                most = {each for each, size in sizes.items() if size == max(sizes.values())}
+                network = min(most, key=changed.get)
+                client = next(each for each in clients if each.network == network)
+                self.assertIs(networks.next_to_go(), client)
+                if rng.random() < 0.8:
+                    client = rng.choice(clients)
+                clients.remove(client)
+                networks.update(client, False)
+            changed[client.network] = at
+
+
 class LiveCommands(unittest.TestCase):
     """The command line: what each form prints, where, and its exit code. Whatever is wrong is said
     in one line, and never by a traceback."""
@@ -12498,6 +12548,64 @@ lbdns.Monitor.__init__ = init
 # ==== With: other people's programs, and the files beside lbdns.py ================================
 
 @needs("dig")
+
+
+class FaultTcpShares(unittest.TestCase):
+    """A network that takes each connection there is, and asks on all of them, costs others none:
+    it makes room for them, and for its own next ones."""
+
+    FEW = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"  # 40 connections
+
+    @staticmethod
+    def connect(server, source):
+        """A TCP connection from an address."""
+        sock = socket.create_connection(("127.0.0.1", server.port), 5, (source, 0))
+        sock.settimeout(PATIENCE)
+        return sock
+
+    @staticmethod
+    def asks(*socks):
+        """Ask on connections; returns of each whether there was an answer."""
+        found = []
+        for sock in socks:
+            try:
+                sock.sendall(frame(query("www.example.com")))
+                found.append(len(read_frame(sock)) == 49)
+            except ConnectionError:
+                found.append(False)
+        return found
+
+    def test_one_address_holds_every_slot(self):
+        with Server(LIVE, prelude=self.FEW) as server, contextlib.ExitStack() as stack:
+            def connect(source):
+                return stack.enter_context(self.connect(server, source))
+            greedy = [connect("127.0.0.1") for _ in range(40)]
+            self.assertEqual(self.asks(*greedy), [True] * 40, "all, while nobody else wants one")
+            patient = [connect(f"127.0.{at}.1") for at in (1, 2, 2)]
+            self.assertEqual(self.asks(*patient), [True] * 3)
+            for _ in range(3):  # they are the longest idle ones of all, from now on
+                self.asks(*greedy)
+                greedy = greedy[30:] + [connect("127.0.0.1") for _ in range(30)]
+                self.asks(*greedy)
+            self.assertEqual(self.asks(*patient), [True] * 3)
+
+    def test_of_its_own_it_is_the_one_that_was_idle_for_longest(self):
+        with Server(LIVE, prelude=self.FEW) as server, contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(self.connect(server, "127.0.0.1")) for _ in range(40)]
+            self.asks(*socks, socks[0])
+            socks.append(stack.enter_context(self.connect(server, "127.0.0.1")))
+            self.assertEqual(self.asks(*socks), [True, False] + [True] * 39)
+
+    def test_networks_come_to_equal_shares(self):
+        with Server(LIVE, prelude=self.FEW) as server, contextlib.ExitStack() as stack:
+            held = {}
+            for number, source in ((60, "127.0.0.1"), (30, "127.0.1.1"), (30, "127.0.2.1")):
+                held[source] = [stack.enter_context(self.connect(server, source))
+                                for _ in range(number)]
+                self.asks(*held[source])
+            shares = [sum(self.asks(*socks)) for socks in held.values()]
+            self.assertEqual(sum(shares), 40)
+            self.assertLessEqual(max(shares) - min(shares), 1)
 
 
 class WithRfc8906(unittest.TestCase):
