@@ -427,7 +427,7 @@ def decide(packet: bytes, client: str, tcp: bool, state: State, now: float,
         if reply.rcode == wire.SERVFAIL:  # nothing found on the way there is worth caching
             reply.authoritative = False
             reply.records.clear()
-    if query.options:
+    if query.options and reply.rcode != wire.FORMERR:  # that is never longer than its query
         add_options(query, client, tcp, state, reply, now)
     writer = wire.Writer(query, query.limit(tcp), reply.options)
     for section, owner, rrset in reply.records:
@@ -451,14 +451,14 @@ def add_options(query: wire.Query, client: str, tcp: bool, state: State, reply: 
     add = reply.options.append
     if wire.NSID in options and state.nsid:  # RFC 5001
         add((wire.NSID, state.nsid))
-    if wire.ECS in options and reply.rcode != wire.FORMERR:  # RFC 7871 7.2.1: as sent, our scope
+    if wire.ECS in options:  # RFC 7871 7.2.1: as sent, our scope
         echo = options[wire.ECS]
         scope = NETWORK_BITS[query.subnet.family] if query.subnet and reply.scoped else 0
         add((wire.ECS, echo[:3] + bytes([scope]) + echo[4:]))
     if wire.KEEPALIVE in options and tcp:  # RFC 7828 3.2.2: in units of 100 ms; see `expired`
         idle = round((TCP_IDLE - 3 * WAKE) * 10)
         add((wire.KEEPALIVE, idle.to_bytes(2)))
-    if wire.COOKIE in options and reply.rcode != wire.FORMERR:
+    if wire.COOKIE in options:
         add((wire.COOKIE, server_cookie(options[wire.COOKIE], client, state.secret, now)))
 
 
