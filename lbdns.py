@@ -6600,8 +6600,9 @@ class Supervisor:
         """Log that the first of an endpoint's sockets has too little room, if it is of UDP."""
         size = socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         if size < UDP_BUFFER_LOW and socks[0].type == socket.SOCK_DGRAM:
-            self.log.warning("udp-buffer", f"a receive buffer of {size} octets loses queries in "
-                             f"bursts; raise net.core.rmem_max to {UDP_BUFFER}")
+            self.log.trouble("udp-buffer", "UDP", f"a receive buffer of {size} octets loses "
+                             f"queries in bursts; raise net.core.rmem_max to {UDP_BUFFER}",
+                             "warning")
 
     def unbind(self, kept: Iterable[Endpoint], everywhere: bool) -> None:
         """Let go of all endpoints but these, in this process; if `everywhere`, they take no more in
