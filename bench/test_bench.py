@@ -12,11 +12,14 @@ import os
 import pathlib
 import random
 import re
+import socket
 import subprocess
 import sys
+import time
 import unittest
 import unittest.mock
 import xml.etree.ElementTree
+from types import SimpleNamespace
 
 import test_server
 from test_server import PATIENCE, PYTHON, SCRIPT, folder_of, lbdns, needs
@@ -558,6 +561,60 @@ class BenchTest(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class LoadTest(unittest.TestCase):
+    """The load at a steady rate counts what came of it; how quick, is for no test."""
+
+    @staticmethod
+    def load(server, *expect):
+        """A load of 500 queries a second."""
+        with unittest.mock.patch.object(sys, "path", [str(BENCH), *sys.path]):
+            return importlib.import_module("load").Load(server.port, 500, expect=expect)
+
+    def test_what_a_server_answers(self):
+        with test_server.Server(test_server.LIVE) as server:
+            for expect, right in ((sorted(test_server.ADDRESSES), True), (["1.2.3.5"], False)):
+                with self.load(server, *expect) as load:
+                    time.sleep(0.5)
+                with self.subTest(right=right):
+                    self.assertGreater(load.outcome.sent, 50)
+                    self.assertEqual(load.outcome.lost, 0)
+                    self.assertEqual(load.outcome.wrong, 0 if right else load.outcome.sent)
+                    self.assertEqual(load.outcome.worst > 0, right)
+
+    def test_a_server_that_was_away(self):
+        with test_server.Server(test_server.LIVE) as server, self.load(server) as load:
+            time.sleep(0.2)
+            server.stop()
+            time.sleep(0.5)
+            outcome = load.stop()
+            self.assertGreater(outcome.lost, 50)
+            self.assertLess(outcome.lost, outcome.sent)
+            self.assertGreater(outcome.gap, 300)
+
+    def test_a_server_that_answers_another_question_twice(self):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            with self.load(SimpleNamespace(port=sock.getsockname()[1])) as load:
+                asked, client = sock.recvfrom(512)
+                reply = bytearray(asked + b"\xc0\x0c" + bytes(14))
+                reply[2:12] = bytes.fromhex("84000001000100000000")
+                sock.sendto(reply, client)   # good, and
+                sock.sendto(reply, client)   # once more: bad
+                asked, client = sock.recvfrom(512)
+                reply[:2] = asked[:2]        # the name asked before
+                sock.sendto(reply, client)
+                time.sleep(0.2)
+            self.assertEqual(load.outcome.wrong, 2)
+            self.assertEqual(load.outcome.lost, load.outcome.sent - 2)
+
+    def test_it_is_for_people_too(self):
+        with test_server.Server(test_server.LIVE) as server:
+            done = subprocess.run([*PYTHON, str(BENCH / "load.py"), str(server.port), "200",
+                                   "--seconds", "0.3"], capture_output=True, text=True)
+            self.assertRegex(done.stdout, r"^sent \d+, lost 0, wrong 0; answers took [\d.]+ ms at "
+                             r"most, 99 % under \d+ ms; longest time without any reply: \d+ ms\n$")
 
 
 class PageTest(unittest.TestCase):
