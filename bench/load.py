@@ -211,8 +211,8 @@ def main():
         print(json.dumps(outcome._asdict()))
     else:
         print(f"sent {outcome.sent:,}, lost {outcome.lost:,}, wrong {outcome.wrong:,}; answers "
-              f"took {outcome.worst} ms at most, 99 % under {outcome.p99} ms; longest time without any "
-              f"reply: {outcome.gap} ms")
+              f"took {outcome.worst} ms at most, 99 % under {outcome.p99} ms; longest time without "
+              f"any reply: {outcome.gap} ms")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ CI runs them; they are no part of what `python3 -m unittest` runs.
 import collections
 import contextlib
 import importlib.util
+import io
 import itertools
 import json
 import math
@@ -559,10 +560,6 @@ class BenchTest(unittest.TestCase):
             "1 queries without an answer within 1 s", "1 answers are wrong, such as 00"])
 
 
-if __name__ == "__main__":
-    unittest.main()
-
-
 class LoadTest(unittest.TestCase):
     """The load at a steady rate counts what came of it; how quick, is for no test."""
 
@@ -615,6 +612,42 @@ class LoadTest(unittest.TestCase):
                                    "--seconds", "0.3"], capture_output=True, text=True)
             self.assertRegex(done.stdout, r"^sent \d+, lost 0, wrong 0; answers took [\d.]+ ms at "
                              r"most, 99 % under \d+ ms; longest time without any reply: \d+ ms\n$")
+
+
+class SoakTest(unittest.TestCase):
+    """A few seconds of bad company: each kind of it has come, and what is lost is seen."""
+
+    def soak(self, *words):
+        """What bench/soak.py says: exit code, and numbers by what they count."""
+        done = subprocess.run([*PYTHON, str(BENCH / "soak.py"), "--rate", "500", *words],
+                              capture_output=True, text=True)
+        return done, {what: int(number.replace(",", "")) for number, what in re.findall(
+            r"(?m)^ *([\d,]+) ([a-z ]+)(?:$|:)", done.stdout)}
+
+    def test_all_of_it_happens_and_costs_nothing(self):
+        done, numbers = self.soak("--seconds", "6", "--kill", "2", "--reload", "1.5", "--restart",
+                                  "2.4", "--break", "1.5")
+        self.assertEqual(len(numbers), 10, done.stdout + done.stderr)
+        self.assertTrue(all(numbers.values()), done.stdout)
+        self.assertIn(": 0 lost, 0 answered wrongly; ", done.stdout)
+        self.assertNotIn("lost\n", done.stdout)
+
+    def test_it_fails_where_something_is_wrong(self):
+        with unittest.mock.patch.object(sys, "path", [str(BENCH), *sys.path]):
+            soak, load = map(importlib.import_module, ("soak", "load"))
+        lost = load.Outcome(10_000_000, 11, 0, 1.0, 1, 1)
+        for outcome, grown, says in (
+                (lost, (0, 0), "queries were lost"),
+                (lost._replace(lost=10), (0, 0), None),
+                (lost._replace(lost=0, wrong=1), (0, 0), "answers were wrong"),
+                (lost._replace(lost=0), (6, 0), "it grows"),
+                (lost._replace(lost=0), (0, 1), "it grows")):
+            company = SimpleNamespace(counts={}, failures=[], server=SimpleNamespace(
+                log=lambda: ""))
+            look = SimpleNamespace(looks=[], grown=lambda grown=grown: grown)
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                self.assertEqual(soak.report(company, look, outcome), int(says is not None))
+            self.assertEqual(re.findall("soak.py: (.*)", printed.getvalue()), [says] * bool(says))
 
 
 class PageTest(unittest.TestCase):
@@ -689,3 +722,7 @@ policy = "{policy}"
                     chi = sum((counts[address] - 10_000 * share)**2 / (10_000 * share)
                               for address, share in found["next"].items() if share)
                     self.assertLess(chi, self.LIMIT)
+
+
+if __name__ == "__main__":
+    unittest.main()
