@@ -5845,7 +5845,7 @@ FIRST_HANDED = 3          # the first descriptor that is handed over: SD_LISTEN_
 HANDED_MAX = 1024         # descriptors that are handed over at most
 NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV  # of getnameinfo(3)
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # of prctl(2)
-# A line of /proc/net/udp or tcp: its number, the local address and port, the remote ones, the state
+# A line of /proc/self/net/udp or tcp: its number, local address and port, remote ones, the state
 # (07: bound over UDP, 0A: listening over TCP), five more words, and the inode.
 LISTENER = r"^ *\d+: (\w+):%04X \S+ 0[7A](?: +\S+){5} +(\d+)"
 
@@ -6003,7 +6003,7 @@ def find_listeners(port: int) -> dict[str, str]:
     tables = ""
     with suppress(OSError):
         for name in ("udp", "tcp", "udp6", "tcp6"):
-            tables += pathlib.Path("/proc/net", name).read_text()
+            tables += pathlib.Path("/proc/self/net", name).read_text()
     found = {}
     for address, inode in re.findall(LISTENER % port, tables, re.MULTILINE):
         words = array.array("I", bytes.fromhex(address))

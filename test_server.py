@@ -10238,7 +10238,7 @@ class LiveStatus(unittest.TestCase):
             self.assertEqual(fetch(port, "/nothing")[0], "404")
             self.assertEqual(fetch(port, b"PUT /healthz HTTP/1.0\r\n\r\n")[1]["allow"], "get, head")
             self.assertEqual(len(server.pids()), 3)
-            table = pathlib.Path("/proc/net/tcp").read_text()
+            table = pathlib.Path("/proc/self/net/tcp").read_text()
             inode = re.search(rf":{port:04X} \S+ 0A(?: +\S+){{5}} +(\d+)", table)[1]
             holders = [pid for pid in (server.process.pid, *server.pids())
                        for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()
@@ -12828,7 +12828,7 @@ lbdns.Monitor.__init__ = init
     def held(self):
         """How many connections the monitor holds, those that wait for accept(2) left out."""
         inodes = re.findall(rf"(?m)^ *\d+: \w+:{self.port:04X} \S+ 0[^A](?: +\S+){{5}} +(\d+)",
-                            pathlib.Path("/proc/net/tcp").read_text())
+                            pathlib.Path("/proc/self/net/tcp").read_text())
         links = set()
         for link in pathlib.Path(f"/proc/{self.monitor}/fd").iterdir():
             with contextlib.suppress(OSError):
