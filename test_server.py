@@ -14275,41 +14275,57 @@ class WithFiles(unittest.TestCase):
     UNIT, README = HERE / "lbdns.service", HERE / "README.md"
 
     @contextlib.contextmanager
-    def units(self):
-        """The files of the unit of name servers, and of that for agents, a block of the README."""
-        [agent] = (text for kind, text in self.BLOCK.findall(self.README.read_text())
-                   if kind == "ini")
-        with folder_of(**{"lbdns-agent_service": agent}) as folder:
-            yield self.UNIT, folder / "lbdns-agent.service"
+    def units(self, *parts):
+        """A folder with the units that systemd would have: lbdns.service and, from the README,
+        that for agents; also those other files of the README that are named in `parts`."""
+        with folder_of(lbdns_service=self.UNIT.read_text()) as folder:
+            for kind, text in self.BLOCK.findall(self.README.read_text()):
+                path = re.match("# /etc/systemd/system/(.+)", text)
+                name = path[1] if path else "lbdns-agent.service"
+                if kind == "ini" and (path is None or name in parts):
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    (folder / name).write_text(text)
+            for name in parts:
+                self.assertTrue((folder / name).exists(), f"{name} is no block of the README")
+            yield folder
+
+    SOCKET = "lbdns.socket", "lbdns.service.d/socket.conf"
+    METADATA = "lbdns.service.d/metadata.conf"
 
     @needs_file(README)
+    @needs_file(UNIT)
     @needs("systemd-analyze")
     def test_the_units_are_well_confined(self):
-        with self.units() as units:
-            for unit in units:
-                text = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(unit))
-                exposure = re.search(r"Overall exposure level for lbdns.*\.service: ([\d.]+)", text)
-                self.assertLessEqual(float(exposure[1]), 1.4, text)
+        for parts, unit, limit in (((), "lbdns.service", 1.4), ((), "lbdns-agent.service", 1.3),
+                                   (self.SOCKET, "lbdns.service", 1.1)):
+            with self.subTest(parts=parts, unit=unit), self.units(*parts) as folder:
+                text = run("systemd-analyze", "security", "--offline=true", "--no-pager",
+                           str(folder / unit))
+                exposure = re.search(rf"Overall exposure level for {unit}: ([\d.]+)", text)
+                self.assertLessEqual(float(exposure[1]), limit, text)
 
     @needs_file(README)
+    @needs_file(UNIT)
     @needs("systemd-analyze")
     def test_systemd_understands_the_units(self):
-        with self.units() as units:
-            for unit in units:
+        with self.units(*self.SOCKET, self.METADATA) as folder:
+            for unit in "lbdns.service", "lbdns-agent.service", "lbdns.socket":
                 done = subprocess.run(
-                    ["systemd-analyze", "verify", "--man=no", str(unit)], text=True,
+                    ["systemd-analyze", "verify", "--man=no", str(folder / unit)], text=True,
                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                     timeout=30)
                 # Whether the program stands where the unit will look is the reader's business.
-                about_us = [line for line in done.stdout.splitlines() if unit.name in line
+                about_us = [line for line in done.stdout.splitlines() if "lbdns" in line
                             and "is not executable" not in line]
                 self.assertEqual(about_us, [])
 
     @needs_file(UNIT)
     def test_the_unit_runs_compiled_code_of_its_folder_alone(self):
         """Modules in the folder of the config, which others may write to, are not imported."""
-        unit = dict(line.split("=", 1) for line in self.UNIT.read_text().splitlines()
-                    if re.match("[A-Z]\\w+=", line) and not line.startswith("ExecReload=/bin/kill"))
+        text = self.UNIT.read_text()
+        [hang_up] = re.findall("^ExecReload=(/bin/sh .+)$", text, re.M)
+        unit = dict(line.split("=", 1) for line in text.splitlines()
+                    if re.match("[A-Z]\\w+=", line) and not line.endswith(hang_up))
         evil = "raise SystemExit('imported from a folder that others may write to')"
         with folder_of(asyncio_py=evil, signal_py=evil) as folder, folder_of() as library:
             for name in ("lbdns.py", "wire.py"):
@@ -14328,8 +14344,15 @@ class WithFiles(unittest.TestCase):
             with Inbox() as inbox, subprocess.Popen(
                     words("ExecStart"), cwd=library, stderr=subprocess.PIPE, text=True,
                     env={**os.environ, "NOTIFY_SOCKET": inbox.address}) as process:
-                inbox.until("READY=1")
-                process.terminate()
+                try:
+                    inbox.until("READY=1")
+                    # It needs no other program: a small Debian has no kill but the shell's.
+                    run(*shlex.split(hang_up),
+                        env={"MAINPID": str(process.pid), "PATH": "/nowhere"})
+                    inbox.until("RELOADING=1")
+                    inbox.until("READY=1")
+                finally:
+                    process.terminate()
                 said = process.stderr.read()
                 self.assertEqual(process.wait(), 0, said)
             self.assertNotRegex(said, "error|imported")
