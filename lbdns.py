@@ -184,6 +184,7 @@ TCP_TURNS = 8             # such groups answered per connection and wake-up
 TCP_TIME = 0.005          # seconds of that, of all connections, until UDP has its turn
 ACCEPT_TURN = 32          # connections accepted per wake-up
 FAILURES_MAX = 8          # errors of a UDP socket or a listener in about WAKE, then it rests
+FAILURES_REST = 0.25      # seconds of such a rest, after which one more error is enough
 CHAIN_MAX = 8             # CNAMEs followed in one answer; a ninth is shown and not followed
 LEARNED_MAX = 10_000      # replies the fast path remembers, of 900 to 1,800 octets each
 LEARNED_SIZE = 512        # octets of the longest query and of the longest reply that it remembers
@@ -2057,7 +2058,8 @@ class Worker:
         transport, description = choose_transport()
         # A UDP socket or a listener -> what serves it, and returns whether more may wait.
         self.doors: dict[socket.socket, Callable[..., bool]] = {}
-        self.failed: dict[socket.socket, int] = {}  # how often that raised OSError lately
+        self.failed: dict[socket.socket, int] = {}  # how often that raised OSError lately,
+        self.rests: dict[socket.socket, float] = {}  # and until when it rests, in monotonic seconds
         for udp, tcp in sockets.values():
             self.doors[udp] = transport(udp, self.cache.replies, self.counters).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
@@ -2078,8 +2080,7 @@ class Worker:
         while now < self.until and (self.clients or not self.order or self.is_needed()):
             if now - looked > WAKE / 2:
                 looked = now
-                self.failed.clear()
-                self.listen()
+                self.listen(now)
                 self.hang_up(now)
             ready = self.selector.select(0 if is_loading else WAKE)
             now, is_loading = self.child.beat(), next(slices)
@@ -2116,11 +2117,12 @@ class Worker:
         return self.child.beat()
 
     def on_failure(self, door: Any, bad: OSError) -> None:
-        """Let what fails again and again rest until the next look (WAKE), instead of spinning; a
-        few errors mean nothing."""
+        """Let what fails again and again rest for FAILURES_REST, instead of spinning; a few errors
+        mean nothing."""
         self.failed[door] = self.failed.get(door, 0) + 1
         if self.failed[door] > FAILURES_MAX:
             self.selector.unregister(door)
+            self.rests[door] = self.child.beat() + FAILURES_REST
             is_udp = door.type == socket.SOCK_DGRAM
             doing = "receiving UDP queries" if is_udp else "accepting TCP connections"
             self.log.trouble("socket", doing, str(bad.strerror))
@@ -2135,10 +2137,13 @@ class Worker:
                     yield True
             yield False
 
-    def listen(self) -> None:
-        """Take queries and connections, also those of a socket that rested from errors."""
+    def listen(self, now: float) -> None:
+        """Take queries and connections, also those of a socket that has rested from errors; forget
+        the errors of one that does not rest."""
         for door, serve in self.doors.items():
-            if door not in self.selector.get_map():
+            if door in self.selector.get_map():
+                self.failed.pop(door, None)
+            elif now >= self.rests.get(door, 0.0):
                 self.selector.register(door, READ, serve)
 
     def obey(self, order: int, now: float) -> None:
@@ -2207,8 +2212,9 @@ class Worker:
             except BlockingIOError:
                 return False
             except OSError as bad:
-                if bad.errno == errno.EMFILE:
+                if bad.errno == errno.EMFILE and self.clients:
                     self.evict(0, now)
+                    return True
                 raise
             self.evict(self.max_clients - 1, now)
             client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
@@ -5353,7 +5359,7 @@ HTTP_TIME = 5.0           # seconds from accept to the last octet, however slow 
 HTTP_FIELDS = 16          # parameters of a request
 HTTP_DISCARD = 64         # reads, of 64 KiB each, of what comes behind a request
 HTTP_RESERVE = 32         # file descriptors that are left for everything else
-HTTP_PAUSE = 0.1          # seconds without accept where there is no room
+HTTP_PAUSE = 0.25         # seconds without accept where there is no room
 HTTP_HEADERS = {"Connection": "close", "Cache-Control": "no-store",
                 "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
                 "Content-Security-Policy": "default-src 'none'"}
@@ -6695,7 +6701,7 @@ class Supervisor:
         if child.slot >= FIRST_WORKER:
             for pool in self.config.pools.values():
                 if pool.policy not in POLICIES:
-                    text += f"; does the policy of {pool.name} ever end?"
+                    text += f"; does {pool.policy}, the policy of {pool.name}, ever end?"
         self.log.error("child-silent", text)
 
     def start_child(self, child: Child, now: float) -> None:
