@@ -7781,6 +7781,19 @@ class LiveCommands(unittest.TestCase):
                 self.assertIn(f"pid {os.getpid()})", err)
                 self.assertEqual(other.getsockname()[1], port)
 
+    @unittest.skipIf(os.geteuid(), "not permitted here: only root can become nobody")
+    def test_a_port_that_only_root_may_have_is_refused_with_the_remedies(self):
+        limit = pathlib.Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        if limit.exists() and int(limit.read_text()) <= 53:
+            not_permitted("everybody may listen on port 53")
+        path = self.file(f"listen = ['127.0.0.1:53']\n{ZONE}")
+        nobody = "import argparse, locale\nos.setgid(65534); os.setuid(65534)"
+        script = self.file(patched({}, prelude=nobody), "wrapper.py")
+        _, out, err = self.run_it(path, script=script, code=2)
+        self.assertEqual((out, err.count("\n")), ("", 1))
+        self.assertIn("cannot listen on 127.0.0.1:53: ports below 1024 need root", err)
+        self.assertIn("CAP_NET_BIND_SERVICE", err)
+
     def test_check_warns_of_an_address_that_this_host_has_not(self):
         path = self.file(f"listen = ['192.0.2.1:53', '192.0.2.1:54', '127.0.0.1:53']\n{ZONE}")
         _, err = self.call("check", path, code=0)
@@ -9524,6 +9537,27 @@ class LiveNotifications(unittest.TestCase):
                 inbox.until("STOPPING=1")
                 self.assertEqual(server.process.wait(PATIENCE), 0)
 
+    def test_ready_is_said_when_each_address_answers(self):
+        """Here each worker takes half a second until it is there."""
+        slow = """
+def init(self, *words, real=lbdns.Worker.__init__):
+    real(self, *words)
+    __import__("time").sleep(0.5)
+    open(f"worker-{os.getpid()}", "w")
+lbdns.Worker.__init__ = init
+"""
+        port, other = free_port(), free_port()
+        listen = [f"127.0.0.1:{port}", f"127.0.0.2:{port}", f"127.0.0.1:{other}"]
+        with Inbox() as inbox, Server(LIVE, workers=3, port=port, listen=listen, wait=False,
+                                      prelude=slow, env={
+                                          "NOTIFY_SOCKET": inbox.address}) as server:
+            inbox.until("READY=1")
+            self.assertEqual(len([*server.folder.glob("worker-*")]), 3)
+            for host, server.port in (("127.0.0.1", port), ("127.0.0.2", port),
+                                      ("127.0.0.1", other)):
+                self.assertEqual(server.ask("www.example.com", host=host).rcode, 0)
+                self.assertEqual(len(server.ask_tcp(query("www.example.com"), host=host)[0]), 49)
+
     def test_the_watchdog_is_fed_while_all_make_progress(self):
         with Inbox() as inbox, Server(LIVE, workers=2, constants={**QUICK, "HEARTBEAT": 60}, env={
                 "NOTIFY_SOCKET": inbox.address, "WATCHDOG_USEC": "600000"}) as server:
@@ -9776,8 +9810,10 @@ class LiveReloads(unittest.TestCase):
                   ["10.0.0.2"])
 
     def test_a_bad_config_is_refused_with_its_reason(self):
-        with Server(generation(1), files={"bad.py": "def pick(:"}) as server, \
-                Inquirer(server) as asker:
+        with Server("status = '127.0.0.1:0'\n" + generation(1),
+                    files={"bad.py": "def pick(:"}) as server, Inquirer(server) as asker:
+            server.head += "status = '127.0.0.1:0'\n"
+            port = int(server.wait_for(r"status on http://127\.0\.0\.1:(\d+)/"))
             for text, says in (
                     ("workers = 1 2", r"lbdns\.toml: .*line"), ("lgo = 1\n" + generation(2),
                                                               "lgo: unknown key"),
@@ -9786,13 +9822,19 @@ class LiveReloads(unittest.TestCase):
                 server.write(text)
                 server.reload()
                 server.wait_for(f"error: reload: .*{says}")
+                self.assertIn("\nlbdns_config_ok 0\n", fetch(port, "/metrics")[2])
+            server.write(generation(2))
+            server.config.chmod(0)  # the supervisor is not root any more
+            server.reload()
+            server.wait_for(r"error: reload: .*lbdns\.toml: Permission denied")
             server.config.unlink()
             server.reload()
             server.wait_for("error: reload: .*No such file")
-            self.assertEqual(len(re.findall("reload: refused", server.log())), 5)
+            self.assertEqual(len(re.findall("reload: refused", server.log())), 6)
             asker.wait()
             server.write(generation(3))
             server.reload()
+            self.assertIn("\nlbdns_config_ok 1\n", fetch(port, "/metrics")[2])
             until(lambda: Answer(asker.replies[-1]).rdatas == ["10.0.0.3"])
         self.assertEqual(asker.lost, 0)
         self.assertEqual({tuple(Answer(reply).rdatas) for reply in asker.replies},
@@ -11497,6 +11539,15 @@ class FaultTcpLimits(unittest.TestCase):
         self.assertLess(time.monotonic() - begun, 4)
         self.assertEqual(self.server.ask("www.example.com").rcode, 0)
 
+    def test_nothing_is_kept_ready_for_what_is_announced(self):
+        worker, = self.server.pids()
+        before = memory(worker)
+        with contextlib.ExitStack() as stack:
+            for _ in range(100):
+                stack.enter_context(self.server.connect()).sendall(b"\xff\xffabc")
+            self.assertEqual(len(self.server.ask_tcp(query("www.example.com"))[0]), 49)
+            self.assertLess(memory(worker), before + (2 << 20))
+
     def test_dripping_octets_do_not_help(self):
         """The time for a query counts from its first octet."""
         with self.server.connect() as sock, self.assertRaises(OSError):
@@ -12095,6 +12146,23 @@ class FaultEndings(unittest.TestCase):
                 self.gone(*children)
                 self.assertEqual(idle.recv(1), b"")
                 self.assertIn("stopped", server.log())
+
+    def test_a_second_signal_does_not_wait_for_a_client_that_never_reads(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with Server(LIVE, prelude="lbdns.TIME_LEFT = (*lbdns.TIME_LEFT[:2], 600.0, 0.0)",
+                        constants={"TCP_IDLE": 600.0}) as server, socket.socket() as sock, \
+                    server.connect() as idle:
+                worker, = server.pids()
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.connect(("127.0.0.1", server.port))
+                sock.sendall(frame(query("big.example.com")) * 3000)
+                read_frame(sock)
+                server.signal(number)
+                self.assertEqual(idle.recv(1), b"")  # it ends, but for the other client
+                self.assertEqual(server.pids(), [worker])
+                server.signal(number)
+                self.assertEqual(server.process.wait(PATIENCE), 0)
+                self.gone(worker)
 
     def test_what_was_asked_is_answered_before_the_end(self):
         with Server(LIVE) as server, server.connect() as sock:
@@ -13052,6 +13120,120 @@ lbdns.Monitor.__init__ = init
         self.assertTrue(10 < self.held() <= 32, self.held())
         self.assertLessEqual(len(os.listdir(f"/proc/{self.monitor}/fd")), 32)
         self.server.wait_for("error: accepting HTTP connections: Too many open files")
+
+
+class FaultClock(unittest.TestCase):
+    """The wall clock jumps by a day to and fro, as on a host without a battery: what lasts a while
+    is measured by another clock."""
+
+    # time.time() is off by what the file `clock` says; time.monotonic() is as it was.
+    JUMPS = """
+import time
+def jumped(real=time.time):
+    with open("clock") as file:
+        return real() + float(file.read())
+time.time = jumped
+"""
+    CONFIG = ZONE + """
+[pools."api.example.com"]
+backends = ["127.0.1.1", "127.0.1.2"]
+check = { url = "tcp://:PORT", interval = 0.2, fall = 1, rise = 1 }
+[pools."rows.example.com"]
+policy = "least-connections"
+source = { sqlite = "b.db", every = 0.1, query = "SELECT address, connections, \
+max_connections, state FROM backends" }
+stale = 5
+"""
+
+    def jump(self, server, seconds):
+        """Let the server's clock be off by so much, and see from a cookie that it is."""
+        (server.folder / "new").write_text(str(seconds))
+        (server.folder / "new").rename(server.folder / "clock")
+
+        def seen():
+            cookie = server.ask("www.example.com", options=option(10, b"12345678")).options[10]
+            return abs(int.from_bytes(cookie[12:16], "big") - time.time() - seconds) < 100
+        until(seen)
+
+    def test_it_costs_no_answer_no_check_no_connection_and_no_worker(self):
+        with Target(host="127.0.1.1") as target, Server(
+                "status = '127.0.0.1:0'\n" + self.CONFIG.replace("PORT", str(target.port)),
+                workers=2, files={"clock": "0"}, prelude=FILL + self.JUMPS) as server, \
+                server.connect() as idle, Inquirer(server, pause=0.001) as asker, \
+                Inquirer(server, "rows.example.com", pause=0.001) as other:
+            port = int(server.wait_for(r"status on http://127\.0\.0\.1:(\d+)/"))
+            before, log = server.pids(), server.log()
+            soa = server.ask("example.com", "SOA").rdatas
+            for seconds in (86400, -86400, 0):
+                self.jump(server, seconds)
+                seen, begun = len(target.times), time.monotonic()
+                asker.wait(200)
+                other.wait(200)
+                until(lambda at=seen: len(target.times) >= at + 5)
+                most = (time.monotonic() - begun) / 0.2 + 3
+                self.assertLess(len(target.times) - seen, most, "a storm of checks")
+                idle.sendall(frame(query("www.example.com")))
+                self.assertEqual(Answer(read_frame(idle)).rdatas, ["192.0.2.80"])
+                self.assertEqual(server.ask("example.com", "SOA").rdatas, soa)
+                self.assertEqual(fetch(port)[0], "200")
+            self.assertEqual((server.pids(), server.log()), (before, log))
+            self.jump(server, -86400)
+            target.__exit__()
+            server.wait_for(r"127\.0\.1\.1: up -> down")
+        for found, address in ((asker, "127.0.1.1"), (other, "10.0.0.1")):
+            self.assertEqual(found.lost, 0)
+            self.assertIn((address,), {tuple(Answer(each).rdatas) for each in found.replies[:50]})
+            self.assertEqual({Answer(each).rcode for each in found.replies}, {0})
+        self.assertEqual({tuple(Answer(each).rdatas) for each in other.replies}, {("10.0.0.1",)})
+
+
+class FaultReadOnly(unittest.TestCase):
+    """Nothing can be written anywhere: it starts, serves, reloads, and reads tables all the
+    same."""
+
+    @staticmethod
+    def lock():
+        """Make all file systems read-only, for this process and its children."""
+        import ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        # MOUNT_ATTR_RDONLY and MS_PRIVATE, for mount_setattr(2) with AT_RECURSIVE.
+        wanted = struct.pack("4Q", 1, 0, 1 << 18, 0)
+        if libc.unshare(0x20000) or libc.syscall(442, -100, b"/", 0x8000, wanted, len(wanted)):
+            raise OSError(ctypes.get_errno(), "")
+
+    def test_it_serves_and_reads_tables(self):
+        try:
+            subprocess.run(["true"], preexec_fn=self.lock, check=True)
+        except subprocess.SubprocessError:
+            not_permitted("no mount namespace of one's own")
+        config = PRELOADED + POOL.replace("api", "inline") + POOL.replace("api", "none").replace(
+            "backends =", "source = { sqlite = 'none.db', every = 0.1 } #")
+        locked = """
+try:
+    open("b.db", "r+b")
+except OSError as bad:
+    assert bad.errno == 30, bad
+else:
+    raise AssertionError("the file system is not read-only")
+"""
+        with folder_of(lbdns_toml="") as folder:
+            table, path, port = Database(folder / "b.db"), folder / "lbdns.toml", free_port()
+            table.run(lbdns.SCHEMA)
+            table.fill("10.0.0.1")
+            path.write_text(f"listen = ['127.0.0.1:{port}']\n{config}")
+            env = {key: value for key, value in os.environ.items() if key != "HOME"}
+            with Server(words=[path], port=port, cwd=folder, preexec_fn=self.lock, prelude=locked,
+                        env=env) as server:
+                for _ in range(2):
+                    self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
+                    self.assertIn(*server.ask("inline.example.com").rdatas, ADDRESSES)
+                    self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+                    self.assertEqual(server.ask("none.example.com").rcode, wire.SERVFAIL)
+                    server.reload()
+                server.wait_for(r"error: pool none\.example\.com: \S*none\.db: ")
+                table.fill("10.0.0.2")
+                until(lambda: server.ask("api.example.com").rdatas == ["10.0.0.2"])
+                self.assertNotIn("refused", server.log())
 
 
 class Sniffer:
