@@ -722,8 +722,10 @@ class Pool:
             each.max_connections is not None for each in backends)
         if self.counting:
             yield from self.load.learn(backends, now, passed)
+            yield
         self.load.set_limits(backends, now)
         self.log_frozen()
+        yield
         if stale != self.stale:  # answers say so, whatever the policy
             self.stale = stale
             self.current = {}
@@ -2063,7 +2065,7 @@ class Worker:
         for udp, tcp in sockets.values():
             self.doors[udp] = transport(udp, self.cache.replies, self.counters).serve
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
-        if child.slot == FIRST_WORKER:  # the first worker speaks for all
+        if child.slot == FIRST_WORKER and child.failed == -math.inf:  # it speaks for all, once
             log.change("udp", description)
             log.flush()
 
@@ -2075,6 +2077,9 @@ class Worker:
         then it serves what was ready, and obeys. Limits of time are looked at now and then.
         """
         gc.freeze()  # the config is here to stay: the collector need not walk it again
+        # Nor need it walk all backends, which takes half a second where 100,000 come and go: what
+        # refers to itself and grows old is not collected, and nothing here does.
+        gc.set_threshold(700, 10, 1 << 30)
         looked, is_loading, slices = 0.0, False, self.apply_snapshots()
         now = self.child.beat()
         while now < self.until and (self.clients or not self.order or self.is_needed()):

@@ -1200,6 +1200,11 @@ class Load:
         return self
 
     def __exit__(self, *exc):
+        if self.process.poll() is None:
+            self.stop()
+
+    def stop(self):
+        """End it, and take what it has found."""
         with self.process:
             vars(self).update(json.loads(self.process.communicate(timeout=PATIENCE)[0]))
         self.rcodes = {int(rcode): number for rcode, number in self.rcodes.items()}
@@ -1353,6 +1358,11 @@ def processor_time(pid):
 
 
 MARK = f"4711{os.getpid()}"  # in the command lines of what the tests start: seconds to sleep
+
+
+def busy(pid):
+    """Seconds of a processor that a process has used."""
+    return int(pathlib.Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def alive(mark):
@@ -8628,13 +8638,17 @@ class LiveBatches(unittest.TestCase):
         self.assertFalse(batch.serve())
         self.assertEqual(client.recv(512), bytes(12) + b"ok")
 
-    def test_200000_packets_write_nowhere_but_in_their_memory(self):
+    def test_200000_packets_write_nowhere_but_in_their_memory(self, number=200_000):
         done = subprocess.run(
-            [*PYTHON, "-c", MANY_PACKETS, str(FOLDER), "200000"], text=True,
+            [*PYTHON, "-c", MANY_PACKETS, str(FOLDER), str(number)], text=True,
             capture_output=True, timeout=30 * PATIENCE, env={
                 **os.environ, "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165",
                 "PYTHONMALLOC": "malloc", "LD_PRELOAD": "libc_malloc_debug.so.0"})
         self.assertEqual((done.returncode, done.stdout), (0, "sent and answered\n"), done.stderr)
+
+    @long
+    def test_a_million_packets_write_nowhere_but_in_their_memory(self):
+        self.test_200000_packets_write_nowhere_but_in_their_memory(1_000_000)
 
     # -- which transport --
 
@@ -12155,8 +12169,14 @@ class FaultEndings(unittest.TestCase):
                 worker, = server.pids()
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 sock.connect(("127.0.0.1", server.port))
-                sock.sendall(frame(query("big.example.com")) * 3000)
-                read_frame(sock)
+                sock.sendall(frame(query("big.example.com")) * 9000)
+
+                def queued(port=sock.getsockname()[1]):  # octets that the kernel holds for it
+                    found = re.search(rf":{server.port:04X} \w+:{port:04X} 01 (\w+):",
+                                      pathlib.Path("/proc/net/tcp").read_text())
+                    time.sleep(0.1)
+                    return int(found[1], 16)
+                until(lambda: 0 < queued() == queued())
                 server.signal(number)
                 self.assertEqual(idle.recv(1), b"")  # it ends, but for the other client
                 self.assertEqual(server.pids(), [worker])
@@ -13234,6 +13254,331 @@ else:
                 table.fill("10.0.0.2")
                 until(lambda: server.ask("api.example.com").rdatas == ["10.0.0.2"])
                 self.assertNotIn("refused", server.log())
+
+
+@long
+class FaultTcpTimes(unittest.TestCase):
+    """What crowds of TCP and HTTP clients cost others, in milliseconds, processors and memory."""
+    alone = True
+
+    @staticmethod
+    def usual(server, rate=1000):
+        """Milliseconds within which 99 % of the replies come while nothing else happens."""
+        with Load(server, rate) as load:
+            time.sleep(1.5)
+        return load.late(0.99)
+
+    def test_64_descriptors_for_100_clients(self):
+        with Server(LIVE, prelude="resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))") as server:
+            worker, = server.pids()
+            descriptors, before = len(os.listdir(f"/proc/{worker}/fd")), busy(worker)
+            self.usual(server)
+            usual = busy(worker) - before
+            with Load(server, 1000) as load, contextlib.ExitStack() as stack:
+                socks, served = [], 0
+                for _ in range(100):
+                    socks.append(stack.enter_context(server.connect()))
+                    socks[-1].sendall(frame(query("www.example.com")))
+                for sock in socks:
+                    with contextlib.suppress(ConnectionError):
+                        served += bool(read_frame(sock))
+                before = busy(worker)
+                time.sleep(1.5)
+                crowd = busy(worker) - before
+                begun = time.monotonic()
+                self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+                self.assertLess(time.monotonic() - begun, 1)
+                begun = time.monotonic()
+                stack.close()
+                until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= descriptors + 1)
+                self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+                self.assertLess(time.monotonic() - begun, 1)
+            self.assertEqual((served >= 60, load.lost), (True, 0), served)
+            self.assertLessEqual(load.late(0.99), 5)
+            self.assertLess(crowd - usual, 0.15, "10 % of a processor")
+
+    def test_1000_idle_ones(self):
+        _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < 2200:
+            not_permitted(f"{hard} descriptors are too few")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        with Server(LIVE, constants={"TCP_IDLE": 5.0}) as server:
+            worker, = server.pids()
+            usual = self.usual(server)
+            before, descriptors = memory(worker), len(os.listdir(f"/proc/{worker}/fd"))
+            with contextlib.ExitStack() as stack:
+                socks = [stack.enter_context(server.connect()) for _ in range(1000)]
+                until(lambda: len(os.listdir(f"/proc/{worker}/fd")) >= descriptors + 1000)
+                crowd = self.usual(server)
+                begun = time.monotonic()
+                self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+                self.assertLess(time.monotonic() - begun, 0.05)
+                self.assertLess(memory(worker), before + (10 << 20))
+                self.assertLessEqual(crowd, usual + 1)
+                for sock in socks:
+                    self.assertEqual(read_frame(sock), b"")
+            until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= descriptors)
+
+    def test_10000_that_vanish(self):
+        """By a reset behind the query, or with the reply unread."""
+        with Server(LIVE) as server:
+            worker, = server.pids()
+            server.ask_tcp(query("www.example.com"))
+            descriptors, log = len(os.listdir(f"/proc/{worker}/fd")), server.log()
+            for at in range(10_000):
+                with server.connect() as sock:
+                    sock.sendall(frame(query("big.example.com")))
+                    if at % 2:
+                        select.select([sock], [], [], PATIENCE)
+                    else:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                        struct.pack("ii", 1, 0))
+            until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= descriptors)
+            self.assertEqual(server.log(), log)
+            self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+
+    def test_20000_mutated_packets(self):
+        packets = list(FaultPackets.mutated(10_000 if CORPUS.exists() else 20_000, 38))
+        if CORPUS.exists():
+            packets += WithCorpus.packets()
+        random.Random(38).shuffle(packets)
+        with Server(LIVE) as server:
+            worker, = server.pids()
+            self.storm(server, packets[:1000])
+            before, used = memory(worker), busy(worker)
+            with Load(server, 400) as load:
+                replies, connections = self.storm(server, packets)
+            used = (busy(worker) - used) / len(packets)
+            self.assertGreater(replies, 5000)
+            self.assertEqual((server.pids(), load.lost, load.rcodes.keys()), ([worker], 0, {0}))
+            self.assertGreater(load.sent, 200)
+            self.assertLessEqual(load.late(1), 30)
+            self.assertLess(memory(worker), before + (2 << 20))
+            self.assertLess(server.log().count("\n"), 50)
+            self.assertLess(used * 1e6, 50, f"us for each packet, on {connections} connections")
+
+    @staticmethod
+    def storm(server, packets):
+        """Send packets one by one, on a new connection where the one before has been closed;
+        returns how many replies came, and the connections."""
+        replies = connections = 0
+        sock = server.connect()
+        for packet in packets:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(frame(packet))
+                if read_frame(sock):
+                    replies += 1
+                    continue
+            sock.close()
+            sock, connections = server.connect(), connections + 1
+        sock.close()
+        return replies, connections
+
+    def test_200_clients_of_http_that_do_not_get_on(self):
+        with Server("status = '127.0.0.1:0'\n" + LIVE) as server:
+            port = int(server.wait_for(r"status on http://127\.0\.0\.1:(\d+)/"))
+            usual = self.usual(server)
+            with Load(server, 1000) as load, contextlib.ExitStack() as stack:
+                limit = time.monotonic() + 1.5
+                for octets in (b"", b"GET / HTTP/1.0\r\nX: " + b"x" * 1_000_000, b"x" * 100_000,
+                               b"GET / HTTP/1.0\r\n\r\n") * 50:
+                    sock = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                    with contextlib.suppress(OSError):
+                        sock.settimeout(0.05)
+                        sock.sendall(octets)
+                time.sleep(max(0.0, limit - time.monotonic()))
+            self.assertEqual(load.lost, 0)
+            self.assertLessEqual(load.late(0.99), usual + 2)
+
+
+@long
+class FaultTimes(unittest.TestCase):
+    """How many queries are lost, how late the others are answered and how soon all is well again,
+    when processes die, stop, hang or have much to do, while thousands of queries a second come."""
+    alone = True
+
+    def workers(self, server, number, without=None):
+        """Wait until so many workers run, none of which is `without`."""
+        until(lambda: len(server.pids()) == number and without not in server.pids(), server.log)
+
+    def test_a_policy_that_sleeps_or_hangs_holds_up_its_worker_alone(self):
+        code = ("import time\ndef pick(query, backends):\n"
+                "    while query.name.startswith('hang'):\n        pass\n"
+                "    time.sleep(2 * query.name.startswith('sleep'))\n    return backends[0]\n")
+        with Server(pool("my.py:pick"), workers=2, files={"my.py": code}) as server:
+            before = server.pids()
+            with Load(server, 1000) as load:
+                self.assertIsNotNone(server.exchange(query("sleep-api.example.com"), timeout=3))
+            self.assertEqual((load.lost, server.pids()), (0, before))
+            self.assertLessEqual(load.late(0.99), 5)
+            begun = time.monotonic()
+            with Load(server, 1000) as load:
+                self.assertIsNone(server.exchange(query("hang-api.example.com"), timeout=0.1))
+                server.wait_for(r"no sign of life for \d+ s; does \S*my\.py:pick, the policy of ")
+                until(lambda: len(server.pids()) == 2 and server.pids() != before)
+                self.assertLess(time.monotonic() - begun, 10)
+            self.assertLessEqual(load.lost, 2)
+            self.assertLessEqual(load.late(0.99), 5)
+
+    def test_sources_and_checks_that_burn_a_processor(self):
+        """Commands of both, and the monitor itself, a second at a time."""
+        burn = '["timeout", "1", "sh", "-c", "while :; do :; done; echo {address}"]'
+        config = PRELOADED + POOL.replace("api", "burn") + (
+            f"check = {{ command = {burn}, interval = 1.5 }}\n"
+            "[pools.'rows.example.com']\n"
+            f"source = {{ command = {burn.replace('{address}', '10.0.0.1')}, every = 1 }}\n")
+        prelude = FILL + """
+import time
+def read_table(*words, real=lbdns.read_table):
+    limit = time.monotonic() + 1
+    while time.monotonic() < limit:
+        pass
+    return real(*words)
+lbdns.read_table = read_table
+"""
+        with Server(config, prelude=prelude) as server:
+            with Load(server, 2000) as load:
+                time.sleep(4)
+        self.assertEqual((load.lost, load.rcodes.keys()), (0, {0}))
+        self.assertLessEqual(load.late(0.99), 20)
+
+    def test_100000_backends_read_anew_each_second(self):
+        pools = [f"p{n}.example.com" for n in range(10)]
+        config = PRELOADED.replace("every = 0.1", "every = 1") + "".join(
+            f"[pools.'{name}']\npolicy = 'least-connections'\n"
+            "source = { sqlite = 'b.db', every = 1 }\n" for name in pools)
+        with Server(config, prelude=FILL) as server:
+            table = Database(server.folder / "b.db")
+            table.run("CREATE TABLE numbers AS WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL "
+                      "SELECT n + 1 FROM n WHERE n < 9999) SELECT n FROM n")
+            table.run(*(f"INSERT INTO backends (pool, address, connections) SELECT '{name}', "
+                        f"'10.{at}.' || (n / 256) || '.' || (n % 256), n FROM numbers"
+                        for at, name in enumerate(pools, 1)))
+            until(lambda: server.ask(pools[9]).rdatas)
+            worst = []
+            for name in ("api.example.com", pools[9], pools[0]):
+                with Load(server, 1000, name) as load:
+                    for _ in range(5):
+                        time.sleep(1)
+                        table.run("UPDATE backends SET connections = connections + 1")
+                self.assertEqual((load.lost, load.rcodes.keys()), (0, {0}), server.log())
+                worst.append(load.late(1))
+        self.assertLessEqual(min(worst), 20, worst)  # the least that others on the host disturbed
+
+    def test_workers_that_are_killed(self):
+        with Server(LIVE, workers=2) as server:
+            with Load(server) as load:
+                for _ in range(5):
+                    time.sleep(1.2)  # more than CRASH_PAUSE
+                    killed, begun = server.pids()[0], time.monotonic()
+                    os.kill(killed, signal.SIGKILL)
+                    self.workers(server, 2, without=killed)
+                    self.assertLess(time.monotonic() - begun, 1)
+        self.assertLessEqual(load.lost, 2 * 5)
+        self.assertEqual(load.rcodes.keys(), {0})
+
+    def test_a_worker_that_crashes_again_and_again_is_started_once_a_second_for_ever(self):
+        prelude = """
+def run(self, real=lbdns.Worker.run):
+    if os.path.exists("broken"):
+        os.write(os.open("crashes", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o666), b".")
+        raise RuntimeError("as the test wants it")
+    real(self)
+lbdns.Worker.run = run
+"""
+        with Server(LIVE, prelude=prelude) as server:
+            (server.folder / "broken").touch()
+            begun = time.monotonic()
+            os.kill(server.pids()[0], signal.SIGKILL)
+            time.sleep(8)
+            often, passed = (server.folder / "crashes").stat().st_size, time.monotonic() - begun
+            self.assertLessEqual(often, passed + 1)
+            self.assertGreater(often, passed / 2)
+            (server.folder / "broken").unlink()
+            until(lambda: server.exchange(query("www.example.com"), timeout=0.2))
+            self.assertIsNone(server.process.poll())
+            self.assertLess(server.log().count("\n"), 10, server.log())
+
+    def test_a_supervisor_that_is_killed_and_another_that_is_started(self):
+        lost = []
+        for _ in range(3):
+            with Server(LIVE, workers=2) as server, Load(server) as load:
+                time.sleep(0.5)
+                children, begun = server.pids(), time.monotonic()
+                server.process.kill()
+                server.process.wait()
+                until(lambda pids=children: not any(status_of(pid, "State") for pid in pids))
+                self.assertLess(time.monotonic() - begun, 1)
+                with Server(LIVE, workers=2, port=server.port):
+                    time.sleep(0.5)
+                    load.stop()
+            self.assertEqual(load.rcodes.keys(), {0})
+            lost.append(load.lost)
+        self.assertLessEqual(min(lost), 550, lost)
+
+    def test_a_worker_that_is_stopped_for_a_second(self):
+        with Server(LIVE, workers=2) as server:
+            before = server.pids()
+            with Load(server) as load:
+                time.sleep(0.5)
+                os.kill(before[0], signal.SIGSTOP)
+                time.sleep(1)
+                os.kill(before[0], signal.SIGCONT)
+                time.sleep(0.5)
+            self.assertEqual(server.pids(), before)
+            self.assertLessEqual(load.lost, load.sent / 100)
+            with Load(server) as load:
+                os.kill(before[0], signal.SIGSTOP)
+                self.workers(server, 2, without=before[0])
+            self.assertLessEqual(load.lost, load.sent / 100)
+
+    def test_four_reloads_at_5000_queries_a_second(self):
+        with Server(generation(1), workers=2) as server:
+            with Load(server) as load:
+                for number in (2, 3, 4, 5):
+                    server.write(generation(number))
+                    server.reload()
+        self.assertEqual((load.lost, load.rcodes.keys()), (0, {0}))
+
+    def test_the_watchdog_is_fed_more_often_than_systemd_asks_for(self):
+        """Also while a policy file is tried at a reload, which takes a second."""
+        code = "import time\ntime.sleep(1)\n" + FaultMishaps.POLICY
+        with Inbox() as inbox, Server(pool("my.py:pick"), workers=2, files={"my.py": code}, env={
+                "NOTIFY_SOCKET": inbox.address, "WATCHDOG_USEC": "2000000"}) as server:
+            inbox.until("WATCHDOG=1")
+            server.signal(signal.SIGHUP)
+            times = [time.monotonic()]
+            for _ in range(8):
+                inbox.until("WATCHDOG=1")
+                times.append(time.monotonic())
+            self.assertIn(" reloaded:", server.log())
+        self.assertLessEqual(max(after - at for at, after in itertools.pairwise(times)), 1)
+
+    def test_500_backends_that_never_answer_a_check(self):
+        with Target(host="127.0.1.1") as target, black_hole("0.0.0.0") as hole:
+            holes = ", ".join(f'"127.0.{n // 250 + 2}.{n % 250}"' for n in range(500))
+            config = ZONE + POOL + (
+                f"check = {{ url = 'tcp://:{target.port}', interval = 0.5 }}\n"
+                f"[pools.'hole.example.com']\nbackends = [{holes}]\n"
+                f"check = {{ url = 'tcp://:{hole}', interval = 0.5, timeout = 0.3 }}\n")
+            with Server(config.replace('"1.2.3.4"', '"127.0.1.1"')) as server:
+                with Load(server, 1000) as load:
+                    time.sleep(3)
+                self.assertNotIn("cannot be made", server.log())
+            with Server(ZONE + POOL) as server:
+                usual = FaultTcpTimes.usual(server)
+        self.assertEqual((load.lost, load.rcodes.keys()), (0, {0}))
+        self.assertLessEqual(load.late(0.99), usual + 2)
+
+    def test_an_address_that_cannot_be_had_ends_a_start_within_a_second(self):
+        with socket.socket(type=socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", free_port()))
+            begun = time.monotonic()
+            server = Server(LIVE, port=other.getsockname()[1], wait=False)
+            self.assertEqual(server.process.wait(PATIENCE), 2)
+            self.assertLess(time.monotonic() - begun, 1)
+            self.assertEqual(server.stop().count("\n"), 1)
 
 
 class Sniffer:
@@ -14859,6 +15204,41 @@ class WithFiles(unittest.TestCase):
         self.type_in("python3 lbdns.py --version; sleep 100 & echo done\n", "lbdns ...\ndone\n")
         with self.assertRaises(AssertionError):
             self.type_in("false\n", None)
+
+
+@long
+class WithSuite(unittest.TestCase):
+    """All tests with a server once more: where no memory may become executable, in Python's
+    development mode with each warning an error, and as a user without any rights."""
+    alone = True
+
+    def suite(self, *python, **popen):
+        """Run them by a Python, with options for that of the servers."""
+        env = {key: value for key, value in os.environ.items() if key != "LBDNS_LONG"}
+        env["LBDNS_PYTHON"] = shlex.join([*python, "-E", "-s", "-S"])
+        done = subprocess.run([python[0], "-m", "unittest", "-k", "Live*", "-k", "Fault*"],
+                              cwd=HERE, env=env, stdin=subprocess.DEVNULL, text=True, timeout=900,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **popen)
+        self.assertEqual(done.returncode, 0, done.stdout[-30_000:])
+        self.assertGreater(int(re.search(r"(?m)^Ran (\d+) tests", done.stdout)[1]), 300)
+
+    def test_with_warnings_as_errors_and_no_memory_that_becomes_executable(self):
+        import ctypes
+        prctl = ctypes.CDLL(None).prctl
+        if prctl(66, 0, 0, 0, 0) < 0:  # PR_GET_MDWE
+            not_permitted("this kernel has no MemoryDenyWriteExecute of its own")
+        self.suite(sys.executable, "-X", "dev", "-W", "error",
+                   preexec_fn=lambda: prctl(65, 1, 0, 0, 0))
+
+    @unittest.skipIf(os.geteuid(), "not permitted here: only root can become nobody")
+    def test_as_nobody(self):
+        nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+        for python in (sys.executable, "/usr/bin/python3"):
+            with contextlib.suppress(OSError, subprocess.CalledProcessError):
+                subprocess.run([python, "-c", "import tomllib"], check=True, cwd=HERE,
+                               stderr=subprocess.DEVNULL, **nobody)
+                return self.suite(python, **nobody)
+        return not_permitted("nobody may run this Python")
 
 
 class WithPromtool(unittest.TestCase):
