@@ -722,10 +722,12 @@ class Pool:
             each.max_connections is not None for each in backends)
         if self.counting:
             yield from self.load.learn(backends, now, passed)
+        if len(backends) >= SLICE:
             yield
         self.load.set_limits(backends, now)
         self.log_frozen()
-        yield
+        if len(backends) >= SLICE:
+            yield
         if stale != self.stale:  # answers say so, whatever the policy
             self.stale = stale
             self.current = {}
@@ -2081,6 +2083,8 @@ class Worker:
         # refers to itself and grows old is not collected, and nothing here does.
         gc.set_threshold(700, 10, 1 << 30)
         looked, is_loading, slices = 0.0, False, self.apply_snapshots()
+        while next(slices):  # the first answer knows all of the first snapshot
+            self.child.beat()
         now = self.child.beat()
         while now < self.until and (self.clients or not self.order or self.is_needed()):
             if now - looked > WAKE / 2:
@@ -5741,6 +5745,11 @@ class Generation:
         self.monitor_died = False  # at least once
         self.seen = 0              # the number of what this process has last read
         self.until = math.inf      # monotonic seconds: when what is left is killed; inf = it serves
+
+    def __del__(self) -> None:
+        """Let go of the files, with the last process of it that is known."""
+        for file in self.files:
+            file.close()
 
     def publish(self, octets: bytes) -> None:
         """Make this the newest that was published. Only one process may do it. Raises OSError.

@@ -9009,7 +9009,7 @@ class LiveCommandSources(unittest.TestCase):
         self.say(self.GOOD)
         self.expect("10.0.0.2")
         self.assertRegex(turns.read_text(), r"^(begin\nend\n)+$")
-        self.assertNotIn("hangs", self.server.log()[before:])
+        self.assertNotIn("a poll hangs", self.server.log()[before:])
 
 
 class LiveReports(unittest.TestCase):
@@ -9557,7 +9557,7 @@ class LiveNotifications(unittest.TestCase):
 def init(self, *words, real=lbdns.Worker.__init__):
     real(self, *words)
     __import__("time").sleep(0.5)
-    open(f"worker-{os.getpid()}", "w")
+    open(f"worker-{os.getpid()}", "w").close()
 lbdns.Worker.__init__ = init
 """
         port, other = free_port(), free_port()
@@ -10078,7 +10078,9 @@ class LiveLogCodes(unittest.TestCase):
             def line(code, level):
                 """Wait for a line; returns its other fields."""
                 server.wait_for(f'"level": "{level}", "code": "{code}"')
-                found = next(each for each in map(json.loads, server.log().splitlines())
+                lines = (json.loads(line) for line in server.log().splitlines()
+                         if not line.startswith("Executing "))  # asyncio's, in Python's -X dev
+                found = next(each for each in lines
                              if (each["level"], each["code"]) == (level, code))
                 return {key: value for key, value in found.items()
                         if key not in ("time", "level", "code")}
@@ -13456,7 +13458,7 @@ lbdns.read_table = read_table
             table.run(*(f"INSERT INTO backends (pool, address, connections) SELECT '{name}', "
                         f"'10.{at}.' || (n / 256) || '.' || (n % 256), n FROM numbers"
                         for at, name in enumerate(pools, 1)))
-            until(lambda: server.ask(pools[9]).rdatas)
+            until(lambda: server.ask(pools[9]).rdatas, server.log)
             worst = []
             for name in ("api.example.com", pools[9], pools[0]):
                 with Load(server, 1000, name) as load:
@@ -15217,6 +15219,7 @@ class WithSuite(unittest.TestCase):
         """Run them by a Python, with options for that of the servers."""
         env = {key: value for key, value in os.environ.items() if key != "LBDNS_LONG"}
         env["LBDNS_PYTHON"] = shlex.join([*python, "-E", "-s", "-S"])
+        env["LBDNS_PROCESSES"] = "2"  # each is slower than it would be otherwise
         done = subprocess.run([python[0], "-m", "unittest", "-k", "test_server.Live*", "-k",
                                "test_server.Fault*"],
                               cwd=HERE, env=env, stdin=subprocess.DEVNULL, text=True, timeout=900,
