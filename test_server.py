@@ -11676,6 +11676,20 @@ class FaultSourceAtStart(unittest.TestCase):
             self.assertEqual(server.count(50), {"10.0.0.1": 50})
 
 
+    def test_the_first_answer_of_a_new_worker_knows_a_large_table(self):
+        with Server(PRELOADED, prelude=FILL, constants={"SLICE": 16, "CRASH_PAUSE": 0.0}) as server:
+            table = Database(server.folder / "b.db")
+            table.fill(*({"address": f"10.1.{n // 250}.{n % 250}"} for n in range(2000)))
+            until(lambda: server.ask("api.example.com").rdatas[0].startswith("10.1."))
+            with Inquirer(server) as asker:
+                for _ in range(3):
+                    worker = server.pids()[-1]
+                    os.kill(worker, signal.SIGKILL)
+                    until(lambda pid=worker: len(server.pids()) == 2 and pid not in server.pids())
+                    asker.wait()
+            self.assertEqual({Answer(each).rcode for each in asker.replies}, {0})
+
+
 class FaultRunCommand(unittest.TestCase):
     """However a command ends or fails to, its result comes in time, with bounded output, and all
     that it has started is gone (without a server)."""
