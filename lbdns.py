@@ -715,6 +715,7 @@ class Pool:
                 yield
         for gone in known.values():
             self.counters.forget(gone.number, self.zone)
+        is_large = len(backends) >= SLICE
         passed = max(0.0, now - self.loaded)
         self.backends = backends
         self.loaded = now
@@ -722,11 +723,11 @@ class Pool:
             each.max_connections is not None for each in backends)
         if self.counting:
             yield from self.load.learn(backends, now, passed)
-        if len(backends) >= SLICE:
+        if is_large:
             yield
         self.load.set_limits(backends, now)
         self.log_frozen()
-        if len(backends) >= SLICE:
+        if is_large:
             yield
         if stale != self.stale:  # answers say so, whatever the policy
             self.stale = stale

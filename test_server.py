@@ -13481,7 +13481,8 @@ lbdns.read_table = read_table
                         table.run("UPDATE backends SET connections = connections + 1")
                 self.assertEqual((load.lost, load.rcodes.keys()), (0, {0}), server.log())
                 worst.append(load.late(1))
-        self.assertLessEqual(min(worst), 20, worst)  # the least that others on the host disturbed
+        # 20 ms, and what others on the host add to the round that they disturbed least.
+        self.assertLessEqual(min(worst), 30, worst)
 
     def test_workers_that_are_killed(self):
         with Server(LIVE, workers=2) as server:
