@@ -67,6 +67,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import gc
 import hashlib
 import hmac
 import html
@@ -780,8 +781,9 @@ socket.socket.accept = failing(socket.socket.accept)
     "recvmsg-fails": FAILING + """
 socket.socket.recvmsg = failing(socket.socket.recvmsg)
 """,
-    # The same of recvmmsg(2).
+    # The same of recvmmsg(2), too.
     "recvmmsg-fails": FAILING + """
+socket.socket.recvmsg = failing(socket.socket.recvmsg)
 real = lbdns.Batch.__init__
 def init(self, *words):
     real(self, *words)
@@ -8650,6 +8652,32 @@ class LiveBatches(unittest.TestCase):
     def test_a_million_packets_write_nowhere_but_in_their_memory(self):
         self.test_200000_packets_write_nowhere_but_in_their_memory(1_000_000)
 
+    def test_one_alone_is_answered_like_one_of_a_batch(self):
+        """Also the cache is asked alike: by octets, a cookie's client is the same for it."""
+        for family, host, both in ((socket.AF_INET, "127.0.0.1", False),
+                                   (socket.AF_INET6, "::1", False),
+                                   (socket.AF_INET6, "::ffff:127.0.0.1", True)):
+            if family == socket.AF_INET6 and not has_ipv6():
+                continue
+            with lbdns.make_socket(socket.SOCK_DGRAM, "::" if both else host, both) as server, \
+                    socket.socket(family, socket.SOCK_DGRAM) as client:
+                server.bind(("::" if both else host, 0))
+                client.settimeout(PATIENCE)
+                asked = []
+
+                def respond(packets, peers, tcp, ways, asked=asked):
+                    asked.append((packets[0], peers()[0], tcp, ways[0]))
+                    return [packets[0][2:] + b"ok"]
+                batch = lbdns.Batch(server, respond)
+                client.bind((host, 0))
+                client.connect((host, server.getsockname()[1]))
+                for serve in (batch.serve_one, batch.turn, batch.serve_one):
+                    client.send(bytes(range(40)))
+                    self.assertTrue(serve())
+                    self.assertEqual(client.recv(512), bytes(range(40)) + b"ok")
+                self.assertEqual(asked, [asked[0]] * 3)
+                self.assertFalse(batch.serve_one())
+
     # -- which transport --
 
     def says(self, pattern, **options):
@@ -10733,6 +10761,135 @@ class LiveTerminal(unittest.TestCase):
             done = subprocess.run(["sh", "-c", f"{{ {words}; echo $? >&2; }} | head -1"],
                                   capture_output=True, text=True, timeout=PATIENCE)
             self.assertEqual(done.stderr, "1\n")
+
+
+class LiveLoop(unittest.TestCase):
+    """The loop of a worker in this process, with real sockets: what it does at once, what it leaves
+    until it looks, and which worker is woken."""
+
+    def setUp(self):
+        self.udp, self.tcp = (lbdns.make_socket(kind, "127.0.0.1", False)
+                              for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
+        self.udp.bind(("127.0.0.1", 0))
+        self.tcp.bind(("127.0.0.1", 0))
+        self.tcp.listen()
+        self.client = socket.socket(type=socket.SOCK_DGRAM)
+        self.client.connect(self.udp.getsockname())
+        self.client.settimeout(PATIENCE)
+        for sock in (self.udp, self.tcp, self.client):
+            self.addCleanup(sock.close)
+        self.addCleanup(gc.unfreeze)
+        # Not the first worker, which would log how it does UDP.
+        self.slot = lbdns.FIRST_WORKER + 1
+        self.generation = lbdns.Generation([self.slot], None, b"")
+        for file in self.generation.files:
+            self.addCleanup(file.close)
+
+    def worker(self):
+        desk = Desk()
+        child = lbdns.Child(self.slot, self.generation)
+        child.parent = os.getppid()
+        return lbdns.Worker(desk.state, {"here": (self.udp, self.tcp)}, child, desk.log)
+
+    def ask(self, ident):
+        self.client.send(query("www.example.com", ident=ident))
+
+    def answered(self):
+        return int.from_bytes(self.client.recv(512)[:2], "big")
+
+    def run_worker(self, worker, before):
+        """Run a worker until it ends; `before(number of the pass)` is called before it waits."""
+        real, passes = worker.selector.select, itertools.count()
+        limit = time.monotonic() + PATIENCE
+
+        def select(timeout):
+            if time.monotonic() > limit:
+                raise AssertionError("it obeys no order")
+            before(next(passes))
+            return real(timeout)
+        worker.selector.select = select
+        worker.run()
+
+    def test_a_worker_that_is_never_idle_obeys_and_shows_signs_of_life(self):
+        worker, beats = self.worker(), set()
+
+        def before(number):
+            beats.add(self.generation.shared[self.slot])
+            if len(beats) > 3:
+                self.generation.end(lbdns.STOP)
+            if number:
+                self.assertEqual(self.answered(), number - 1 & 0xFFFF)
+            self.ask(number & 0xFFFF)
+        self.run_worker(worker, before)
+        self.assertEqual((worker.order, worker.doors), (lbdns.STOP, {}))
+
+    def test_a_worker_whose_supervisor_is_gone_ends(self):
+        worker = self.worker()
+        worker.child.parent += 1
+        self.run_worker(worker, lambda number: None)
+        self.assertEqual(worker.order, lbdns.ORPHANED)
+
+    def passes(self, pause):
+        """How many passes it takes to answer 64 queries that have come in a pause."""
+        worker, number = self.worker(), 0
+
+        def before(pass_number):
+            nonlocal number
+            if pass_number == 1:
+                for ident in range(64):
+                    self.ask(ident)
+                time.sleep(pause)
+            if worker.counters.count_replies() < 64:
+                number += 1
+            else:
+                self.generation.end(lbdns.STOP)
+        self.run_worker(worker, before)
+        self.assertEqual(sorted(self.answered() for _ in range(64)), list(range(64)))
+        return number
+
+    def test_what_has_gathered_is_taken_in_batches(self):
+        """Passes that are late for other reasons may each take one alone."""
+        self.assertLess(self.passes(0), 16)
+
+    def test_after_a_pause_one_is_taken_alone_and_then_what_else_has_gathered(self):
+        self.assertIn(self.passes(0.1), range(3, 16))
+
+    def woken(self, *workers):
+        """Which of two workers that wait a datagram wakes."""
+        found, ids = {}, []
+
+        def wait(worker):
+            ids.append(threading.get_native_id())
+            found[worker] = worker.selector.select(0.5)
+        threads = [threading.Thread(target=wait, args=(worker,)) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for _ in range(2):  # that they sleep just now could be for another reason
+            until(lambda: len(ids) == len(workers) and all(
+                ") S " in pathlib.Path(f"/proc/self/task/{ident}/stat").read_text()
+                for ident in ids))
+            time.sleep(0.01)
+        self.ask(7)
+        for thread in threads:
+            thread.join()
+        return [worker for worker in workers if found[worker]]
+
+    @unittest.skipUnless(sys.platform == "linux", "not permitted here: only Linux wakes one")
+    def test_a_datagram_wakes_one_worker_and_they_take_turns(self):
+        workers = self.worker(), self.worker()
+        for worker in workers:
+            worker.listen()
+        [first] = self.woken(*workers)
+        [other] = {*workers} - {first}
+        # Should that one die now, the other finds the datagram when it looks.
+        self.assertFalse(other.selector.select(0))
+        other.listen()
+        self.assertTrue(other.selector.select(0))
+        self.udp.recv(512)
+        for worker in workers:
+            self.assertFalse(worker.selector.select(0))
+        first.listen()
+        self.assertEqual(self.woken(*workers), [other])
 
 
 # What LivePackets serves: zones and pools of all kinds, in one of them RRsets of every size.
