@@ -15,6 +15,9 @@ The loads:
   mix      70 % as in anti, 15 % AAAA of the pool, 10 % www, 5 % names that do not exist
   nx       names that do not exist
   tcp      anti, over 8 TCP connections
+  q1k, q5k, q20k
+           anti at 1,000, 5,000 and 20,000 queries/s: what waking up costs; also of lbdns2, which is
+           lbdns with two workers on the same cores
   latency  anti at a fixed rate, whatever comes back: p50 and p99
 
 us/query is the CPU time of all processes of a server per query completed. It holds while other
@@ -34,6 +37,7 @@ from common import (anti_cache, choose, describe_machine, dnsperf, fail, install
 from peers import PEERS
 from server import Server, fill, packet
 
+OURS = {"lbdns": 1, "lbdns2": 2}   # workers
 NAMES = 100_000   # in each file of queries, which dnsperf reads again when it has come to its end
 POOL = """
 [pools."api.example.com"]
@@ -52,14 +56,15 @@ def command(name, options):
 
 def start(name, options, folder, cores):
     """One of the servers, ready to answer."""
-    if name == "lbdns":
-        return start_lbdns(options, POOL, folder, cores)
+    if name in OURS:
+        return start_lbdns(options, POOL, folder, cores, name, OURS[name])
     return Server(name, command(name, options), PEERS[name].files, folder, cores)
 
 
 def which_servers(options, cores):
     """Print the machine; the servers to measure: those asked for, or those that are installed."""
-    names = choose("--only", options.only or ",".join(["lbdns", *PEERS]), ["lbdns", *PEERS])
+    known = [*OURS, *PEERS]
+    names = choose("--only", options.only or ",".join(known), known)
     programs = {name: command(name, options)[0] for name in names if name in PEERS}
     missing = {name: program for name, program in programs.items() if not installed(program)}
     if options.only and missing:
@@ -104,7 +109,11 @@ LOADS = {   # name -> lines of queries, dnsperf's options
     "mix": (mix, ["-e"]),
     "nx": (lambda: map(absent, range(NAMES)), ["-e"]),
     "tcp": (anti, ["-e", "-m", "tcp"]),
+    "q1k": (anti, ["-e", "-Q", "1000"]),
+    "q5k": (anti, ["-e", "-Q", "5000"]),
+    "q20k": (anti, ["-e", "-Q", "20000"]),
 }
+LOW = ("q1k", "q5k", "q20k", "latency")   # where two workers could be in each other's way
 
 
 @dataclasses.dataclass
@@ -153,7 +162,7 @@ def offer(server, rate, seconds):
 def show_costs(options, works, servers, load):
     """Measure and print what each load costs each server."""
     names = [server.name for server in servers]
-    base = next(name for name in [*PEERS, "lbdns"] if name in names)
+    base = next(name for name in [*PEERS, *OURS] if name in names)
     results = interleave(options, works, servers, load)
     row("load", "server", "us/query", "user", "system", "q/s", "lost", f"/ {base}")
     for work, name in results:
@@ -188,7 +197,7 @@ def show_size(options, names, servers, folder, cores):
 def main():
     """The command line."""
     args = parser(__doc__)
-    args.add_argument("--only", metavar="A,B", help=f"of lbdns, {', '.join(PEERS)}")
+    args.add_argument("--only", metavar="A,B", help=f"of {', '.join([*OURS, *PEERS])}")
     args.add_argument("--work", metavar="A,B", default=",".join([*LOADS, "latency"]),
                       help="the loads (%(default)s)")
     args.add_argument("--rate", type=int, default=20_000, help="q/s for latency (%(default)s)")
@@ -203,8 +212,9 @@ def main():
             (folder / work).write_text("".join(f"{line}\n" for line in LOADS[work][0]()))
 
         def load(work, server):
-            """One measurement; echo has no TCP."""
-            if work == "tcp" and server.name == "echo":
+            """One measurement; echo has no TCP, lbdns2 is for low loads."""
+            if (server.name == "echo" and work == "tcp"
+                    or server.name == "lbdns2" and work not in LOW):
                 return None
             return dnsperf(server, folder / work, "-l", options.seconds, *LOADS[work][1])
         if costs:

@@ -65,11 +65,14 @@ class BenchTest(unittest.TestCase):
 
     @needs("dnsperf")
     def test_compare(self):
-        text = self.bench("compare.py", "--only", "lbdns,echo", "--starts", "1", "--rate", "500")
+        text = self.bench("compare.py", "--only", "lbdns,lbdns2,echo", "--starts", "1",
+                          "--rate", "500")
         self.assertRegex(text, r"(?m)^machine: .*\n^cores: .*\n^versions: Python [\d.]+.*, "
                                r"lbdns [\d.]+, dnsperf [\d.]+")
-        for server, works in (("lbdns", ("fixed", "anti", "cookie", "mix", "nx", "tcp")),
-                              ("echo", ("fixed", "anti", "cookie", "mix", "nx"))):
+        low = "q1k", "q5k", "q20k"
+        for server, works in (("lbdns", ("fixed", "anti", "cookie", "mix", "nx", "tcp", *low)),
+                              ("lbdns2", low),
+                              ("echo", ("fixed", "anti", "cookie", "mix", "nx", *low))):
             for work in works:       # us/query, user, system, q/s, lost, ratio
                 with self.subTest(server=server, work=work):
                     self.assertRegex(
@@ -77,7 +80,7 @@ class BenchTest(unittest.TestCase):
             with self.subTest(server=server):
                 self.assertRegex(text, rf"(?m)^latency +{server}({self.NUMBER}){{4}}$")
                 self.assertRegex(text, rf"(?m)^after the loads +{server}({self.NUMBER}){{3}}$")
-        self.assertNotRegex(text, r"(?m)^tcp +echo|^note: ")
+        self.assertNotRegex(text, r"(?m)^tcp +echo|^anti +lbdns2|^note: ")
 
     @needs("dnsperf", "gdnsd")
     def test_compare_with_gdnsd(self):
