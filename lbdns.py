@@ -2177,13 +2177,22 @@ class Worker:
 
     def apply_snapshots(self) -> Iterator[bool]:
         """Take over each new snapshot in slices, between which queries have their turn; yields
-        whether there are more slices."""
+        whether there are more slices. One that cannot be taken over costs no worker: answers go on
+        by the plans that hold, until the next one."""
         while True:
-            snapshot = self.child.generation.news()
-            if snapshot is not None:
-                for _ in self.state.apply_snapshot(snapshot, time.monotonic()):
+            try:
+                for _ in self.apply_newest():
                     yield True
+            except Exception as bug:  # such as a number that no float can hold
+                self.log.trouble("internal-error", "internal error in a snapshot, please report",
+                                 f"{show_error(bug)} in {show_traceback(bug)}")
             yield False
+
+    def apply_newest(self) -> Iterator[None]:
+        """Take over the newest snapshot, if it is new, in slices."""
+        snapshot = self.child.generation.news()
+        if snapshot is not None:
+            yield from self.state.apply_snapshot(snapshot, time.monotonic())
 
     def listen(self, now: float) -> None:
         """Take queries and connections, also those of a socket that has rested from errors; forget

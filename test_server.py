@@ -729,6 +729,14 @@ def counted(name):
 for name in ("send", "sendall", "sendmsg"):
     counted(name)
 """,
+    # While there is a file `broken`, a limit in each snapshot is a number that no float can hold.
+    "broken-snapshot": """
+def pack(self, real=lbdns.Snapshot.pack):
+    if os.path.exists("broken"):
+        self = self._replace(pools=[line.replace("7777", "Infinity") for line in self.pools])
+    return real(self)
+lbdns.Snapshot.pack = pack
+""",
     # No fault: the log gets a line for each query that the fast path did not know.
     "counts-misses": """
 def asked(*words, real=lbdns.Cache.ask):
@@ -13313,6 +13321,40 @@ lbdns.Monitor.__init__ = init
         self.assertTrue(10 < self.held() <= 32, self.held())
         self.assertLessEqual(len(os.listdir(f"/proc/{self.monitor}/fd")), 32)
         self.server.wait_for("error: accepting HTTP connections: Too many open files")
+
+
+# ==== With: other people's programs, and the files beside lbdns.py ================================
+
+@needs("dig")
+
+
+class FaultSnapshots(unittest.TestCase):
+    """What a monitor has published costs no worker, whatever it is (found by bench/fuzz.py)."""
+
+    CONFIG = """
+[pools."api.example.com"]
+policy = "least-connections"
+source = { sqlite = "b.db", every = 0.1 }
+"""
+
+    def test_a_snapshot_that_cannot_be_taken_over(self):
+        """Answers go on by the last plan, from the same process, until there is a better one."""
+        server = Server(ZONE + self.CONFIG, fault="broken-snapshot", constants=QUICK)
+        try:
+            table = Database(server.folder / "b.db")
+            table.fill({"address": "10.0.0.1", "connections": 5})
+            until(lambda: server.ask("api.example.com").rdatas == ["10.0.0.1"])
+            before = server.pids()
+            (server.folder / "broken").touch()
+            table.fill({"address": "10.0.0.2", "connections": 5, "max_connections": 7777})
+            server.wait_for("error: internal error in a snapshot, please report: OverflowError")
+            self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
+            (server.folder / "broken").unlink()
+            until(lambda: server.ask("api.example.com").rdatas == ["10.0.0.2"])
+            self.assertEqual(server.pids(), before)
+        finally:
+            log = server.stop()
+        self.assertNotIn("Traceback", log)
 
 
 class FaultClock(unittest.TestCase):
