@@ -38,7 +38,8 @@ class BenchTest(unittest.TestCase):
     def bench(self, program, *words, code=0, end_at=None):
         """What a program of bench/ printed; it leaves neither files nor processes behind. It is
         ended when it has printed `end_at`."""
-        tiny = () if program in ("agent.py", "balance.py", "fleet.py") else (
+        tiny = () if program in ("agent.py", "balance.py", "differential.py", "fleet.py",
+                                 "fuzz.py") else (
             "--rounds", "1", "--seconds", "0.2")
         with folder_of() as folder, subprocess.Popen(
                 [*PYTHON, str(BENCH / program), "--lbdns", str(SCRIPT), *tiny, *words],
@@ -143,8 +144,8 @@ class BenchTest(unittest.TestCase):
         typed = re.findall(r"(?m)^\$ python3 bench/(\w+\.py)([^#>\n]*)",
                            "".join(text for kind, text in blocks if kind == "console"))
         self.assertEqual({program for program, _ in typed},
-                         {"agent.py", "balance.py", "compare.py", "fleet.py", "reports.py",
-                          "scale.py"})
+                         {"agent.py", "balance.py", "compare.py", "differential.py", "fleet.py",
+                          "fuzz.py", "reports.py", "scale.py"})
         for program, words in typed:
             with self.subTest(program=program, words=words):
                 text = self.bench(program, "--lbdns", "/nowhere", *words.split(), code=2)
@@ -494,6 +495,62 @@ class BenchTest(unittest.TestCase):
                                          capture_output=True, text=True, check=True).stdout
                 self.assertEqual(printed.splitlines(), wanted[name])
                 self.assertEqual(self.trace(printed.splitlines())[1], {})
+
+    # -- fuzz.py and differential.py: damaged input --
+
+    @contextlib.contextmanager
+    def broken(self, old, new):
+        """An lbdns with another text in its place."""
+        with folder_of() as folder:
+            text = SCRIPT.read_text()
+            self.assertIn(old, text)
+            (folder / "lbdns.py").write_text(text.replace(old, new, 1))
+            (folder / "wire.py").write_text(pathlib.Path(test_server.wire.__file__).read_text())
+            yield str(folder / "lbdns.py")
+
+    def test_fuzz(self):
+        text = self.bench("fuzz.py", "--seed", "1", "--seconds", "5")
+        for target in ("packet", "tcp", "request", "report", "check", "printed", "table", "zone",
+                       "config", "snapshot"):   # inputs, per second, outcomes
+            with self.subTest(target=target):
+                self.assertRegex(text, rf"(?m)^{target}({self.NUMBER}){{3}} +none$")
+
+    def test_fuzz_finds_what_it_is_for_and_replays_it(self):
+        for target, old, new, says in (
+                ("packet", "if known.client is not None:", "if known.client == b'':", "the cache"),
+                ("tcp", "if not all(replies):\n                return False",
+                 "if not any(replies):\n                return False", "it hangs up on a good c"),
+                ("report", "if not isinstance(entry, dict):", "if not entry:", "AttributeError: "),
+                ("check", "max(0, len(self.data) - 3)", "len(self.data)", "judged by its pieces")):
+            with self.subTest(target=target), self.broken(old, new) as script:
+                text = self.bench("fuzz.py", "--lbdns", script, "--target", target, "--seed", "2",
+                                  "--seconds", "60", code=1)
+                self.assertIn(says, text)
+                words = re.search(r"(?m)^replay: python3 bench/fuzz\.py (.*)$", text)[1].split()
+                self.assertIn(says, self.bench("fuzz.py", "--lbdns", script, *words, code=1))
+                self.bench("fuzz.py", *words)     # where nothing is broken, nothing is found
+
+    def test_fuzz_says_what_it_does_not_know(self):
+        self.assertRegex(self.bench("fuzz.py", "--target", "packets", "--seed", "1", code=2),
+                         r"\Afuzz\.py: --target knows no 'packets', only packet, tcp, .*\.\n\Z")
+        self.assertIn("hexadecimal digits", self.bench("fuzz.py", "--target", "tcp", "--replay",
+                                                       "xyz", code=2))
+
+    @needs("nsd", "knotd")
+    def test_differential(self):
+        text = self.bench("differential.py", "--damaged", "300")
+        self.assertRegex(text, r"(?m)^[\d,]+ packets\n\n\| class \| NSD \| Knot \| why \|$")
+        self.assertNotIn("UNKNOWN", text)
+        report = (BENCH / "README.md").read_text()
+        labels = re.findall(r"(?m)^\| (.+?) \| [\d,]+ \| [\d,]+ \| (.*) \|$", text)
+        self.assertGreater(len(labels), 10)
+        for label, reason in labels:
+            self.assertRegex(report, rf"(?m)^\| {label} \| [\d,]+ \| [\d,]+ \| "
+                                     rf"{re.escape(reason)} \|$")
+        with self.broken("reply.rcode = wire.NXDOMAIN", "reply.rcode = wire.NOERROR") as script:
+            text = self.bench("differential.py", "--lbdns", script, "--damaged", "0", code=1)
+        self.assertRegex(text, r"(?m)^UNKNOWN: \d+ of nsd, such as --replay [0-9a-f]+\n.*\n"
+                               r"    rcode: lbdns 0, nsd 3$")
 
     # -- fleet.py: real servers, backends and clients --
 
