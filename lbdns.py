@@ -8248,7 +8248,7 @@ def explain_toml(text: str, says: str) -> str:
               '[pools."api.example.com"]')
     if "Cannot" in says:  # what stands there twice has its quotes
         remedy = ""
-    return f"{says}: {line.strip():.100}{remedy}"
+    return f"{says}: {printable(line.strip()):.100}{remedy}"  # a line of its own
 
 
 # ---- 21. Commands --------------------------------------------------------------------------------

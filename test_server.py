@@ -7359,6 +7359,22 @@ class PurePage(unittest.TestCase):
 # ==== Live: a real server, and all is as it should be =============================================
 
 
+class PureConfigText(unittest.TestCase):
+    """A file that is no TOML costs one line (found by bench/fuzz.py)."""
+
+    def test_what_ends_a_line_elsewhere_ends_no_message(self):
+        """It is shown as an octet, as in all messages: the lines are what people and logs get."""
+        for each in "\v\f\x1b\x1c\x85\u2028":
+            with self.subTest(each=each), folder_of(lbdns_toml=f'a = 1\nb = "x{each}y\n') as folder:
+                with self.assertRaises(lbdns.ConfigError) as raised:
+                    lbdns.read_config(str(folder / "lbdns.toml"))
+                self.assertTrue(str(raised.exception).isprintable(), str(raised.exception))
+                self.assertIn(f': b = "x\\x{ord(each):02x}y; ', str(raised.exception))
+
+
+# ==== Live: a real server, and all is as it should be =============================================
+
+
 class PureRateLimit(unittest.TestCase):
     """Large replies over UDP have a limit for each client network and second; over it, every other
     one is truncated and the rest dropped; nothing else has one."""
