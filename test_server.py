@@ -806,9 +806,11 @@ lbdns.Batch.__init__ = init
     # The same of sendmsg(2), for datagrams.
     "sendmsg-fails": FAILING + """
 socket.socket.sendmsg = failing(socket.socket.sendmsg)
+socket.socket.sendto = failing(socket.socket.sendto)
 """,
     # The same of sendmmsg(2).
     "sendmmsg-fails": FAILING + """
+socket.socket.sendto = failing(socket.socket.sendto)
 real = lbdns.Batch.__init__
 def init(self, *words):
     real(self, *words)
@@ -10902,17 +10904,17 @@ class LiveLoop(unittest.TestCase):
     def test_a_datagram_wakes_one_worker_and_they_take_turns(self):
         workers = self.worker(), self.worker()
         for worker in workers:
-            worker.listen()
+            worker.listen(time.monotonic())
         [first] = self.woken(*workers)
         [other] = {*workers} - {first}
         # Should that one die now, the other finds the datagram when it looks.
         self.assertFalse(other.selector.select(0))
-        other.listen()
+        other.listen(time.monotonic())
         self.assertTrue(other.selector.select(0))
         self.udp.recv(512)
         for worker in workers:
             self.assertFalse(worker.selector.select(0))
-        first.listen()
+        first.listen(time.monotonic())
         self.assertEqual(self.woken(*workers), [other])
 
 
