@@ -39,7 +39,7 @@ www    300 IN A 192.0.2.80
 www    AAAA  2001:db8::80
 @      MX    10 mail
 mail   A     192.0.2.25
-txt    TXT   "a string" "another"
+txt    TXT   "LARGE" "another"
 alias  CNAME www
 topool CNAME api
 loop   CNAME loop2
@@ -81,7 +81,7 @@ backends = [{ address = "10.7.0.1", state = "down" }]
 [pools."last.example.com"]
 all_down = "10.9.9.9"
 backends = [{ address = "10.8.0.1", state = "down" }]
-'''.replace("BIG", "x" * 250)
+'''.replace("BIG", "x" * 250).replace("LARGE", "y" * 200)
 SOURCES = '''
 listen = ["127.0.0.1:5300"]
 user = "root"
