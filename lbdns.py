@@ -2068,6 +2068,7 @@ class Worker:
         self.max_clients = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
         self.order = 0                   # the newest one, by which it ends; 0 = it serves
         self.until = math.inf            # monotonic seconds: when it ends, even with clients
+        self.slices = self.apply_snapshots()
         self.is_calm = False             # whether one datagram is what has come, as a rule
         self.selector = selectors.DefaultSelector()
         if sys.platform == "linux":      # the same one, for what `selectors` does not know
@@ -2100,9 +2101,8 @@ class Worker:
         # Nor need it walk all backends, which takes half a second where 100,000 come and go: what
         # refers to itself and grows old is not collected, and nothing here does.
         gc.set_threshold(700, 10, 1 << 30)
-        generation, is_loading, slices = self.child.generation, False, self.apply_snapshots()
-        while next(slices):  # the first answer knows all of the first snapshot
-            self.child.beat()
+        generation, is_loading = self.child.generation, False
+        self.catch_up()
         now = ended = next_look = time.monotonic()
         self.look(now)
         while now < self.until and (self.clients or not self.order or self.is_needed()):
@@ -2112,7 +2112,7 @@ class Worker:
             self.is_calm = woken - ended > ended - now
             now = woken
             if is_loading or generation.has_news():
-                is_loading = next(slices)
+                is_loading = next(self.slices)
             self.serve(ready, now)
             if now >= next_look:
                 next_look = now + WAKE * random.uniform(0.5, 1)
@@ -2121,6 +2121,13 @@ class Worker:
                 self.log.flush()
             ended = time.monotonic()
         self.leave(list(self.doors), now)
+
+    def catch_up(self) -> None:
+        """Take over all of the newest snapshot, without which large pools would be SERVFAIL. Until
+        the first sign of life, which says that this worker is ready, there is time for that."""
+        while next(self.slices):
+            if self.child.generation.shared[self.child.slot]:
+                self.child.beat()
 
     def is_needed(self) -> bool:
         """Return whether queries are to be answered although nothing else is left to be done: while
@@ -5824,13 +5831,13 @@ class Generation:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         self.shared[NEWEST] = number
 
-    def read(self) -> bytes:
-        """Return the newest that was published, `seed` before the first. When another is published
-        meanwhile, that one is read."""
+    def read(self, limit: int = sys.maxsize) -> bytes:
+        """Return the newest that was published, `seed` before the first, or as many octets of it.
+        When another is published meanwhile, that one is read."""
         while True:
             self.seen = self.shared[NEWEST]
             fd = self.files[1 + self.seen % 2].fileno()
-            octets = os.pread(fd, os.fstat(fd).st_size, 0)
+            octets = os.pread(fd, min(os.fstat(fd).st_size, limit), 0)
             if self.shared[NEWEST] == self.seen:
                 return octets
 
@@ -5919,9 +5926,11 @@ UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall los
 TCP_BACKLOG = 1024        # connections that wait for accept()
 # More numbers of Linux; OMIT: do not trust forged ICMP, as RFC 9715 3.1 wants it.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
-# Names of descriptors that outlive a process begin so. The number is that of the form of what lies
-# in the memory: another form of Generation.shared, Snapshot or Row has another number.
-KEPT = "lbdns-1 "
+# The form of the memory that outlives a process: another form of Generation.shared, Snapshot or Row
+# has another number. Names of descriptors that outlive a process begin with it.
+FORM = "1"
+KEPT = f"lbdns-{FORM} "
+SNAPSHOT_MAX = 1 << 28    # octets of a snapshot that is taken over
 PARTS = ("numbers", "even", "odd")  # of a generation's memory
 CHILDREN = "LBDNS_CHILDREN"  # of the environment: slot:pid of processes that go on meanwhile
 FIRST_HANDED = 3          # the first descriptor that is handed over: SD_LISTEN_FDS_START
@@ -5942,6 +5951,7 @@ class ConfigError(Exception):
 QUERIES = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
 REPORTS = (socket.SOCK_DGRAM,)
 REQUESTS = (socket.SOCK_STREAM,)
+OF_BEFORE = -1            # in place of an interface
 
 
 class Endpoint(NamedTuple):
@@ -5949,7 +5959,7 @@ class Endpoint(NamedTuple):
     host: str       # an IPv4 or IPv6 address, with %interface if it needs one
     port: int       # 0 = the kernel picks one
     both: bool      # whether "::" takes IPv4, too
-    interface: int  # number of the one that the host names; 0 = none
+    interface: int  # number of the one that the host names; 0 = none; OF_BEFORE = of no config
     kinds: tuple[socket.SocketKind, ...]  # QUERIES, REPORTS or REQUESTS
 
 
@@ -5976,8 +5986,13 @@ def endpoints(config: Config) -> Iterator[Endpoint]:
 
 def show_endpoints(sockets: Sockets, kinds: Collection[int]) -> list[str]:
     """Return the addresses, with the ports that the kernel has picked, of sockets of some kinds."""
-    return [show_endpoint(*socket.getnameinfo(socks[0].getsockname(), NUMERIC))
+    return [show_address(socks[0])
             for endpoint, socks in sockets.items() if endpoint.kinds == kinds]
+
+
+def show_address(sock: socket.socket) -> str:
+    """Return where a socket is bound, as host:port."""
+    return show_endpoint(*socket.getnameinfo(sock.getsockname(), NUMERIC))
 
 
 def show_more(sockets: Sockets) -> str:
@@ -6020,6 +6035,13 @@ def share(socks: Sequence[socket.socket], on: bool) -> None:
     """Let sockets of one user have overlapping addresses, or no longer."""
     for sock in socks:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(on))
+
+
+def has_ipv6() -> bool:
+    """Return whether this host has sockets of IPv6."""
+    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM):
+        return True
+    return False
 
 
 def make_socket(kind: socket.SocketKind, host: str, both: bool) -> socket.socket:
@@ -6173,15 +6195,25 @@ class Store:
                 set_udp_options(sock, endpoint.host)
         return tuple(found)
 
-    def refuse_rest(self) -> None:
-        """Close what the config does not ask for."""
+    def take_rest(self) -> Sockets:
+        """Return what an earlier process listened on and the config does not ask for. What others
+        have handed over, such as a socket unit, is closed here, and refused."""
+        rest: dict[tuple[Any, ...], list[socket.socket]] = {}
         for sock, name in self.sockets.items():
+            if name.startswith(KEPT):
+                rest.setdefault(sock.getsockname(), []).append(sock)
+                continue
             kind = "UDP" if sock.type == socket.SOCK_DGRAM else "TCP"
-            where = show_endpoint(*socket.getnameinfo(sock.getsockname(), NUMERIC))
-            self.refuse(f"the socket {name!r} of {kind} at {where}",
+            self.refuse(f"the socket {name!r} of {kind} at {show_address(sock)}",
                         "the config does not ask for that, or not for that kind alone")
             sock.close()
         self.sockets.clear()
+        found = Sockets()
+        for (host, port, *_), socks in rest.items():
+            socks.sort(key=lambda sock: QUERIES.index(sock.type))
+            kinds = tuple(QUERIES[QUERIES.index(sock.type)] for sock in socks)
+            found[Endpoint(host, port, False, OF_BEFORE, kinds)] = tuple(socks)
+        return found
 
     def descriptors(self, sockets: Sockets, files: Sequence[IO[bytes]],
                     mark: str) -> dict[tuple[int, int], tuple[int, str]]:
@@ -6191,8 +6223,7 @@ class Store:
                  for part, file in zip(PARTS, files, strict=True)]
         for sock in itertools.chain(*sockets.values()):
             kind = "udp" if sock.type == socket.SOCK_DGRAM else "tcp"
-            where = show_endpoint(*socket.getnameinfo(sock.getsockname(), NUMERIC))
-            found.append((sock.fileno(), f"{KEPT}{kind} {where}".replace(":", "_")))
+            found.append((sock.fileno(), f"{KEPT}{kind} {show_address(sock)}".replace(":", "_")))
         all_of = {}
         for fd, name in found:
             at = os.fstat(fd)
@@ -6565,6 +6596,7 @@ class Supervisor:
         self.current: Generation                 # and the processes that do so
         self.children: list[Child] = []          # also those that get ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
+        self.has_left = False                    # whether systemd may hold others for a moment
         self.counters = make_counters()          # of this process,
         self.shared = [self.counters]            # and of all that ever ran
         self.drops: dict[socket.socket, int] = {}  # datagrams for which a buffer had no room
@@ -6586,8 +6618,7 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ConfigError, OSError."""
         self.begin(banner)
         while not self.signals & STOPS:
-            if "NOTIFY_SOCKET" in os.environ:
-                self.store.keep(self.descriptors())
+            self.keep()
             self.tend(TICK / 2)
             for each in self.signals - STOPS:
                 self.signals.discard(each)
@@ -6609,9 +6640,9 @@ class Supervisor:
         set_name("lbdns")
         self.log.counters = self.counters
         self.counters.put("since", int(time.time()))
+        before = self.inherit()
         self.config = self.read_config()
         self.log.configure(self.config)
-        before = self.inherit()
         self.prepare()
         names = show_endpoints(self.sockets, QUERIES) or ["new addresses"]
         handed = "; goes on with what was handed over" if before else ""
@@ -6636,13 +6667,23 @@ class Supervisor:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         for endpoint in endpoints(self.config):
             socks = self.store.adopt(endpoint)
+            if endpoint.both and not socks and not has_ipv6():
+                socks = self.store.adopt(endpoint._replace(host="0.0.0.0"))
             if socks:
                 self.sockets[endpoint] = socks
                 self.warn_of_buffer(socks)
-        self.store.refuse_rest()
+        rest = self.store.take_rest()
         for text in self.store.refused:
             self.log.warning("handed-over", text)
+        self.sockets |= rest
         if not self.children:  # else there are processes that answer until others can
+            self.has_left = bool(rest)
+            for sock in itertools.chain(*rest.values()):
+                with suppress(OSError):  # addresses may overlap where all belong to one user
+                    os.fchown(sock.fileno(), os.geteuid(), -1)
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # of TCP, wherever it is held
+            self.unbind(endpoints(self.config), True)
             self.bind(self.config, QUERIES, REPORTS, REQUESTS)
         if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
             import_for_monitor()
@@ -6667,7 +6708,7 @@ class Supervisor:
         host, port, both, _, kinds = endpoint
         generations = {child.generation for child in self.children}
         try:
-            socks = bind_beside(endpoint, self.sockets, len(generations) > 1)
+            socks = bind_beside(endpoint, self.sockets, self.has_left or len(generations) > 1)
         except OSError as bad:
             if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 self.log.warning("no-ipv6", "no IPv6 on this host: listening on IPv4 only")
@@ -6695,8 +6736,9 @@ class Supervisor:
             socks = self.sockets.pop(endpoint)
             if everywhere:
                 share(socks, True)
-                with suppress(OSError):  # an address that this host has not
-                    socks[0].connect(socks[0].getsockname())
+                if socks[0].type == socket.SOCK_DGRAM:
+                    with suppress(OSError):  # an address that this host has not
+                        socks[0].connect(socks[0].getsockname())
             for sock in socks:
                 sock.close()
 
@@ -6706,6 +6748,7 @@ class Supervisor:
             self.log.warning("config", warning)
         self.log.change(code, what)
         self.current.seen, self.fed = 0, 0.0  # systemd then gets the snapshot's status, too
+        self.keep()
         notify(f"READY=1\nSTATUS={what}")
 
     def tend(self, seconds: float) -> None:
@@ -6834,6 +6877,7 @@ class Supervisor:
                       child.counters, self.limits)
         worker = Worker(state, self.sockets, child, self.log)
         while not child.generation.shared[SERVING] and not child.wait(WAKE / 10):
+            worker.catch_up()
             child.beat()
         worker.run()
 
@@ -6877,18 +6921,16 @@ class Supervisor:
 
     def inherit(self) -> Generation | None:
         """Return the generation whose memory was handed over; None = there is none. Its processes
-        are children of this one, if they still run."""
-        memory, self.store.memory = self.store.memory, {}
-        words = os.environ.pop(CHILDREN, "").split()
-        pids = {int(slot): int(pid) for slot, _, pid in (word.partition(":") for word in words)}
-        run = functools.partial(self.serve, self.config, set(endpoints(self.config)))
-        found = None
+        are children of this one, if they still run. Until `start`, none is replaced."""
+        memory, words = self.store.memory, os.environ.pop(CHILDREN, "").split()
+        found, pids = None, dict[int, int]()
         try:
+            pids = {int(slot): int(pid) for slot, _, pid in (word.partition(":") for word in words)}
             if memory:
-                found = Generation([*pids] or [FIRST_WORKER], run, b"",
+                found = Generation([*pids] or [FIRST_WORKER], lambda child: None, b"",
                                    self.free_counters(len(pids)), [memory[each] for each in PARTS])
-                check_snapshot(found.read())
-        except (LookupError, ValueError, TypeError, OSError) as bad:
+                check_snapshot(found.read(SNAPSHOT_MAX))
+        except Exception as bad:  # whatever lies there: the server starts without
             found = None
             self.store.refuse("the memory", f"it is not of this version ({show_error(bad)})")
         for slot, pid in pids.items():
@@ -6901,6 +6943,9 @@ class Supervisor:
                 child = Child(slot, found)
                 child.pid, child.born = pid, time.monotonic()
                 self.children.append(child)
+        if found and self.children:
+            self.current, self.fed = found, 0.0
+            found.until = time.monotonic() + LOAD_LIMIT + START_LIMIT
         return found
 
     def free_counters(self, number: int) -> list[Counters]:
@@ -6919,8 +6964,9 @@ class Supervisor:
         will do if the pools are the same.
         """
         if before and self.children:
-            self.current, self.fed = before, 0.0
             config, self.config = self.config, self.config._replace()
+            before.run, before.until = functools.partial(
+                self.serve, self.config, list(self.sockets)), math.inf
             self.renew(lambda: config, "upgrade", "upgraded")
             return
         limit = time.monotonic() + WAIT_LIMIT
@@ -6943,9 +6989,7 @@ class Supervisor:
         which answer once all are ready.
         """
         limit = time.monotonic() + START_LIMIT
-        if self.config.reports and MONITOR in self.current.slots:
-            self.current.shared[DEAF] = 1
-            self.tend_until(lambda: self.current.shared[DEAF] == 2, time.monotonic() + DEAF_LIMIT)
+        self.deafen()
         new = self.make_generation(config, self.current.read())
         children = [Child(slot, new) for slot in new.slots]
         try:
@@ -6978,6 +7022,12 @@ class Supervisor:
         if isinstance(result, ConfigError):
             raise result
         return result
+
+    def deafen(self) -> None:
+        """Have the monitor publish all that it has heard of agents, and hear no more."""
+        if self.config.reports and MONITOR in self.current.slots:
+            self.current.shared[DEAF] = 1
+            self.tend_until(lambda: self.current.shared[DEAF] == 2, time.monotonic() + DEAF_LIMIT)
 
     def run_loader(self, run: Callable[[Child], None]) -> Child:
         """Return a child that has done this, or was killed after LOAD_LIMIT. A stop ends it."""
@@ -7050,6 +7100,11 @@ class Supervisor:
         """Return what is to outlive this process."""
         return self.store.descriptors(self.sockets, self.current.files, self.config.hash)
 
+    def keep(self) -> None:
+        """Have systemd keep what is to outlive this process, where systemd is."""
+        if "NOTIFY_SOCKET" in os.environ:
+            self.store.keep(self.descriptors())
+
     def upgrade(self) -> None:
         """Execute the program file anew, in this very process, whose children go on until those of
         the new program are ready. First a child executes its command `check`, or, where there is no
@@ -7057,16 +7112,21 @@ class Supervisor:
         stays."""
         self.log.change("upgrade", "SIGUSR2: tries the program file, to execute it in this process")
         words = sys.orig_argv[:len(sys.orig_argv) - len(sys.argv) + 1]
-        trial = [*words, "check", *sys.argv[1:]] if self.reloads else [*words, "--version"]
-        if self.run_loader(lambda child: self.execute_quietly(trial)).code:
+        trial = [*words, "--form", FORM]
+        trial += ["check", *sys.argv[1:]] if self.reloads else ["--version"]
+        loader = self.run_loader(lambda child: self.execute_quietly(trial))
+        if loader.code and not self.signals & STOPS:
             self.log.error("upgrade", f"refused: {' '.join(trial)} failed; this program goes on")
+        if loader.code or self.signals & STOPS:
             return
         notify_reloading()
-        self.store.keep(self.descriptors())
+        self.keep()
         self.log.flush()
         children = [f"{child.slot}:{child.pid}" for child in self.children
                     if child.pid and child.generation is self.current]
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        for each in self.signals:  # for the new program
+            os.kill(os.getpid(), each)
         hand_over([*self.descriptors().values()])
         os.execve(sys.executable, sys.orig_argv, {**os.environ, CHILDREN: " ".join(children)})
 
@@ -7086,6 +7146,7 @@ class Supervisor:
         once."""
         notify("STOPPING=1")
         self.signals.clear()
+        self.deafen()  # what was heard last is known after a restart
         for child in self.children:
             child.generation.end(STOP)
         while self.children:
@@ -8318,6 +8379,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
     parser = argparse.ArgumentParser(prog="lbdns.py", usage=USAGE)
     parser.add_argument("words", nargs="*", default=DEMO, help=argparse.SUPPRESS)
     parser.add_argument("-p", "--port", type=int, help="port to listen on, UDP and TCP (9000)")
+    parser.add_argument("--form", type=is_form, help=argparse.SUPPRESS)  # see `upgrade`
     parser.add_argument("-V", "--version", action="version", version=f"lbdns {VERSION}")
     found = parser.parse_args(argv)
     words, port = found.words, found.port
@@ -8332,6 +8394,13 @@ def parse_arguments(argv: Sequence[str]) -> tuple[list[str], int]:
     if not inline and len(words) != 1 + is_check:
         parser.error(f"{' '.join(words)!r} is none of the forms above")
     return words, port
+
+
+def is_form(text: str) -> bool:
+    """Return True for FORM; raises ArgumentTypeError for that of another version."""
+    if text != FORM:
+        raise argparse.ArgumentTypeError(f"this version has {FORM}: restart instead")
+    return True
 
 
 def inline_config(pools: Sequence[str], port: int) -> Config:

@@ -9586,7 +9586,8 @@ class LiveNotifications(unittest.TestCase):
             with Inbox(abstract) as inbox, Server(
                     PRELOADED, env={"NOTIFY_SOCKET": inbox.address}, prelude=FILL, wait=False,
                     log="errors", constants={"TICK": 0.1}) as server:
-                self.assertIn("READY=1", inbox.until("READY=1")[0], "the first message")
+                first = [lines[0] for lines in inbox.until("READY=1")]
+                self.assertEqual({*first[:-1]}, {"FDSTORE=1"}, "kept before it is ready")
                 self.assertEqual(server.ask("api.example.com").rdatas, ["10.0.0.1"])
                 inbox.until("STATUS=api.example.com 2/3 up")
                 Database(server.folder / "b.db").run("UPDATE backends SET state = 'up'")
@@ -11368,6 +11369,78 @@ class LiveRestarts(unittest.TestCase):
             self.assertEqual(server.ask("new.example.com").rcode, 0)
             self.assertNotIn("not used", server.log())
 
+    @unittest.skipUnless(has_ipv6(), "not permitted here: there is no IPv6")
+    def test_listen_may_be_another_after_a_restart(self):
+        """What systemd keeps of before is in nobody's way."""
+        port, other = free_port(), free_port()
+        v4, v6, loopback = f"0.0.0.0:{port}", f"[::]:{port}", f"127.0.0.1:{port}"
+        with Keeper() as keeper, Server(LIVE, keeper=keeper, port=port, listen=[v6]) as server:
+            head = server.head
+            for listen, status in (([v4], None), ([v6], None), ([v6, v4], None), ([loopback], None),
+                                   ([v4], None), ([v6], None), ([loopback], f"127.0.0.1:{other}"),
+                                   ([f"127.0.0.1:{other}"], loopback), ([loopback], None)):
+                server.head = head.replace(repr([v6]), json.dumps(listen))
+                server.write((f'status = "{status}"\n' if status else "") + LIVE)
+                server.restart()
+                with self.subTest(listen=listen, status=status):
+                    server.port = int(listen[0].rpartition(":")[2])
+                    for _ in range(10):
+                        self.assertEqual(server.ask("www.example.com").rcode, 0)
+                        self.assertTrue(server.ask_tcp(query("www.example.com")))
+                    if status:
+                        self.assertEqual(fetch(int(status.rpartition(":")[2]))[0], "200")
+                    number = 3 + 2 * len(listen) + bool(status)
+                    until(lambda number=number: len(keeper.kept) == number)
+            self.assertNotIn("not used", server.log())
+
+    def test_a_host_without_ipv6_keeps_its_sockets(self):
+        port = free_port()
+        with Keeper() as keeper, Server(LIVE, keeper=keeper, fault="no-inet6", port=port,
+                                        listen=[f"[::]:{port}"]) as server:
+            until(lambda: "udp" in keeper.names())
+            server.signal(signal.SIGTERM)
+            server.process.wait(PATIENCE)
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.settimeout(PATIENCE)
+                sock.connect(("127.0.0.1", port))
+                sock.send(query("www.example.com"))
+                server.process = server.start()
+                self.assertEqual(Answer(sock.recv(512)).rdatas, ["192.0.2.80"])
+
+    def test_a_drain_that_was_heard_last_is_kept(self):
+        port = free_port()
+        config = LiveReports.CONFIG.replace("[::]:0", f"127.0.0.1:{port}").replace("STALE", "60")
+        with Keeper() as keeper, Server(config, keeper=keeper, constants={"FIRST_ROUND": 0.2},
+                                        files={"reports.key": KEYS[0]}) as server:
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.connect(("127.0.0.1", port))
+                for address in ("10.0.0.1", "10.0.0.2"):
+                    sock.send(sealed(address, connections=1))
+                server.wait_for("10.0.0.2: absent -> up")
+                until(lambda: set(server.count(20)) == {"10.0.0.1", "10.0.0.2"})
+                for _ in range(3):
+                    sock.send(sealed("10.0.0.1", connections=1, state="drain"))
+                    server.restart()
+                    self.assertEqual(set(server.count(20)), {"10.0.0.2"})
+                    sock.send(sealed("10.0.0.1", connections=1))
+                    until(lambda: set(server.count(20)) == {"10.0.0.1", "10.0.0.2"})
+
+    def test_large_pools_are_never_servfail(self):
+        """Each of their rows is known before the first answer, whoever begins to answer."""
+        rows = "".join(f"10.0.{at // 250}.{at % 250}\n" for at in range(2000))
+        with Keeper() as keeper, Server(AS_ROOT + KEPT, keeper=keeper, files={"rows": rows},
+                                        workers=2) as server:
+            with Inquirer(server) as asker, Inquirer(server) as other:
+                server.restart()
+                server.reload()
+                for pid in server.pids()[1:]:
+                    os.kill(pid, signal.SIGKILL)
+                until(lambda: len(server.pids()) == 3)
+                server.signal(signal.SIGUSR2)
+                server.wait_for("upgraded: ")
+                asker.wait()
+            self.assertEqual({reply[3] & 15 for reply in asker.replies + other.replies}, {0})
+
     def test_a_socket_unit_has_the_sockets(self):
         """As with ListenDatagram=, ListenStream= and FileDescriptorName=dns of one."""
         port = free_port()
@@ -11512,6 +11585,27 @@ class LiveUpgrades(unittest.TestCase):
             self.upgrade(server, 4)
             self.assertIn("upgraded: ", server.log())
 
+    def test_a_program_with_another_form_of_memory_is_refused(self):
+        """Also one that is too old to know of any."""
+        script = self.program()
+        with Server(AS_ROOT + LIVE, script=script) as server:
+            children = server.pids()
+            script.write_text(script.read_text().replace("lbdns.VERSION", 'lbdns.FORM = "2"'))
+            self.upgrade(server)
+            self.assertIn("argument --form: this version has 2: restart instead", server.log())
+            self.assertEqual(server.pids(), children)
+
+    def test_a_stop_while_a_program_is_tried_is_not_lost(self):
+        script = self.program()
+        with Server(AS_ROOT + LIVE, script=script) as server:
+            script.write_text("import sys, time\nif '--form' in sys.argv: time.sleep(60)\n"
+                              + script.read_text())
+            server.signal(signal.SIGUSR2)
+            server.wait_for("SIGUSR2")
+            server.signal(signal.SIGTERM)
+            self.assertEqual(server.process.wait(PATIENCE), 0)
+            self.assertNotIn("goes on", server.log())
+
     def test_an_address_that_cannot_be_had_leaves_the_old_processes(self):
         """The new program cannot be what it was, but those who answer are not its victims."""
         port = free_port()
@@ -11519,7 +11613,8 @@ class LiveUpgrades(unittest.TestCase):
             head = server.head
             children = server.pids()
             taken.bind(("127.0.0.1", port))
-            server.head = head.replace("']", f"', '127.0.0.1:{port}']")
+            # The old address goes, too; its processes have it still.
+            server.head = head.replace(str(server.port), str(port))
             server.write(AS_ROOT + LIVE)
             self.upgrade(server)
             self.assertIn(f"upgrade: cannot listen on 127.0.0.1:{port}: in use", server.log())
