@@ -9,9 +9,11 @@ answer. A monitor reads the sources, checks the backends' health, and publishes 
 memory that workers read; it hears agents, which are processes on other hosts, and shows operators a
 page. All of them count what they do in memory that the monitor reads. A loader, once for each
 start, reload and `check`, reads the config, and has each policy file of a user tried in a process
-of its own. As root, if started so, run: the supervisor until it has bound the sockets (that
-of `check` to its end); the first loader; and what tries a policy file, until just before it loads
-that. (With user = "root", all of them.)
+of its own. At SIGUSR2 the supervisor has a child try the program file, and then executes it in its
+own process, whose children go on meanwhile. Over a restart systemd keeps the sockets, and the
+memory that workers read. As root, if started so, run: the supervisor until it has bound the
+sockets (that of `check` to its end); the first loader; and what tries a policy file, until just
+before it loads that. (With user = "root", all of them.)
 
 Contents: five parts, each of which says what it may touch.
 
@@ -40,7 +42,7 @@ it. So:
     3. The loop that all of this runs in: Worker.run.
     4. How news reaches a worker: Poll.poll_once -> Feed.apply; Monitor.publish -> Watch.refresh ->
        Watch.log_changes; Worker.apply_snapshots -> State.apply_snapshot -> Pool.apply_rows.
-    5. Who starts and ends processes: Supervisor.run, and `reload`.
+    5. Who starts and ends processes: Supervisor.run, `reload`, `upgrade`, and class Store.
 A new policy goes into section 4, where class Policy says what it has to provide, and into POLICIES;
 a new word of the config into the tables of section 20.
 
@@ -76,6 +78,9 @@ Glossary:
     way         by which a query came: UDP or TCP, with IPv4 or IPv6
     view        all that operators see, as one dict: page, metrics and status print it
     trial       of a policy file, in a process of its own
+    network     of a client: the first 24 bits of an address of IPv4, 56 of IPv6
+    large       a reply over UDP that `rate_limit` counts
+    store       what systemd, or a program that is executed anew, hands over: class Store
 """
 import sys
 
@@ -478,7 +483,8 @@ def proves_address(request: Request, secret: bytes, now: float) -> bool:
     not forged. It may be an hour old, and five minutes ahead: RFC 9018 4.3."""
     cookie = request.query.options.get(wire.COOKIE, b"")
     made = int.from_bytes(cookie[12:16])
-    # Who could learn from the time that this takes sees the replies, and so has a cookie.
+    # "==" may take longer the more is right. Only a client that sees replies could measure that,
+    # and that one has a cookie anyway.
     return ((int(now) - made + 300) % 2**32 <= COOKIE_LIFE + 300
             and cookie == server_cookie(cookie, request.sender, secret, made))
 
@@ -2130,8 +2136,8 @@ class Worker:
                 self.child.beat()
 
     def is_needed(self) -> bool:
-        """Return whether queries are to be answered although nothing else is left to be done: while
-        the monitor ends, no other process can take over, as at a restart."""
+        """Return whether to answer over UDP though no client is left: after STOP until the monitor
+        has ended, too. The next start waits for that, and nobody else answers."""
         return self.order == STOP and self.child.generation.shared[MONITOR] > 0
 
     def look(self, now: float) -> None:
@@ -5623,6 +5629,12 @@ class HttpServer:
 # the current one, and the one before gets the order RETIRE. If anything goes wrong, the new
 # generation is killed, and the current one has noticed nothing.
 #
+# An upgrade: the supervisor executes the program file in its own process, so that its children stay
+# its children. The new program has them serve until its own are ready, as at a reload.
+#
+# A restart: systemd keeps the sockets, and the memory of the current generation (class Store). The
+# next supervisor takes both over, and its workers answer first by the snapshot there.
+#
 # A stop: all generations get the order STOP, and what is left after STOP_LIMIT is killed. Should
 # the supervisor die, its children see that they have another parent: that is the order ORPHANED.
 
@@ -5882,7 +5894,8 @@ class Child:
         self.name = slot_name(slot)
         self.parent = os.getpid()
         self.pid = 0                 # 0 = it does not run
-        self.code = 0                # how it ended last: exit code, or -number of a signal
+        # How it ended last: exit code, or -number of a signal; None = it never ran to its end.
+        self.code: int | None = None
         self.born = -math.inf        # monotonic seconds: when it was last started,
         self.failed = -math.inf      # and when a failure of it was last logged
 
@@ -6215,6 +6228,11 @@ class Store:
             found[Endpoint(host, port, False, OF_BEFORE, kinds)] = tuple(socks)
         return found
 
+    def is_lent(self, sock: socket.socket) -> bool:
+        """Return whether a socket is that of a socket unit, which goes on using it."""
+        found = os.fstat(sock.fileno())
+        return not self.kept.get((found.st_dev, found.st_ino), KEPT).startswith(KEPT)
+
     def descriptors(self, sockets: Sockets, files: Sequence[IO[bytes]],
                     mark: str) -> dict[tuple[int, int], tuple[int, str]]:
         """Return what is to outlive this process, by device and inode: descriptor and name. `mark`
@@ -6235,8 +6253,9 @@ class Store:
         """Have systemd keep these, and nothing else. What it was too busy for comes another
         time."""
         for key in self.kept.keys() - found:
-            if notify(f"FDSTOREREMOVE=1\nFDNAME={self.kept[key]}"):
-                del self.kept[key]
+            if not notify(f"FDSTOREREMOVE=1\nFDNAME={self.kept[key]}"):
+                return  # nothing else of that name may be given to systemd before
+            del self.kept[key]
         for key, (fd, name) in found.items():
             if key not in self.kept and notify(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", [fd]):
                 self.kept[key] = name
@@ -6644,6 +6663,8 @@ class Supervisor:
         self.config = self.read_config()
         self.log.configure(self.config)
         self.prepare()
+        if before and not self.is_good(before):
+            before = None
         names = show_endpoints(self.sockets, QUERIES) or ["new addresses"]
         handed = "; goes on with what was handed over" if before else ""
         banner = show_more(self.sockets) + handed + banner.format(port=names[-1].rpartition(":")[2])
@@ -6736,7 +6757,7 @@ class Supervisor:
             socks = self.sockets.pop(endpoint)
             if everywhere:
                 share(socks, True)
-                if socks[0].type == socket.SOCK_DGRAM:
+                if socks[0].type == socket.SOCK_DGRAM and not self.store.is_lent(socks[0]):
                     with suppress(OSError):  # an address that this host has not
                         socks[0].connect(socks[0].getsockname())
             for sock in socks:
@@ -6929,10 +6950,8 @@ class Supervisor:
             if memory:
                 found = Generation([*pids] or [FIRST_WORKER], lambda child: None, b"",
                                    self.free_counters(len(pids)), [memory[each] for each in PARTS])
-                check_snapshot(found.read(SNAPSHOT_MAX))
-        except Exception as bad:  # whatever lies there: the server starts without
-            found = None
-            self.store.refuse("the memory", f"it is not of this version ({show_error(bad)})")
+        except (LookupError, ValueError, TypeError, OSError) as bad:
+            self.store.refuse("the memory", show_error(bad))
         for slot, pid in pids.items():
             with suppress(ChildProcessError):  # it has ended, and this has noticed
                 if os.waitpid(pid, os.WNOHANG)[0]:
@@ -6947,6 +6966,22 @@ class Supervisor:
             self.current, self.fed = found, 0.0
             found.until = time.monotonic() + LOAD_LIMIT + START_LIMIT
         return found
+
+    def is_good(self, before: Generation) -> bool:
+        """Return whether the snapshot that was handed over can be read. This is not asked as root:
+        a monitor has written it. The processes that have another one end."""
+        try:
+            check_snapshot(before.read(SNAPSHOT_MAX))
+        except Exception as bad:  # whatever lies there: the server starts without
+            self.log.warning("handed-over", "the memory, which was handed over, is not used: it is "
+                             f"not of this version ({show_error(bad)})")
+            for child in self.children:
+                os.kill(child.pid, signal.SIGKILL)
+            self.tend_until(lambda: not self.children)
+            self.unbind(endpoints(self.config), True)
+            self.bind(self.config, QUERIES, REPORTS, REQUESTS)
+            return False
+        return True
 
     def free_counters(self, number: int) -> list[Counters]:
         """Return counters that no process has; they go on with what others have counted there."""
@@ -6964,10 +6999,11 @@ class Supervisor:
         will do if the pools are the same.
         """
         if before and self.children:
+            # A copy: the monitor takes another object for a reload.
             config, self.config = self.config, self.config._replace()
             before.run, before.until = functools.partial(
                 self.serve, self.config, list(self.sockets)), math.inf
-            self.renew(lambda: config, "upgrade", "upgraded")
+            self.renew(lambda: config, "upgrade", "upgraded", "processes stay")
             return
         limit = time.monotonic() + WAIT_LIMIT
         new = self.current = self.make_generation(
@@ -7030,7 +7066,8 @@ class Supervisor:
             self.tend_until(lambda: self.current.shared[DEAF] == 2, time.monotonic() + DEAF_LIMIT)
 
     def run_loader(self, run: Callable[[Child], None]) -> Child:
-        """Return a child that has done this, or was killed after LOAD_LIMIT. A stop ends it."""
+        """Run a function in a child in the loader's slot; return that when it has ended, or was
+        killed, after LOAD_LIMIT, or a while after an order to stop."""
         new = Generation([LOADER], run, b"")
         loader = Child(LOADER, new)
         self.children.append(loader)
@@ -7067,10 +7104,11 @@ class Supervisor:
             self.signals.add(signal.SIGTERM)
             return
         notify_reloading()
-        self.renew(self.read_config, "reload", "reloaded")
+        self.renew(self.read_config, "reload", "reloaded", "config stays")
 
-    def renew(self, read: Callable[[], Config], doing: str, done: str) -> None:
-        """Replace config and processes; `doing` and `done` call that what people do."""
+    def renew(self, read: Callable[[], Config], doing: str, done: str, what: str) -> None:
+        """Replace config and processes, and log what is wrong. The words are for the log: reload,
+        reloaded, and what stays where that is refused."""
         kept = list(self.sockets)
         try:
             config = read()
@@ -7083,7 +7121,7 @@ class Supervisor:
                 self.log.error("reload-refused", f"{doing}: {line}")
             self.unbind(kept, True)
             self.current.shared[DEAF] = 0
-            self.announce("reload-refused", f"{doing}: refused; the old config stays in force")
+            self.announce("reload-refused", f"{doing}: refused; the old {what} in force")
         else:
             self.log.configure(config)
             if config.user != self.config.user:
@@ -7115,30 +7153,35 @@ class Supervisor:
         trial = [*words, "--form", FORM]
         trial += ["check", *sys.argv[1:]] if self.reloads else ["--version"]
         loader = self.run_loader(lambda child: self.execute_quietly(trial))
-        if loader.code and not self.signals & STOPS:
-            self.log.error("upgrade", f"refused: {' '.join(trial)} failed; this program goes on")
-        if loader.code or self.signals & STOPS:
+        if self.signals & STOPS:
+            return
+        if loader.code != 0:
+            self.log.error("upgrade", f"refused, this program goes on; see {' '.join(trial)}")
             return
         notify_reloading()
         self.keep()
         self.log.flush()
+        # Those of earlier generations end by themselves, and nobody waits for them any more.
         children = [f"{child.slot}:{child.pid}" for child in self.children
                     if child.pid and child.generation is self.current]
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         for each in self.signals:  # for the new program
             os.kill(os.getpid(), each)
+        signal.set_wakeup_fd(-1)  # SIGCHLD would write to what gets the number of the pipe
         hand_over([*self.descriptors().values()])
         os.execve(sys.executable, sys.orig_argv, {**os.environ, CHILDREN: " ".join(children)})
 
     def execute_quietly(self, words: list[str]) -> NoReturn:
-        """Execute a command line with the Python that runs this. What it says to standard output,
-        which may be a terminal, is nobody's business; what is wrong goes where the log goes."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        """Execute a command line with the Python that runs this. What it says would stand raw among
+        the lines of the log: people can call it themselves."""
+        if not os.access(sys.executable, os.X_OK):
+            self.log.error("upgrade", f"this user may not execute {sys.executable}")
+        self.log.flush()
+        for fd in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
         try:
             os.execv(sys.executable, words)
-        except OSError as bad:
-            self.log.error("upgrade", f"cannot execute {sys.executable}: {bad.strerror}")
-            self.log.flush()
+        except OSError:
             os._exit(1)
 
     def stop(self) -> int:
