@@ -75,26 +75,37 @@ class Server:
     `files` are texts by path, `words` the command line; {port} and {folder} are filled in.
     """
 
-    def __init__(self, name, words, files, parent, cores):
-        """Start it and wait for its first answer; `start_time` is how long that took."""
-        self.name, self.port = name, free_port()
+    def __init__(self, name, words, files, parent, cores, port=None, popen=subprocess.Popen,
+                 wait=True):
+        """Start it by `popen` and, if `wait`, wait for its first answer; `start_time`
+        is how long that took."""
+        self.name, self.port, self.cores, self.popen = name, port or free_port(), cores, popen
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
         for path, text in files.items():
-            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / path).write_text(fill(text, port=self.port, folder=self.folder))
-        words = [fill(str(word), port=self.port, folder=self.folder) for word in words]
-        own = os.sched_getaffinity(0)
-        with open(self.folder / "log", "wb") as log:
-            os.sched_setaffinity(0, cores)   # inherited
-            began = time.perf_counter()
-            self.process = subprocess.Popen(words, cwd=self.folder, stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, start_new_session=True)
-            os.sched_setaffinity(0, own)
+            self.write(path, text)
+        self.words = [fill(str(word), port=self.port, folder=self.folder) for word in words]
+        began = time.perf_counter()
+        self.launch()
         try:
-            self.start_time = self.first_answer() - began
+            self.start_time = self.first_answer() - began if wait else 0.0
         except BaseException:
             self.stop()
             raise
+
+    def write(self, path, text):
+        """Write a file of its config."""
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).write_text(fill(text, port=self.port, folder=self.folder))
+
+    def launch(self):
+        """Start the process, also again, when it has ended."""
+        own = os.sched_getaffinity(0)
+        with open(self.folder / "log", "ab") as log:
+            os.sched_setaffinity(0, self.cores)   # inherited
+            self.process = self.popen(self.words, cwd=self.folder, stdin=subprocess.DEVNULL,
+                                      stdout=log, stderr=log, env=dict(os.environ),
+                                      start_new_session=True)
+            os.sched_setaffinity(0, own)
 
     def __enter__(self):
         """It has been started already."""

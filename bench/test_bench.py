@@ -39,7 +39,7 @@ class BenchTest(unittest.TestCase):
         """What a program of bench/ printed; it leaves neither files nor processes behind. It is
         ended when it has printed `end_at`."""
         tiny = () if program in ("agent.py", "balance.py", "differential.py", "fleet.py",
-                                 "fuzz.py") else (
+                                 "fuzz.py", "lifecycle.py") else (
             "--rounds", "1", "--seconds", "0.2")
         with folder_of() as folder, subprocess.Popen(
                 [*PYTHON, str(BENCH / program), "--lbdns", str(SCRIPT), *tiny, *words],
@@ -145,12 +145,12 @@ class BenchTest(unittest.TestCase):
                            "".join(text for kind, text in blocks if kind == "console"))
         self.assertEqual({program for program, _ in typed},
                          {"agent.py", "balance.py", "compare.py", "differential.py", "fleet.py",
-                          "fuzz.py", "reports.py", "scale.py"})
+                          "fuzz.py", "lifecycle.py", "reports.py", "scale.py"})
         for program, words in typed:
             with self.subTest(program=program, words=words):
                 text = self.bench(program, "--lbdns", "/nowhere", *words.split(), code=2)
                 self.assertTrue(text.startswith(f"{program}: there is no /nowhere"), text)
-                names = re.findall(r"--(?:only|work) (\S+)", words)
+                names = re.findall(r"--(?:only|work|rows) (\S+)", words)
                 known = set(re.findall(r"[\w-]+", (BENCH / program).read_text()
                                        + self.bench(program, "--help")))
                 self.assertLessEqual({name for each in names for name in each.split(",")}, known)
@@ -708,6 +708,52 @@ class SoakTest(unittest.TestCase):
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 self.assertEqual(soak.report(company, look, outcome), int(says is not None))
             self.assertEqual(re.findall("soak.py: (.*)", printed.getvalue()), [says] * bool(says))
+
+
+class LifecycleTest(unittest.TestCase):
+    """Hard moments in a tiny form: what does not depend on how busy the machine is."""
+
+    def lifecycle(self, *words):
+        """The exit code, and the cells of the table by the names of rows; no process is left."""
+        with folder_of() as folder:
+            done = subprocess.run(
+                [*PYTHON, str(BENCH / "lifecycle.py"), "--lbdns", str(SCRIPT), "--rate", "500",
+                 "--rounds", "1", "--packets", "300", *words], capture_output=True, text=True,
+                env={**os.environ, "TMPDIR": str(folder)})
+            self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*/environ")
+                              if str(folder).encode() in BenchTest.content(path)], [])
+        rows = [[cell.strip() for cell in line.strip("|").split(" | ")]
+                for line in done.stdout.splitlines() if line.startswith("| ")]
+        return done, {row[0]: row[1:] for row in rows[2:]}
+
+    def test_what_lbdns_must(self):
+        done, rows = self.lifecycle("--only", "lbdns", "--rows", "malformed,reload,replace,"
+                                    "kept-restart,worker,broken,tcp,wildcard,stderr")
+        timed = ("- CPU per packet, us", "- worst probe, ms", "- memory (PSS), MB")
+        self.assertEqual(len(rows), 16, done.stdout + done.stderr)
+        for title, cells in rows.items():
+            with self.subTest(title, cells=cells):
+                self.assertEqual(len(cells), 3)
+                self.assertTrue(cells[2] == "ok" or title in timed, done.stdout)
+
+    @needs("nsd", "nsd-control")
+    def test_what_others_lose_is_seen(self):
+        done, rows = self.lifecycle("--only", "nsd", "--rows", "restart,broken,wildcard")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)   # only lbdns is judged
+        self.assertRegex(rows["stop + start: lost / gap"][0], r"^[1-9]\d* / \d+ ms$")
+        self.assertEqual(rows["broken zone, reload"][0], "SERVFAIL, rc 0")
+        self.assertEqual(rows["query to 127.0.0.2 on 0.0.0.0"][0], "lost")
+
+    def test_it_fails_where_lbdns_misses_something(self):
+        with unittest.mock.patch.object(sys, "path", [str(BENCH), *sys.path]):
+            lifecycle = importlib.import_module("lifecycle")
+        three = lifecycle.verdict(SimpleNamespace(lost=3, wrong=0), limit=2)
+        results = {("worker", "lbdns"): [three], ("worker", "nsd"): [("0", True)],
+                   ("wildcard", "lbdns"): [("ok", True)], ("wildcard", "nsd"): [("lost", False)]}
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            missed = lifecycle.report(results, ["lbdns", "nsd"], ["worker", "wildcard"])
+        self.assertEqual(missed, ["kill -9 of one worker: lost"])
+        self.assertEqual(printed.getvalue().count("MISSED"), 1)
 
 
 class PageTest(unittest.TestCase):
