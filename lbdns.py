@@ -5999,11 +5999,11 @@ def endpoints(config: Config) -> Iterator[Endpoint]:
 
 def show_endpoints(sockets: Sockets, kinds: Collection[int]) -> list[str]:
     """Return the addresses, with the ports that the kernel has picked, of sockets of some kinds."""
-    return [show_address(socks[0])
+    return [show_bound(socks[0])
             for endpoint, socks in sockets.items() if endpoint.kinds == kinds]
 
 
-def show_address(sock: socket.socket) -> str:
+def show_bound(sock: socket.socket) -> str:
     """Return where a socket is bound, as host:port."""
     return show_endpoint(*socket.getnameinfo(sock.getsockname(), NUMERIC))
 
@@ -6217,7 +6217,7 @@ class Store:
                 rest.setdefault(sock.getsockname(), []).append(sock)
                 continue
             kind = "UDP" if sock.type == socket.SOCK_DGRAM else "TCP"
-            self.refuse(f"the socket {name!r} of {kind} at {show_address(sock)}",
+            self.refuse(f"the socket {name!r} of {kind} at {show_bound(sock)}",
                         "the config does not ask for that, or not for that kind alone")
             sock.close()
         self.sockets.clear()
@@ -6241,7 +6241,7 @@ class Store:
                  for part, file in zip(PARTS, files, strict=True)]
         for sock in itertools.chain(*sockets.values()):
             kind = "udp" if sock.type == socket.SOCK_DGRAM else "tcp"
-            found.append((sock.fileno(), f"{KEPT}{kind} {show_address(sock)}".replace(":", "_")))
+            found.append((sock.fileno(), f"{KEPT}{kind} {show_bound(sock)}".replace(":", "_")))
         all_of = {}
         for fd, name in found:
             at = os.fstat(fd)
