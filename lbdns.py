@@ -6185,7 +6185,7 @@ class Store:
             raise OSError("it is neither a socket nor the memory of this version")
         with contextlib.ExitStack() as undo:
             sock = undo.enter_context(socket.socket(fileno=fd))
-            explain_unfit(sock)
+            refuse_unfit(sock)
             undo.pop_all()
         self.sockets[sock] = name
 
@@ -6261,7 +6261,7 @@ class Store:
                 self.kept[key] = name
 
 
-def explain_unfit(sock: socket.socket) -> None:
+def refuse_unfit(sock: socket.socket) -> None:
     """Raise OSError for a socket on which no queries, reports or requests can come."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise OSError("it is no socket of IPv4 or IPv6")
@@ -6706,6 +6706,7 @@ class Supervisor:
                     sock.shutdown(socket.SHUT_RDWR)  # of TCP, wherever it is held
             self.unbind(endpoints(self.config), True)
             self.bind(self.config, QUERIES, REPORTS, REQUESTS)
+            self.has_left = False
         if os.geteuid() == 0 and self.reloads:  # later, `user` may not read Python's files
             import_for_monitor()
         drop_privileges(self.config.user, itertools.chain(*self.sockets.values()))
