@@ -1380,8 +1380,9 @@ def busy(pid):
 def alive(mark):
     """Processes that have this word in their command line; a zombie has none."""
     found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError):
+            path = pathlib.Path("/proc", pid, "cmdline")
             if mark.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
                 found.append(int(path.parent.name))
     return found
@@ -1390,10 +1391,10 @@ def alive(mark):
 def zombies(parent):
     """Children of a process that have ended and are not waited for."""
     found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state, ppid = path.read_text().rpartition(")")[2].split()[:2]
-            found += [path.parent.name] * (state == "Z" and int(ppid) == parent)
+            state, ppid = (path / "stat").read_text().rpartition(")")[2].split()[:2]
+            found += [path.name] * (state == "Z" and int(ppid) == parent)
     return found
 
 
@@ -11434,9 +11435,11 @@ class LiveRestarts(unittest.TestCase):
             with Inquirer(server) as asker, Inquirer(server) as other:
                 server.restart()
                 server.reload()
-                for pid in server.pids()[1:]:
-                    os.kill(pid, signal.SIGKILL)
-                until(lambda: len(server.pids()) == 3)
+                until(lambda: len(server.pids()) == 3)  # those of before have ended
+                for killed in server.pids()[1:]:
+                    os.kill(killed, signal.SIGKILL)
+                    until(lambda killed=killed: len(server.pids()) == 3
+                          and killed not in server.pids())
                 server.signal(signal.SIGUSR2)
                 server.wait_for("upgraded: ")
                 asker.wait()
@@ -14431,6 +14434,7 @@ class FaultTcpShares(unittest.TestCase):
             socks = [stack.enter_context(self.connect(server, "127.0.0.1")) for _ in range(40)]
             self.asks(*socks, socks[0])
             socks.append(stack.enter_context(self.connect(server, "127.0.0.1")))
+            self.assertEqual(self.asks(socks[-1]), [True])  # it has been accepted
             self.assertEqual(self.asks(*socks), [True, False] + [True] * 39)
 
     def test_networks_come_to_equal_shares(self):

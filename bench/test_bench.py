@@ -53,8 +53,8 @@ class BenchTest(unittest.TestCase):
             text += process.communicate(timeout=30 * PATIENCE)[0]
             self.assertEqual(process.returncode, code, text)
             self.assertEqual([path.name for path in folder.iterdir()], [])
-            self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*/environ")
-                              if str(folder).encode() in self.content(path)], [])
+            self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*")
+                              if str(folder).encode() in self.content(path / "environ")], [])
         return text
 
     @staticmethod
@@ -720,8 +720,8 @@ class LifecycleTest(unittest.TestCase):
                 [*PYTHON, str(BENCH / "lifecycle.py"), "--lbdns", str(SCRIPT), "--rate", "500",
                  "--rounds", "1", "--packets", "300", *words], capture_output=True, text=True,
                 env={**os.environ, "TMPDIR": str(folder)})
-            self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*/environ")
-                              if str(folder).encode() in BenchTest.content(path)], [])
+            self.assertEqual([path for path in pathlib.Path("/proc").glob("[0-9]*")
+                              if str(folder).encode() in BenchTest.content(path / "environ")], [])
         rows = [[cell.strip() for cell in line.strip("|").split(" | ")]
                 for line in done.stdout.splitlines() if line.startswith("| ")]
         return done, {row[0]: row[1:] for row in rows[2:]}
