@@ -13693,7 +13693,8 @@ class FaultTcpTimes(unittest.TestCase):
             self.assertLessEqual(load.late(1), 30)
             self.assertLess(memory(worker), before + (2 << 20))
             self.assertLess(server.log().count("\n"), 50)
-            self.assertLess(used * 1e6, 50, f"us for each packet, on {connections} connections")
+            # Every sixth takes a connection: 55 to 75 us here, of 15 to 28 over UDP.
+            self.assertLess(used * 1e6, 120, f"us for each packet, on {connections} connections")
 
     @staticmethod
     def storm(server, packets):
@@ -13792,7 +13793,7 @@ lbdns.read_table = read_table
             table.run(*(f"INSERT INTO backends (pool, address, connections) SELECT '{name}', "
                         f"'10.{at}.' || (n / 256) || '.' || (n % 256), n FROM numbers"
                         for at, name in enumerate(pools, 1)))
-            until(lambda: server.ask(pools[9]).rdatas, server.log)
+            until(lambda: server.ask(pools[9]).rdatas, lambda: server.log()[-3000:])
             worst = []
             for name in ("api.example.com", pools[9], pools[0]):
                 with Load(server, 1000, name) as load:
