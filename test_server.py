@@ -894,11 +894,18 @@ lbdns.ctypes = None
 
 # ---- A real server -------------------------------------------------------------------------------
 
+PORTS = set()  # that free_port has returned
+
+
 def free_port():
     """A port that is free for UDP and TCP on loopback, of those that no kernel picks for a client:
-    there it could be taken before the server has it."""
+    there it could be taken before the server has it. None is returned twice, and processes that
+    were started one after another have different ones."""
     for _ in range(50):
-        port = random.SystemRandom().randrange(10_000, 32_768)
+        port = random.SystemRandom().randrange(10_000 + os.getpid() % 8, 32_768, 8)
+        if port in PORTS:
+            continue
+        PORTS.add(port)
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, \
                 contextlib.suppress(OSError):
             tcp.bind(("127.0.0.1", port))
