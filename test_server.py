@@ -12483,7 +12483,7 @@ class FaultEndings(unittest.TestCase):
 
                 def queued(line=line):  # octets that the kernel holds for it
                     time.sleep(0.1)
-                    found = re.search(line, pathlib.Path("/proc/net/tcp").read_text())
+                    found = re.search(line, pathlib.Path("/proc/self/net/tcp").read_text())
                     return int(found[1], 16)
                 until(lambda queued=queued: 0 < queued() == queued())
                 server.signal(number)
@@ -14570,7 +14570,7 @@ class WithDig(unittest.TestCase):
         for host in ("127.0.0.1", "127.0.0.2", "127.9.8.7", "::1"):
             for words in ((), ("+tcp",)):
                 with self.subTest(host=host, words=words):
-                    if host == "::1" and not pathlib.Path("/proc/net/if_inet6").exists():
+                    if host == "::1" and not pathlib.Path("/proc/self/net/if_inet6").exists():
                         not_permitted("no IPv6")
                     got = self.dig("api.example.com", *words, host=host)
                     self.assertIn(f"SERVER: {host}#{self.server.port}", got.text)

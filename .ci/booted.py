@@ -199,7 +199,7 @@ def confinement():
     found = {key: show(key) for key in ("WatchdogUSec", "NRestarts", "RestartUSec",
                                         "FileDescriptorStoreMax", "NoNewPrivileges")}
     assert found == {"WatchdogUSec": "10s", "NRestarts": "0", "RestartUSec": "100ms",
-                     "FileDescriptorStoreMax": "64", "NoNewPrivileges": "yes"}, found
+                     "FileDescriptorStoreMax": "512", "NoNewPrivileges": "yes"}, found
     assert exposure() <= 1.4, exposure()
     user = run(f"stat -c %u /proc/{show('MainPID')}")
     assert int(user) > 60000, f"user {user}"
