@@ -33,9 +33,9 @@ source = {{ sqlite = "{TABLE}", every = 0.2 }}
 # What a server does in the sandbox; the agent has a unit of its own, and the commands have none.
 CLASSES = """
 LiveServer LiveLogs LivePipelines LiveBatches LiveSources LiveCommandSources LiveReports LiveHealth
-LiveNotifications LiveReloads LiveWorkers LiveCounts LiveStatus LiveExplain FaultPackets
+LiveNotifications LiveReloads LiveWorkers LiveCounts LiveExplain FaultPackets
 FaultTcpLimits FaultTcpRoom FaultSourceAtStart FaultRunCommand FaultChildren FaultEndings
-FaultMishaps FaultHttp""".split()
+FaultMishaps""".split()
 # What has to differ from lbdns.service, for it runs tests that run many servers.
 SUITE = """
 [Service]
@@ -45,7 +45,7 @@ NotifyAccess=none
 WatchdogSec=0
 FileDescriptorStoreMax=0
 WorkingDirectory=/test/lbdns
-Environment=PYTHONDONTWRITEBYTECODE=1 LBDNS_PROCESSES=8
+Environment=PYTHONDONTWRITEBYTECODE=1 LBDNS_PROCESSES=5
 ExecStart=
 ExecStart=/usr/bin/python3 -m unittest -v {words}
 ExecReload=
