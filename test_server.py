@@ -7366,9 +7366,6 @@ class PurePage(unittest.TestCase):
         self.assertIn("and 9901 more", seen)
 
 
-# ==== Live: a real server, and all is as it should be =============================================
-
-
 class PureConfigText(unittest.TestCase):
     """A file that is no TOML costs one line (found by bench/fuzz.py)."""
 
@@ -7380,9 +7377,6 @@ class PureConfigText(unittest.TestCase):
                     lbdns.read_config(str(folder / "lbdns.toml"))
                 self.assertTrue(str(raised.exception).isprintable(), str(raised.exception))
                 self.assertIn(f': b = "x\\x{ord(each):02x}y; ', str(raised.exception))
-
-
-# ==== Live: a real server, and all is as it should be =============================================
 
 
 class PureRateLimit(unittest.TestCase):
@@ -7620,6 +7614,9 @@ class PureNetworks(unittest.TestCase):
                 clients.remove(client)
                 networks.update(client, False)
             changed[client.network] = at
+
+
+# ==== Live: a real server, and all is as it should be =============================================
 
 
 class LiveCommands(unittest.TestCase):
@@ -13452,11 +13449,6 @@ lbdns.Monitor.__init__ = init
         self.server.wait_for("error: accepting HTTP connections: Too many open files")
 
 
-# ==== With: other people's programs, and the files beside lbdns.py ================================
-
-@needs("dig")
-
-
 class FaultSnapshots(unittest.TestCase):
     """What a monitor has published costs no worker, whatever it is (found by bench/fuzz.py)."""
 
@@ -14394,11 +14386,6 @@ class FaultLoad(unittest.TestCase):
             self.assertLess(min(times), limit, packet[:80].hex())
 
 
-# ==== With: other people's programs, and the files beside lbdns.py ================================
-
-@needs("dig")
-
-
 class FaultTcpShares(unittest.TestCase):
     """A network that takes each connection there is, and asks on all of them, costs others none:
     it makes room for them, and for its own next ones."""
@@ -14458,6 +14445,10 @@ class FaultTcpShares(unittest.TestCase):
             self.assertLessEqual(max(shares) - min(shares), 1)
 
 
+# ==== With: other people's programs, and the files beside lbdns.py ================================
+
+
+@needs("dig")
 class WithRfc8906(unittest.TestCase):
     """Section 8 of RFC 8906, test by test, with the dig commands that it gives."""
 
@@ -15554,7 +15545,6 @@ class WithFiles(unittest.TestCase):
             self.type_in("false\n", None)
 
 
-@long
 class WithPromtool(unittest.TestCase):
     """Prometheus' own tool finds nothing to say about metrics and alerts."""
 
