@@ -14035,6 +14035,7 @@ class FaultClientTables(unittest.TestCase):
 class FaultSends(unittest.TestCase):
     """Replies that cannot be sent: they are counted, cost nobody else a reply, and all is well as
     soon as the host is."""
+    alone = True  # each failure is counted one by one
 
     def serve(self, config=ZONE + POOL, **options):
         """A server with a status port, of which `sends` says how often it could not send."""
