@@ -497,7 +497,8 @@ class RateLimit:
     the table has always the same size, and nothing in it is ever looked for; networks that have the
     same number share what one of them may get. The number is the second (Unix time) in its upper
     half, and the replies of that second in its lower one. All workers count in the same table and
-    do not wait for each other: of two counts at the same instant, one may be lost.
+    do not wait for each other: one that is interrupted while it counts takes back what others have
+    counted meanwhile.
     """
     def __init__(self, rate: int, secret: bytes, memory: Any = None) -> None:
         self.rate = rate                 # replies a second; 0 = no limit
@@ -516,15 +517,14 @@ class RateLimit:
         return max(0, (number & 0xFFFFFFFF) + 1 - self.rate)
 
     def apply(self, answered: Answered, asked: int, now: float) -> Answered:
-        """Return a reply, to a query of so many octets, as it may be sent: of the large ones that
-        are over the limit, every other one is truncated, so that a client asks again over TCP, and
-        the rest is dropped."""
+        """Return a reply, to a query of so many octets, as it may be sent: a large one that is over
+        the limit is truncated or dropped, as `is_dropped` says."""
         octets, query, reply = answered
         is_large = len(octets) > min(LARGE_SIZE, LARGE_FACTOR * asked)
         if not (self.rate and is_large) or proves_address(reply.request, self.secret, now):
             return answered
         over = self.count(reply.request.sender, now)
-        if over and not over % 2:
+        if is_dropped(over):
             query.why = "over rate_limit, dropped"
             return answered._replace(octets=b"")
         # Of the options only a cookie is left, so that this is no larger than a query with one.
@@ -536,6 +536,12 @@ class RateLimit:
             return answered
         query.why = "over rate_limit, truncated"
         return answered._replace(octets=reply.short)
+
+
+def is_dropped(over: int) -> bool:
+    """Return whether a large reply, of those over the limit that of this number, is dropped: every
+    other one is. The rest is truncated, so that a client asks again over TCP."""
+    return over > 0 and over % 2 == 0
 
 
 # Types that ask for no records: no transfers, and none of two of mail (RFC 1035 3.2.3).
@@ -1621,7 +1627,7 @@ class Cache:
     def keep_limit(self, packet: bytes, peer: Peer, way: int, known: Known, short: Known) -> bytes:
         """Return a large reply that is known, or what RateLimit.apply makes of it."""
         over = self.state.limit.count(peer, self.now)
-        if over and not over % 2:
+        if is_dropped(over):
             self.counters.add("rate")
             return b""
         known = short if over else known
@@ -6224,7 +6230,7 @@ class Store:
         found = Sockets()
         for (host, port, *_), socks in rest.items():
             socks.sort(key=lambda sock: QUERIES.index(sock.type))
-            kinds = tuple(QUERIES[QUERIES.index(sock.type)] for sock in socks)
+            kinds = tuple(socket.SocketKind(sock.type) for sock in socks)
             found[Endpoint(host, port, False, OF_BEFORE, kinds)] = tuple(socks)
         return found
 
