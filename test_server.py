@@ -694,6 +694,19 @@ def failing(real):
         return real(*words)
     return call
 """
+# Behind it: a call of a Batch fails like that, `receive` or `send`.
+FAILING_BATCH = """
+real = lbdns.Batch.__init__
+def init(self, *words):
+    real(self, *words)
+    call = self.CALL
+    def changed(*words):
+        number = fails()
+        ctypes.set_errno(number)
+        return -1 if number else call(*words)
+    self.CALL = changed
+lbdns.Batch.__init__ = init
+"""
 # Two faults: no socket of a family can be had (seccomp(2) says EAFNOSUPPORT).
 NO_FAMILY = """
 import ctypes, platform, socket, struct
@@ -792,17 +805,7 @@ socket.socket.recvmsg = failing(socket.socket.recvmsg)
     # The same of recvmmsg(2), too.
     "recvmmsg-fails": FAILING + """
 socket.socket.recvmsg = failing(socket.socket.recvmsg)
-real = lbdns.Batch.__init__
-def init(self, *words):
-    real(self, *words)
-    receive = self.receive
-    def changed(*words):
-        number = fails()
-        ctypes.set_errno(number)
-        return -1 if number else receive(*words)
-    self.receive = changed
-lbdns.Batch.__init__ = init
-""",
+""" + FAILING_BATCH.replace("CALL", "receive"),
     # The same of sendmsg(2), for datagrams.
     "sendmsg-fails": FAILING + """
 socket.socket.sendmsg = failing(socket.socket.sendmsg)
@@ -811,15 +814,7 @@ socket.socket.sendto = failing(socket.socket.sendto)
     # The same of sendmmsg(2).
     "sendmmsg-fails": FAILING + """
 socket.socket.sendto = failing(socket.socket.sendto)
-real = lbdns.Batch.__init__
-def init(self, *words):
-    real(self, *words)
-    send = self.send
-    def changed(*words):
-        return -1 if fails() else send(*words)
-    self.send = changed
-lbdns.Batch.__init__ = init
-""",
+""" + FAILING_BATCH.replace("CALL", "send"),
     # No check of a backend gets a socket until there is a file `room`.
     "no-check-sockets": """
 import socket

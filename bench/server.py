@@ -69,6 +69,17 @@ def cpu_of(pids, name=""):
     return [1e6 * ticks / TICK for ticks in used]
 
 
+def memory_of(pids):
+    """MiB resident, summed over processes: RSS, and PSS, which has shared pages once."""
+    total = collections.Counter()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+            for key, size in re.findall(r"^(Rss|Pss): +(\d+) kB", text, re.M):
+                total[key] += int(size) / 1024
+    return total["Rss"], total["Pss"]
+
+
 class Server:
     """A server that runs: started on its cores with its config in a folder of its own.
 
@@ -145,11 +156,5 @@ class Server:
         return cpu_of(tree(self.process.pid), name)
 
     def memory(self):
-        """MiB resident, summed over its processes: RSS, and PSS, which has shared pages once."""
-        total = collections.Counter()
-        for pid in tree(self.process.pid):
-            with contextlib.suppress(OSError):
-                text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
-                for key, size in re.findall(r"^(Rss|Pss): +(\d+) kB", text, re.M):
-                    total[key] += int(size) / 1024
-        return total["Rss"], total["Pss"]
+        """What `memory_of` says of its processes."""
+        return memory_of(tree(self.process.pid))

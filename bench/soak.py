@@ -30,8 +30,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from load import Load  # noqa: E402
-from server import Server as Started  # noqa: E402
-from server import packet, tree  # noqa: E402
+from server import memory_of, packet, tree  # noqa: E402
 from test_server import (  # noqa: E402
     AS_ROOT, KEYS, ZONE, Database, Keeper, Server, free_port, lbdns, sealed, status_of, until)
 
@@ -233,9 +232,9 @@ class Look:
             with self.company.signals:
                 pid = self.company.server.process.pid
                 until(lambda pid=pid: len(self.company.children("lbdns-")) >= 3)
-                memory = Started.memory(self.company.server)[1]
+                memory = memory_of(tree(pid))[1]
                 descriptors = len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
-                self.looks.append((memory, descriptors, len(tree(pid))))
+                self.looks.append((memory, descriptors))
 
     def grown(self):
         """How much MiB and how many descriptors of the first process came: the median of the last
@@ -297,7 +296,7 @@ def report(company, look, outcome):
     for what, number in company.counts.items():
         print(f"{number:9,} {what}")
     memory, descriptors = look.grown()
-    last = look.looks[-1] if look.looks else (0, 0, 0)
+    last = look.looks[-1] if look.looks else (0, 0)
     print(f"{outcome.sent:9,} good queries: {outcome.lost} lost, {outcome.wrong} answered wrongly; "
           f"answers took {outcome.worst} ms at most, 99 % under {outcome.p99} ms")
     print(f"memory {last[0]:.0f} MiB, {memory:+.1f} from the second quarter to the last; "
