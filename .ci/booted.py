@@ -30,6 +30,10 @@ POOLS = f"""
 [pools."table.example.com"]
 source = {{ sqlite = "{TABLE}", every = 0.2 }}
 """
+AGENT_POOL = """
+[pools."agent.example.com"]
+source = { reports = true }
+"""
 # What a server does in the sandbox; the agent has a unit of its own, and the commands have none.
 CLASSES = """
 LiveServer LiveLogs LivePipelines LiveBatches LiveSources LiveCommandSources LiveReports LiveHealth
@@ -92,9 +96,9 @@ def write_units(*names):
         (UNITS / name).write_text(text)
 
 
-def show(key):
-    """What systemd says of the unit."""
-    return run(f"systemctl show --value -p {key} lbdns")
+def show(key, unit="lbdns"):
+    """What systemd says of a unit."""
+    return run(f"systemctl show --value -p {key} {unit}")
 
 
 def dig(*words):
@@ -153,6 +157,11 @@ def alive():
                for file in pathlib.Path("/proc").glob("[0-9]*/comm"))
 
 
+def said_by(unit):
+    """What a unit has said since the system was booted."""
+    return run(f"journalctl --no-pager -o cat -u {unit}")
+
+
 def is_bound(port):
     """Whether anybody has a port, over UDP or TCP."""
     for kind in socket.SOCK_DGRAM, socket.SOCK_STREAM:
@@ -165,10 +174,10 @@ def is_bound(port):
     return False
 
 
-def exposure():
-    """What systemd-analyze makes of the unit."""
-    said = run("systemd-analyze security --no-pager lbdns")
-    return float(re.search(r"exposure level for lbdns.service: ([\d.]+)", said)[1])
+def exposure(unit="lbdns"):
+    """What systemd-analyze makes of a unit."""
+    said = run(f"systemd-analyze security --no-pager {unit}")
+    return float(re.search(rf"exposure level for {unit}.service: ([\d.]+)", said)[1])
 
 
 # ---- The steps, in this order ------------------------------------------------------------------
@@ -383,6 +392,34 @@ def suite():
     return f"{ended[1]} tests, {ended[2]}; {time.monotonic() - begun:.0f} s"
 
 
+def agent():
+    """README: the agent's unit reports, stops, drains"""
+    run("python3 -c 'print(\"7\" * 64)' >reports.key")
+    typed("lbdns-key")
+    configure()
+    CONFIG.write_text(f'reports = ["[::]:9053"]\nreports_key = "reports.key"\n'
+                      f'{CONFIG.read_text()}{AGENT_POOL}')
+    run("systemctl restart lbdns")
+    write_units("lbdns-agent.service.d/agent.conf")
+    file = UNITS / "lbdns-agent.service.d/agent.conf"
+    file.write_text(file.read_text().replace("ns1.example.com,ns2.example.com", "127.0.0.1")
+                    .replace("api.example.com 443", "agent.example.com 443"))
+    with socket.create_server(("127.0.0.1", 443)):
+        typed("lbdns-agent.service\n")
+        took = until(lambda: dig("agent.example.com") == ["127.0.0.1"], "a report")
+        user = run(f"stat -c %u /proc/{show('MainPID', 'lbdns-agent')}")
+        run("systemctl stop lbdns-agent")
+        until(lambda: "127.0.0.1: up -> drain, says agents" in said_by("lbdns"), "a drain")
+    said = said_by("lbdns-agent")
+    assert show("Result", "lbdns-agent") == "success", said
+    assert show("WatchdogUSec", "lbdns-agent") in ("0", "infinity"), "an agent does not feed it"
+    assert "agent: reports agent.example.com (port 443)" in said and "netlink" not in said, said
+    assert int(user) > 60000 and exposure("lbdns-agent") <= 1.1, user
+    configure()
+    run("systemctl restart lbdns")
+    return f"heard after {took} ms; exposure {exposure('lbdns-agent')}, user {user}"
+
+
 def uninstall():
     """README: uninstall"""
     if (UNITS / "lbdns.socket").exists():
@@ -393,7 +430,7 @@ def uninstall():
 
 
 STEPS = (install, answers, confinement, reload_good, reload_bad, restarts, restarts_fast, remembers,
-         upgrade, killed, usr2, stop, high_port, activation, activated_restarts,
+         upgrade, killed, usr2, agent, stop, high_port, activation, activated_restarts,
          activated_restarts_fast, activated_bad, suite, uninstall)
 
 
@@ -412,7 +449,7 @@ def main():
             if not isinstance(bad, AssertionError):
                 traceback.print_exc()
             said += "\n" + run(f"journalctl --no-pager -o short -u lbdns -u lbdns.socket "
-                               f"--since '{begun}' | tail -n 15", code=None)
+                               f"-u lbdns-agent --since '{begun}' | tail -n 15", code=None)
             if CONFIG.exists():
                 configure()   # for the next step
                 run("systemctl restart lbdns", code=None)
