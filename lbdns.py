@@ -86,8 +86,8 @@ import sys
 
 # Said before anything that an older one cannot import.
 if sys.version_info < (3, 11):  # noqa: UP036
-    print(f"lbdns needs Python 3.11 or newer; this one is {sys.version.split()[0]}",
-          file=sys.stderr)
+    print(f"lbdns needs Python 3.11 or newer, and this one is {sys.version.split()[0]}: install "
+          f"one, such as python3.11, and run: python3.11 {sys.argv[0]}", file=sys.stderr)
     sys.exit(2)
 
 try:
