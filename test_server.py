@@ -15253,6 +15253,8 @@ class WithFiles(unittest.TestCase):
     SOCKET = "lbdns.socket", "lbdns.service.d/socket.conf"
     AGENT = "lbdns-agent.service.d/agent.conf"
     METADATA = "lbdns.service.d/metadata.conf"
+    OTHER_PYTHON = "lbdns.service.d/python.conf"
+    PASSWORDS = "lbdns.service.d/passwords.conf"
 
     @needs_file(README)
     @needs_file(UNIT)
@@ -15270,7 +15272,8 @@ class WithFiles(unittest.TestCase):
     @needs_file(UNIT)
     @needs("systemd-analyze")
     def test_systemd_understands_the_units(self):
-        with self.units(*self.SOCKET, self.METADATA, self.AGENT) as folder:
+        with self.units(*self.SOCKET, self.METADATA, self.OTHER_PYTHON, self.PASSWORDS,
+                        self.AGENT) as folder:
             for unit in "lbdns.service", "lbdns-agent.service", "lbdns.socket":
                 done = subprocess.run(
                     ["systemd-analyze", "verify", "--man=no", str(folder / unit)], text=True,
@@ -15280,6 +15283,18 @@ class WithFiles(unittest.TestCase):
                 about_us = [line for line in done.stdout.splitlines() if "lbdns" in line
                             and "is not executable" not in line]
                 self.assertEqual(about_us, [])
+
+    @needs_file(README)
+    @needs_file(UNIT)
+    def test_another_python_runs_the_same_commands(self):
+        """The drop-in empties each list of commands, and repeats all of the unit's."""
+        expected = []
+        for key in "ExecStart", "ExecReload":
+            expected += [f"{key}=", *re.findall(f"^{key}=.+", self.UNIT.read_text(), re.M)]
+        with self.units(self.OTHER_PYTHON) as folder:
+            found = re.findall("^Exec.*", (folder / self.OTHER_PYTHON).read_text(), re.M)
+        self.assertEqual([line.replace("/python3.11 ", "/python3 ") for line in found], expected)
+        self.assertEqual(str(found).count("/usr/bin/python3.11 -E -s -S -m lbdns"), 2)
 
     @needs_file(UNIT)
     def test_the_unit_runs_compiled_code_of_its_folder_alone(self):
