@@ -15078,15 +15078,21 @@ class WithEngines(unittest.TestCase):
 
     @needs("redis-server", "redis-cli")
     def test_redis_through_redis_cli(self):
+        """With a password that a shell takes from a file."""
         port = str(free_port())
-        with folder_of() as folder, folder_of(**{
+        with folder_of(redis="secret\n") as credentials, folder_of() as folder, folder_of(**{
                 "redis-cli": f'#!/bin/sh\nexec {shutil.which("redis-cli")} -p {port} "$@"\n'
                 }) as tools, Engine(
-                folder, {}, "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
+                folder, {"REDISCLI_AUTH": "secret"}, "redis-server", "--port", port, "--bind",
+                "127.0.0.1", "--save", "", "--requirepass", "secret",
                 ready=("redis-cli", "-p", port, "-e", "PING")).up() as engine:
             (tools / "redis-cli").chmod(0o755)
             env = {**engine.env, "PATH": f"{tools}:{engine.env['PATH']}"}
-            self.follow(engine.env, self.documented("toml", "redis-cli").replace("6379", port),
+            source = self.documented("toml", "redis-cli").replace("6379", port)
+            words = shlex.join(tomllib.loads(source)["source"]["command"])
+            shell = re.search("'(REDISCLI_AUTH=.+?) redis-cli", (HERE / "README.md").read_text())[1]
+            source = f"source = {{command = ['sh', '-c', '''{shell} {words}'''], every = 1}}"
+            self.follow({**os.environ, "CREDENTIALS_DIRECTORY": str(credentials)}, source,
                         functools.partial(self.put_by_shell, env, "redis-cli HSET"))
 
     @needs("prometheus", "curl", "jq")
@@ -15152,13 +15158,25 @@ class WithEngines(unittest.TestCase):
 
     @needs("psql")
     def test_postgresql_through_psql(self):
-        with self.postgres() as (engine, sql), engine.up():
-            sql(self.documented("sql", "CREATE ROLE"))
-            for text in ("DELETE FROM backends", "CREATE TABLE mine ()"):
-                with self.assertRaisesRegex(AssertionError, "permission denied"):
-                    sql(text, "lbdns")
-            self.follow(engine.env, self.documented("toml", "psql"),
-                        lambda **values: sql(self.documented("sql", "INSERT", **values)))
+        """With a password, in a file with the mode that systemd gives credentials since 254."""
+        with self.postgres() as (engine, sql):
+            rules = engine.folder / "data/pg_hba.conf"
+            rules.write_text(f"host all lbdns all scram-sha-256\n{rules.read_text()}")
+            service = engine.folder / "pg_service.conf"
+            typed = self.documented("console", "^password=")
+            service.write_text(re.search("<<'CONF'\n(.+?)^CONF$", typed, re.M | re.S)[1]
+                               .replace("db.example.com", "127.0.0.1")
+                               .replace("dbname=fleet", "dbname=postgres"))
+            make_private(service)
+            service.chmod(0o440)
+            engine.env.update(PGSERVICE="lbdns", PGSERVICEFILE=str(service))
+            with engine.up():
+                sql(self.documented("sql", "CREATE ROLE") + "ALTER ROLE lbdns PASSWORD 'secret'")
+                for text in ("DELETE FROM backends", "CREATE TABLE mine ()"):
+                    with self.assertRaisesRegex(AssertionError, "permission denied"):
+                        sql(text, "lbdns")
+                self.follow(engine.env, self.documented("toml", "psql"),
+                            lambda **values: sql(self.documented("sql", "INSERT", **values)))
 
     @needs("psql")
     def test_four_servers_outlive_a_postgresql_that_stops_and_freezes(self):

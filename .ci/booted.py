@@ -30,6 +30,11 @@ POOLS = f"""
 [pools."table.example.com"]
 source = {{ sqlite = "{TABLE}", every = 0.2 }}
 """
+SECRET_POOL = """
+[pools."secret.example.com"]
+source = { every = 0.2, command = ["sh", "-c", \
+  'grep -qx password=secret "$PGSERVICEFILE" && echo ADDRESS || exit 1'] }
+"""
 AGENT_POOL = """
 [pools."agent.example.com"]
 source = { reports = true }
@@ -392,6 +397,39 @@ def suite():
     return f"{ended[1]} tests, {ended[2]}; {time.monotonic() - begun:.0f} s"
 
 
+def passwords():
+    """README: a command reads a password of the unit's"""
+    def ask(address):
+        """Answer with an address, which a command prints that finds the password in the file."""
+        configure()
+        CONFIG.write_text(CONFIG.read_text() + SECRET_POOL.replace("ADDRESS", address))
+
+    def answered(address):
+        until(lambda: dig("secret.example.com") == [address], address)
+    write_units("lbdns.service.d/passwords.conf")
+    ask("192.0.2.3")
+    typed("password=secret")   # and restarts
+    answered("192.0.2.3")
+    ask("192.0.2.4")
+    run("systemctl reload lbdns")
+    answered("192.0.2.4")
+    shown = [pid for pid in processes()
+             if b"=secret" in pathlib.Path(f"/proc/{pid}/environ").read_bytes()]
+    assert processes() and not shown, f"in the environment of {shown}"
+    assert "exit code 1" not in said_by("lbdns")
+    file = pathlib.Path("/etc/lbdns/pg_service.conf")
+    file.write_text(file.read_text().replace("=secret", "=changed"))
+    run("systemctl restart lbdns")
+    until(lambda: "exit code 1" in said_by("lbdns"), "the new password")
+    file.unlink()
+    run("systemctl restart lbdns", code=1)
+    assert show("ActiveState") == "failed", "it is tried again"
+    (UNITS / "lbdns.service.d/passwords.conf").unlink()
+    configure()
+    run("systemctl daemon-reload && systemctl restart lbdns")
+    return "also after a reload; in no environment; another holds from a restart"
+
+
 def agent():
     """README: the agent's unit reports, stops, drains"""
     run("python3 -c 'print(\"7\" * 64)' >reports.key")
@@ -430,7 +468,7 @@ def uninstall():
 
 
 STEPS = (install, answers, confinement, reload_good, reload_bad, restarts, restarts_fast, remembers,
-         upgrade, killed, usr2, agent, stop, high_port, activation, activated_restarts,
+         upgrade, killed, usr2, passwords, agent, stop, high_port, activation, activated_restarts,
          activated_restarts_fast, activated_bad, suite, uninstall)
 
 
