@@ -258,6 +258,23 @@ POOL = """
 backends = ["1.2.3.4", "8.8.4.4", "8.8.8.8"]
 """
 
+# Challenges for certificates: RECORD, one below a pool's name, one in a zone of pools alone.
+ACME_ZONES = """
+[zones."example.com"]
+ns = ["ns1.example.net."]
+records = '''
+RECORD
+_acme-challenge.api 300 IN CNAME api.acme.example.net.
+'''
+[pools."api.example.com"]
+backends = ["1.2.3.4"]
+[zones."lb.example.org"]
+ns = ["ns1.example.net."]
+records = "_acme-challenge 300 IN CNAME lb.acme.example.net."
+[pools."api.lb.example.org"]
+backends = ["1.2.3.4"]
+"""
+
 # What that pool can answer.
 ADDRESSES = {"1.2.3.4", "8.8.4.4", "8.8.8.8"}
 
@@ -7857,6 +7874,25 @@ class LiveCommands(unittest.TestCase):
         with Server(ZONE + POOL, script=copy) as server:
             self.assertEqual(server.ask("www.example.com").rdatas, ["192.0.2.80"])
 
+    def test_a_challenge_for_a_certificate_is_no_anticache_name(self):
+        """Its CNAME is answered for all types, also where it ends like a pool, and `check` has no
+        word against it. Without one, such a name is the pool's."""
+        config = ACME_ZONES.replace("RECORD", "_acme-challenge 300 IN CNAME com.acme.example.net.")
+        out, err = self.call("check", self.file(config, "acme.toml"), code=0)
+        self.assertEqual((err, out.count("\n"), out.count("warning")), ("", 3, 0), out)
+        with Server(config) as server:
+            for name, target in (("_acme-challenge.example.com", "com.acme.example.net."),
+                                 ("_Acme-Challenge.API.example.com", "api.acme.example.net."),
+                                 ("_acme-challenge.lb.example.org", "lb.acme.example.net.")):
+                packets = [query(name, rtype) for rtype in ("TXT", "CNAME", "A")]
+                for reply in (*server.ask_many(packets), *server.ask_tcp(*packets)):
+                    answer = Answer(reply)
+                    self.assertEqual((answer.rcode, answer.flags, answer.answer), (
+                        wire.NOERROR, "qr aa", [f"{name}. 300 CNAME {target}"]))
+            for name in ("_acme-challenge.x.api.example.com", "_acme-challenge.api.lb.example.org"):
+                self.assertEqual(server.ask(name).rdatas, ["1.2.3.4"])
+                self.assertEqual(server.ask(name, "TXT").types, ["SOA"])
+
     def test_an_old_python_says_one_sentence(self):
         """So the files must parse there; 3.6 is the oldest that is tried."""
         for path in FOLDER.glob("*.py"):
@@ -14720,6 +14756,81 @@ class WithResolvers(unittest.TestCase):
         log = self.resolve_through(NAMED.replace("{how}", how), "named", "-g", "-n", "1",
                                    listen=[f"{host}:53"])
         self.assertRegex(log, r" (_\.)?y\.api\.example\.com\.? (NS|A) ")  # it did minimise
+
+
+ACME_NAMED = """
+options {
+    directory "{folder}";
+    listen-on port {port} { 127.0.0.1; };
+    listen-on-v6 { none; };
+    recursion no;
+    pid-file none;
+    session-keyfile none;
+};
+controls { };
+key "lego" { algorithm hmac-sha256; secret "c2VjcmV0"; };
+zone "acme.example.net" { type primary; file "zone"; update-policy { grant lego zonesub TXT; }; };
+"""
+ACME_TABLE = """$TTL 60
+@ SOA ns hostmaster 1 3600 600 86400 60
+@ NS ns
+ns A 127.0.0.1
+"""
+ACME_STUBS = """
+stub-zone:
+    name: "example.org"
+    stub-addr: 127.0.0.1@{server}
+stub-zone:
+    name: "acme.example.net"
+    stub-addr: 127.0.0.1@{updates}
+"""
+
+
+@needs("pebble", "lego", "named", "unbound", "openssl")
+@needs_file(HERE / "README.md")
+class WithAcme(unittest.TestCase):
+    """A certificate for all anti-cache names by DNS-01: a CA follows the CNAME of the README from
+    our zone to one that takes updates, through a resolver."""
+
+    def test_a_certificate_for_all_names_of_a_zone(self):
+        port, updates, ca = (free_port() for _ in range(3))
+        record = WithEngines.documented("toml", "^_acme-challenge")
+        typed = WithEngines.documented("console", "^lego")
+        config = ACME_ZONES.replace("RECORD", record.split('"""')[1])
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(Server(config))
+            folder = stack.enter_context(folder_of(
+                zone=ACME_TABLE, named=fill(ACME_NAMED, port=updates),
+                unbound=fill(UNBOUND + ACME_STUBS, port=port, server=server.port, updates=updates),
+                pebble=json.dumps({"pebble": {
+                    "listenAddress": f"127.0.0.1:{ca}", "certificate": "cert", "privateKey": "key",
+                    "httpPort": 5002, "tlsPort": 5001}})))
+            run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=CA",
+                "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", "cert",
+                cwd=folder)
+
+            def start(*words, ready):
+                stack.enter_context(running("env", "-C", str(folder), *words, ready=ready))
+
+            def has_table(port):
+                reply = resolve(port, "acme.example.net", "SOA", 1.0)
+                return reply and reply.rdatas
+            start("named", "-g", "-n", "1", "-c", "named", ready=lambda: has_table(updates))
+            start("unbound", "-d", "-p", "-c", "unbound", ready=lambda: has_table(port))
+            start("env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "pebble", "-config",
+                  "pebble", "-dnsserver", f"127.0.0.1:{port}", ready=lambda: not caught(
+                      lambda: socket.create_connection(("127.0.0.1", ca)).close()))
+            typed = typed.replace("ns.acme.example.net", f"127.0.0.1:{updates}").replace(
+                "SECRET=...", "SECRET=c2VjcmV0").replace(" run", (
+                    f" --domains '*.lb.example.org' --server https://127.0.0.1:{ca}/dir --path "
+                    f"lego --dns.disable-cp --dns.resolvers 127.0.0.1:{port} run"))
+            run("sh", "-euc", typed, cwd=folder, env={
+                **os.environ, "LEGO_CA_CERTIFICATES": str(folder / "cert"),
+                "RFC2136_SEQUENCE_INTERVAL": "0", "RFC2136_POLLING_INTERVAL": "1"})
+            [found] = (folder / "lego/certificates").glob("*.example.com.crt")
+            said = run("openssl", "x509", "-in", str(found), "-noout", "-ext", "subjectAltName")
+            self.assertEqual({*re.findall("DNS:([^,\\s]+)", said)}, {
+                "*.example.com", "*.lb.example.org"})
 
 
 @needs_module("dns")
