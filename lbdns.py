@@ -762,8 +762,8 @@ class Pool:
         frozen = [each.addresses[0] for each in self.backends if each.history.frozen]
         text = ""
         if frozen:
-            text = (f"{frozen[0]} and {len(frozen) - 1} others have not moved for "
-                    f"{self.load.patience:g} s despite answers; counted as the median")
+            text = (f"the same for {self.load.patience:g} s despite answers, and counted as the "
+                    f"median: {wire.plural(len(frozen), 'backend')}, such as {frozen[0]}")
         self.log.trouble("load-frozen", f"pool {self.config.name}: reports", text)
 
     def replan(self) -> None:
@@ -815,8 +815,8 @@ class Pool:
         well = [each for each in have if rtype not in each.down]
         up = sum(each.state == "up" for each in well)
         if up < self.config.min_up and len(well) < len(have):
-            return have, (f"only {up} of {len(have)} backends up, min_up = {self.config.min_up}: "
-                          "checks ignored")
+            return have, (f"only {up} of {wire.plural(len(have), 'backend')} up, min_up = "
+                          f"{self.config.min_up}: checks ignored")
         return well, ""
 
     def last_group(self, kind: "type[Policy]", have: list[Backend]) -> Group:
@@ -3957,7 +3957,8 @@ class Watch:
         current = self.twin.current
         full = {each for policy in current.values()
                 if isinstance(policy, LowestRatio) for each in policy.backends}
-        yield "limits", "limits", f"all {len(full)} backends are at max_connections" if full else ""
+        count = wire.plural(len(full), "backend")
+        yield "limits", "limits", f"all are at max_connections: {count}" if full else ""
         for rtype in (wire.A, wire.AAAA, wire.CNAME):
             unusual = current[rtype].unusual if rtype in current else ""
             yield "last-resort", f"{wire.show_type(rtype)} answers", unusual
@@ -3981,8 +3982,8 @@ class Watch:
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
         if is_new and self.pool.source:
-            self.log.change("pool-rows", f"{self.title}: {len(rows)} backends, read from "
-                                         f"{self.feed.origin}")
+            self.log.change("pool-rows", f"{self.title}: {wire.plural(len(rows), 'backend')}, "
+                                         f"read from {self.feed.origin}")
         self.is_new, self.known, changes = False, {}, list[dict[str, Any]]()
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
@@ -3995,7 +3996,8 @@ class Watch:
         for change in changes[:LOG_BURST]:
             self.log.change("backend", **change)
         if len(changes) > LOG_BURST:
-            self.log.change("backend", f"{self.title}: and {len(changes) - LOG_BURST} more changes")
+            more = wire.plural(len(changes) - LOG_BURST, "more change")
+            self.log.change("backend", f"{self.title}: and {more}")
         at = time.time()
         self.changes.extend({"at": at, **{key: change[key] for key in CHANGE}}
                             for change in changes)
@@ -5192,14 +5194,14 @@ class StatusPage:
         total = sum(len(pool["rows"]) for pool in self.pools.values())
         down, drain = self.count_state("down"), self.count_state("drain")
         but = ", but:" if wrong else ""
-        pools = "1 pool" if len(self.pools) == 1 else f"{len(self.pools)} pools"
+        backends = f"{wire.plural(total, 'backend')} of {wire.plural(len(self.pools), 'pool')}"
         if not self.pools:
             return "This config has no pool; “lbdns.py example” prints one that has"
         if down:
-            return f"{down} of {total} backends of {pools} {'is' if down == 1 else 'are'} down"
+            return f"{down} of {backends} {'is' if down == 1 else 'are'} down"
         if drain:
-            return f"No backend of {pools} is down; {drain} of {total} drain" + but
-        return f"All {total} backends of {pools} are up" + but
+            return f"None of {backends} is down; {drain} draining" + but
+        return (f"All {backends} are up" if total > 1 else "The only backend is up") + but
 
     def row(self, row: Mapping[str, Any]) -> str:
         """Return a backend as a row of its pool's table."""
@@ -6673,9 +6675,9 @@ class Supervisor:
             before = None
         names = show_endpoints(self.sockets, QUERIES) or ["new addresses"]
         handed = "; goes on with what was handed over" if before else ""
+        workers = wire.plural(self.config.workers, "worker")
         banner = show_more(self.sockets) + handed + banner.format(port=names[-1].rpartition(":")[2])
-        self.log.change("start", f"lbdns {VERSION}, {self.config.workers} workers, on "
-                                 f"{', '.join(names)}{banner}")
+        self.log.change("start", f"lbdns {VERSION}, {workers}, on {', '.join(names)}{banner}")
         self.start(before)
 
     def catch_signals(self) -> None:
@@ -7138,8 +7140,7 @@ class Supervisor:
             before, self.config, self.current = self.current, config, new
             self.unbind(endpoints(config), True)
             before.end(RETIRE)
-            self.announce("reload", f"{done}: {len(config.pools)} pools in {len(config.zones)} "
-                                    "zones")
+            self.announce("reload", f"{done}: {show_size(config)}")
 
     def descriptors(self) -> dict[tuple[int, int], tuple[int, str]]:
         """Return what is to outlive this process."""
@@ -7286,7 +7287,7 @@ class Log:
                 self.change(code, f"{subject}: well again after {now - old.since:.0f} s",
                             subject=subject)
         elif kind != old.kind or now - old.printed > LOG_REPEAT:
-            repeats = f" ({old.repeats} times more)" if old.repeats else ""
+            repeats = f" ({wire.plural(old.repeats, 'time')} more)" if old.repeats else ""
             line = f"{subject}: {text}{repeats}"
             self._put(level, code, f"{level}: {line}", text=line, subject=subject)
             self.troubles[subject] = Trouble(code, text, level, kind, old.since, now, 0)
@@ -7334,7 +7335,8 @@ class Log:
         others as lost."""
         if self.lost and self.lines:
             lost, self.lost = self.lost, 0
-            self.warning("log-lost", f"{lost} log lines lost: their reader was too slow")
+            self.warning("log-lost", f"{wire.plural(lost, 'log line')} lost: the log's reader was "
+                                     "too slow")
         lines, self.lines = self.lines, []
         for at, line in enumerate(lines):
             try:
@@ -8148,8 +8150,9 @@ class ConfigReader:
         if keys.check is not None:
             keys.check = self.probe(f"{where}.check", keys.check, keys.name)
             if backends and min_up >= max(2, backends):
-                self.warn(where, f".min_up = {min_up}: checks never count, since there are "
-                          f"{backends} backends; say less than that, or leave it out")
+                self.warn(where, f".min_up = {min_up}: checks never count, since the pool has "
+                          f"{wire.plural(backends, 'backend')}; say less than that, or leave it "
+                          "out")
         elif min_up and not (keys.source and keys.source.reports):
             self.problem(where, ".min_up: needs a check, or agents, whose silence it is about")
 
@@ -8494,7 +8497,7 @@ def check(file: str) -> int:
         return 1
     complain("warning", config.warnings, "warning: ")
     pools = "".join(f"{show_pool(pool)}\n" for pool in config.pools.values())
-    return show(f"{pools}{file}: good; {len(config.zones)} zones, {len(config.pools)} pools\n")
+    return show(f"{pools}{file}: good; {show_size(config)}\n")
 
 
 def explain_name(argv: Sequence[str]) -> int:
@@ -8555,6 +8558,11 @@ def show_chance(row: dict[str, Any]) -> list[str]:
             count if most is None else f"{count}/{most}",
             "-" if age is None else f"{age:.1f} s old", "-" if chance is None else f"{chance:.1%}",
             row["why"]]
+
+
+def show_size(config: Config) -> str:
+    """Return how many zones and pools a config has."""
+    return f"{wire.plural(len(config.zones), 'zone')}, {wire.plural(len(config.pools), 'pool')}"
 
 
 def show_pool(pool: PoolConfig) -> str:

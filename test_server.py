@@ -3145,8 +3145,8 @@ class PurePolicies(unittest.TestCase):
             with self.subTest(moved=still - 50):
                 self.assertAlmostEqual(desk.count(6)["10.0.0.2"], share, delta=1)
                 told = " ".join(desk.errors())
-                self.assertEqual("10.0.0.2 and 0 others have not moved for 60 s despite answers"
-                                 in told, still == 50)
+                self.assertEqual("the same for 60 s despite answers, and counted as the median: 1 "
+                                 "backend, such as 10.0.0.2" in told, still == 50)
                 desk.load(("10.0.0.1", {"connections": 9}), ("10.0.0.2", {"connections": 9}))
                 self.assertEqual(b"reports: well again" in b"".join(desk.log.lines), still == 50)
 
@@ -3508,7 +3508,7 @@ class PurePolicies(unittest.TestCase):
         self.assertEqual((set(desk.count(60)), desk.ask(opt=True).ede),
                          ({"10.0.0.1", "10.0.0.2"}, None))
         self.assertEqual(desk.ask(rtype="AAAA", opt=True).ede,
-                         (0, "only 0 of 1 backends up, min_up = 2: checks ignored"))
+                         (0, "only 0 of 1 backend up, min_up = 2: checks ignored"))
         desk.load("10.0.0.1", ("10.0.0.2", {"state": "down"}),
                   ("10.0.0.3", {"down": ["10.0.0.3"]}), fourth)
         self.assertEqual(set(desk.count(60)), {"10.0.0.1", "10.0.0.3"})
@@ -5145,7 +5145,7 @@ class PureReports(unittest.TestCase):
         for second in range(150):
             self.hear(b"x", b"y", now=now + second)
         lines = [line.decode() for line in self.log.lines if b"refused" in line]
-        self.assertEqual([re.findall(r"\((\d+) times more\)", line) for line in lines],
+        self.assertEqual([re.findall(r"\((\d+) times? more\)", line) for line in lines],
                          [[], ["121"], ["121"]])
 
     def test_a_mistake_of_ours_is_refused_like_others(self):
@@ -6365,6 +6365,29 @@ class PureHelpers(unittest.TestCase):
                 (({}, "monitor-cashes"), "'monitor-cashes' is none of FAULTS: ")):
             with self.assertRaisesRegex((AttributeError, ValueError), re.escape(says)):
                 patched(*words)
+
+
+class PureNumbers(unittest.TestCase):
+    """One thing is never printed as "1 things"."""
+
+    def test_a_thing_and_things(self):
+        self.assertEqual([wire.plural(count, "row") for count in (0, 1, 2, 10_000)],
+                         ["0 rows", "1 row", "2 rows", "10000 rows"])
+        view = page_view({"api.example.com": page_pool(page_row(1))})
+        self.assertTrue(">The only backend is up<" in lbdns.show_status_page(view))
+
+    def test_every_number_that_may_be_1_goes_through_it(self):
+        """No field of an f-string stands right before a noun in the plural, unless it cannot be 1:
+        a limit, a type, or a size of what is too large."""
+        nouns = "backend|pool|zone|row|time|worker|connection|line|other|change|octet|answer|report"
+        large = {"wire.show_type(rtype)", "size", "len(octets)", "len(rdata)",
+                 "len(found) - height + 2"}
+        found = set()
+        for file in lbdns, wire:
+            found |= set(re.findall(rf"\{{([^{{}}]*)\}} (?:\w+ )?(?:{nouns})s\b",
+                                    pathlib.Path(file.__file__).read_text()))
+        self.assertEqual({each for each in found if not re.search("MAX|NAMES|most|HEAD", each)},
+                         large)
 
 
 class PurePart(unittest.TestCase):
@@ -7673,7 +7696,7 @@ class LiveCommands(unittest.TestCase):
         path = self.file(ZONE + POOL)
         _, out, err = self.run_it("check", path, code=0)
         self.assertEqual(out, "api.example.com: random, TTL 60, 1.2.3.4, 8.8.4.4, 8.8.8.8, "
-                              f"anti-cache\n{path}: good; 1 zones, 1 pools\n")
+                              f"anti-cache\n{path}: good; 1 zone, 1 pool\n")
         self.assertEqual(err, "")
         for source, says in (("sqlite = 'b.db'", f"{self.folder}/b.db"),
                              ("command = ['psql', '-c', 'SELECT a']", 'psql -c "SELECT a"')):
@@ -7689,7 +7712,7 @@ class LiveCommands(unittest.TestCase):
         zone = lbdns.ConfigReader(str(config)).config(document).zones[b"\7example\3com\0"]
         rrset = zone.nodes[b"\1x\7example\3com\0"][16]
         self.assertEqual(rrset.rdatas, (b"\4\xff\xc3\xbc\r\1\xa0", b"\1\xfc"))
-        self.assertIn(": good; 1 zones", self.run_it("check", config, code=0)[1])
+        self.assertIn(": good; 1 zone, ", self.run_it("check", config, code=0)[1])
 
     def test_check_of_a_bad_config_says_why_and_exits_1(self):
         for text, says in (
@@ -13154,7 +13177,7 @@ class FaultMishaps(unittest.TestCase):
     def test_a_start_and_a_reload_try_policies_as_the_user_that_serves(self):
         code, said = self.try_out(**self.TRICKS)
         self.assertEqual(code, 0, said)
-        self.assertIn(" reloaded: 10 pools in 1 zones\n", said)
+        self.assertIn(" reloaded: 1 zone, 10 pools\n", said)
         code, said = self.try_out(good="pass", endless="while True: pass")
         self.assertEqual(code, 2)
         self.assertRegex(said, r"^lbdns: .*lbdns\.toml: pools\.\"endless\.example\.com\"\.policy = "
@@ -15446,7 +15469,7 @@ class WithFiles(unittest.TestCase):
                 options = unit[key].replace("/etc/lbdns", str(folder)).split()[1:]
                 return [sys.executable, *options]
             self.assertEqual(unit["WorkingDirectory"], "/usr/local/lib/lbdns")
-            self.assertIn("good; 1 zones", run(*words("ExecReload"), cwd=library))
+            self.assertIn("good; 1 zone, ", run(*words("ExecReload"), cwd=library))
             with Inbox() as inbox, subprocess.Popen(
                     words("ExecStart"), cwd=library, stderr=subprocess.PIPE, text=True,
                     env={**os.environ, "NOTIFY_SOCKET": inbox.address}) as process:
@@ -15849,7 +15872,7 @@ source = {{ sqlite = "b.db", every = 0.2 }}
                        {"address": "10.0.0.2", "connections": 8})
             server.wait_for("2 backends, read from|backend 10.0.0.2: absent -> up")
             self.browser.open(f"http://127.0.0.1:{port}/")
-            self.assertIn("All 2 backends", self.browser.markup("main"))
+            self.assertIn("All 2 backends of 1 pool are up", self.browser.markup("main"))
             table.run("UPDATE backends SET state = 'down' WHERE address = '10.0.0.2'")
             self.assertLess(self.wait_for("title", "1 down: lbdns", at_once=False),
                             2.0 + PATIENCE / 10)

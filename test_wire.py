@@ -1078,7 +1078,7 @@ class PureQueries(unittest.TestCase):
             if size == 8 or 16 <= size <= 40:
                 self.rcode(packet, wire.NOERROR)
             else:
-                self.rcode(packet, wire.FORMERR, f"a cookie of {size} octets")
+                self.rcode(packet, wire.FORMERR, f"a cookie of {wire.plural(size, 'octet')}")
 
     def test_subnets(self) -> None:
         """The option, and what it says: family, bits of the prefix, address (RFC 7871 6).

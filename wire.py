@@ -148,6 +148,11 @@ class BadText(ValueError):
 
 
 # ---- 3. Reader: the only code that indexes a packet ----------------------------------------------
+def plural(count: int, noun: str) -> str:
+    """Return a number of things for people: "1 octet", "2 octets"; `noun` is that of one."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 class Reader:
     """A cursor over a stranger's bytes; reading past the end raises Malformed.
 
@@ -164,7 +169,7 @@ class Reader:
         """Return the next `count` octets."""
         start, self.at = self.at, self.at + count
         if self.at > self.end:
-            raise Malformed(f"{count} octets wanted, the data ends", start)
+            raise Malformed(f"{plural(count, 'octet')} wanted, the data ends", start)
         return self.wire[start:self.at]
 
     def rest(self, least: int = 0) -> bytes:
@@ -361,7 +366,7 @@ def _read_options(reader: Reader, query: Query) -> None:
     cookie = query.options.get(COOKIE)
     # RFC 7873 5.2.2: eight octets of the client's, alone or with 8 to 32 of the server's.
     if cookie is not None and len(cookie) != 8 and not 16 <= len(cookie) <= 40:
-        raise Malformed(f"a cookie of {len(cookie)} octets", reader.at)
+        raise Malformed(f"a cookie of {plural(len(cookie), 'octet')}", reader.at)
     if ECS in query.options:
         query.subnet = _read_subnet(Reader(query.options[ECS]))
 
@@ -934,7 +939,7 @@ def read_rdata(reader: Reader, rtype: int, size: int) -> bytes:
     inner = Reader(reader.wire, start, reader.at)
     rdata = b"".join(field.take(inner) for field in _FORMATS.get(rtype, _OPAQUE))
     if inner.at != inner.end:  # octets are left, or a name ran over the end
-        raise Malformed(f"rdata of {show_type(rtype)} is not {size} octets", start)
+        raise Malformed(f"rdata of {show_type(rtype)} is not {plural(size, 'octet')}", start)
     return rdata
 
 
@@ -986,7 +991,7 @@ def parse_rdata(rtype: int, words: Sequence[str], origin: bytes = b"\0") -> byte
             size = _parse_number(_next(left, "a length"), TCP_MAX)
             rdata = binascii.unhexlify(_joined(left))
             if size != len(rdata):
-                raise BadText(f"length {size} but {len(rdata)} octets")
+                raise BadText(f"length {size} but {plural(len(rdata), 'octet')}")
         elif rtype in _FORMATS:
             rdata = b"".join(field.parse(left, origin) for field in _FORMATS[rtype])
         else:  # zones are not signed here
