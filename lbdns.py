@@ -2403,6 +2403,10 @@ class Excess(Problem):
     """A source has more rows, or larger ones, than are taken over."""
 
 
+class Nothing(Problem):
+    """A source works, and has no rows."""
+
+
 def read_sqlite(source: Source, pools: Sequence[str], makes: bool) -> Found:
     """Read what a file has for some pools, and make its table first where that is wanted; raises
     Problem."""
@@ -2720,7 +2724,10 @@ class Feed:
     down.
 
     rows       by all addresses of the backend
-    silent     addresses of backends that are down for that
+    silent     addresses of backends that are down for that -> whether they had time to report
+    began      when this process did (monotonic seconds)
+    is_first   whether the source has never had a row
+    is_empty   whether the last poll went well but for that
     version    a number that is another one when the rows, or what is wrong with them, may be
     good       when the last good poll began, or this process; what the config says does not age
     late       when the poll that began last should long have ended; inf = none began
@@ -2734,9 +2741,9 @@ class Feed:
         self.pool = pool
         self.origin = f"{pool.source.name if pool.source else origin:.80}"  # for people
         self.silence_is_down = bool(pool.source and pool.source.reports and not pool.check)
-        self.silent = set[str]()
-        self.version = 0
-        self.good = time.monotonic() if pool.source else math.inf
+        self.silent = dict[str, bool]()
+        self.version, self.began, self.is_first, self.is_empty = 0, time.monotonic(), True, False
+        self.good = self.began if pool.source else math.inf
         self.base = {row.addresses: Dated(row, -math.inf) for row in pool.backends}
         self.inline = {address: row for row in pool.backends for address in row.addresses}
         self.rows: Rows = self.base
@@ -2755,6 +2762,7 @@ class Feed:
                     state=worse_state(own.row.state, row.state), down=row.down)
             if own or not self.base:
                 self.rows[row.addresses] = self.resume_row(row, before.at)
+        self.is_first = self.rows == self.base
 
     def resume_row(self, row: Row, at: float) -> Dated:
         """Return a row that another monitor had at a time (monotonic seconds). Without a check, one
@@ -2771,9 +2779,14 @@ class Feed:
         self.version += 1
         try:
             self.apply_entries(found, now)
-            self.trouble, self.good = "", now
+            self.trouble, self.good, self.is_first = "", now, False
         except Problem as bad:
-            self.trouble = str(bad)
+            self.fail(str(bad), isinstance(bad, Nothing))
+
+    def fail(self, trouble: str, is_empty: bool = False) -> None:
+        """Take note of why a poll has failed."""
+        self.version += trouble != self.trouble
+        self.trouble, self.is_empty = trouble, is_empty
 
     def hear(self, rows: Rows, now: float) -> None:
         """Take over rows that agents have reported. All others stay for as long as FORGET, or for
@@ -2783,7 +2796,7 @@ class Feed:
                 if (dated.at > now - FORGET or addresses in self.base)
                 and taken.isdisjoint(addresses)}
         self.rows = self.base | kept | rows
-        self.version, self.trouble, self.good = self.version + 1, "", now
+        self.version, self.trouble, self.good, self.is_first = self.version + 1, "", now, False
 
     def apply_entries(self, found: Found, now: float) -> None:
         """Make rows of what was found; raises Problem where nothing can be taken over."""
@@ -2810,7 +2823,9 @@ class Feed:
         self.doubled = doubled
         self.skipped = f"{len(wrong)} ignored, such as: {wrong[0]}" if wrong else ""
         if not rows:
-            raise Problem("no rows that can be used" if wrong else self.no_rows(found.pools))
+            if wrong:
+                raise Problem("no rows that can be used")
+            self.refuse_nothing(found.pools)
         # Where a bad entry does not say which backend it is about, all rows that are young enough
         # stay: a backend that was removed must not stay for ever. No address stays beside a row
         # that has it now.
@@ -2820,12 +2835,15 @@ class Feed:
                 and taken.keys().isdisjoint(dated.row.addresses)}
         self.rows = self.base | kept | rows
 
-    def no_rows(self, others: Sequence[str]) -> str:
-        """Say that the pool has no rows, and which others have."""
+    def refuse_nothing(self, others: Sequence[str]) -> NoReturn:
+        """Raise Nothing, since the pool has no rows; or Problem where others have, for then its
+        name may be misspelled."""
         names = [each[:wire.NAME_MAX] for each in dict.fromkeys(others[:100])]
         near = difflib.get_close_matches(self.pool.name, names, 3, 0)
-        return f"no rows for {self.pool.name}" + (
-            f"; there are rows for {', '.join(near):.200}" if near else "")
+        if near:
+            raise Problem(f"no rows for {self.pool.name}; there are rows for "
+                          f"{', '.join(near):.200}")
+        raise Nothing(f"no rows for {self.pool.name}")
 
     def backend_of(self, address: Any) -> tuple[str, ...] | None:
         """Return the addresses of the backend that a bad entry is about; None = it does not
@@ -2890,7 +2908,8 @@ class Feed:
     def note_silence(self, now: float) -> None:
         """Take note of whose agents are silent."""
         oldest = now - self.pool.stale
-        self.silent = {address for row, at in self.dated() for address in row.addresses
+        self.silent = {address: at > -math.inf or self.began < oldest
+                       for row, at in self.dated() for address in row.addresses
                        if at < oldest and self.silence_is_down}
 
     def believed(self, now: float) -> list[Row]:
@@ -2908,7 +2927,30 @@ class Feed:
         """Say why there is nothing new from the source; "" = nothing is wrong."""
         if now > self.late:
             return "a poll hangs"
-        return f"{self.trouble}; the last good rows stay" if self.trouble else ""
+        if not self.trouble or self.is_waiting(now):
+            return ""
+        stays = "the config's backends stay" if self.base else ""
+        if not self.is_first:
+            stays = "the last good rows stay"
+        return f"{self.trouble}; {stays}".removesuffix("; ")
+
+    def is_waiting(self, now: float) -> bool:
+        """Return whether nothing is wrong, but that nobody has written a row since the start. After
+        `stale` seconds that is wrong, too."""
+        return self.is_empty and self.is_first and now <= self.began + self.pool.stale
+
+    def show_wait(self) -> str:
+        """Say for what the pool waits, and how to give it that."""
+        name, source = self.pool.name, self.pool.source
+        if source and source.reports:
+            return ("waits for the first report; on each backend: python3 lbdns.py agent "
+                    f"{name} PORT --to THIS_HOST --key FILE")
+        if source and source.command:
+            return f"waits for the first row that {self.origin} prints, such as: 192.0.2.1"
+        if source and source.query:
+            return f"waits for the first row that its query finds in {self.origin}"
+        return (f"waits for its first row in {self.origin}, such as: INSERT INTO backends (pool, "
+                f"address) VALUES ('{name}', '192.0.2.1')")
 
     def troubles(self, now: float) -> Iterator[tuple[str, str, str]]:
         """Take note of whether the load is known; yield what may be wrong, for the log: code,
@@ -2917,7 +2959,8 @@ class Feed:
         self.times += stale and not self.unknown
         self.unknown = f"load unknown (time {self.times})" if stale else ""
         if stale:
-            load = f"reports are over {self.pool.stale:g} s old, {self.unknown}"
+            says = f"reports are over {self.pool.stale:g} s old"
+            load = f"{'no report since the start' if self.is_first else says}, {self.unknown}"
         yield "poll", self.origin, self.failure(now)
         yield "rows-ignored", f"rows of {self.origin}", self.skipped
         yield "rows-merged", f"backends of {self.origin}", self.doubled
@@ -2960,7 +3003,7 @@ class Poll:
             if trouble:
                 self.last = None  # a good poll ends the trouble, also if it finds the same
                 for feed in self.feeds.values():
-                    feed.trouble = trouble
+                    feed.fail(trouble)
             for feed in self.feeds.values():
                 self.counters.add("polls", 1, feed.pool.name)
                 self.counters.add("failed polls", bool(feed.trouble), feed.pool.name)
@@ -3679,7 +3722,7 @@ class PoolReports:
         if rows:
             self.feed.hear(rows, now)
         elif is_first and not self.heard:
-            self.feed.trouble = "no agent has reported yet"
+            self.feed.fail("no agent has reported yet", True)
         for backend in [each for each, last in self.heard.items() if last.at < now - FORGET]:
             self.forget(backend)
         oldest = time.time() - 2 * CLOCK_MAX  # what is older is refused in any case
@@ -3782,7 +3825,7 @@ class Reports(Poll):
 # changed, a Snapshot of all pools is published in the memory that workers read.
 PUBLISH = 0.1             # seconds between two looks at what there is to publish
 DRAIN_MARGIN = 1.0        # seconds in which the last worker has learned of a drain
-LOG_BURST = 20            # changes of one poll that are logged one by one
+LOG_BURST = 20            # changes of one look that are logged one by one
 CHANGES_MAX = 20          # changes of backends, of all pools, that the status page shows
 CHANGE = ("pool", "address", "old", "new", "why")  # what it shows of one, and when that was
 
@@ -3851,6 +3894,11 @@ def is_watched(pool: PoolConfig) -> bool:
     return bool(pool.source or pool.check or any(row.state == "drain" for row in pool.backends))
 
 
+def show_change(old: str, new: str) -> str:
+    """Return a change of a backend's state for people; one that was absent is a newcomer."""
+    return f"new, {new}" if old == "absent" else f"{old} -> {new}"
+
+
 def show_time(at: float) -> str:
     """Return monotonic seconds as a date."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + at - time.monotonic()))
@@ -3872,6 +3920,8 @@ class Watch:
     seen       what decided when the pool was looked at last
     status     what people are shown of it
     is_new     whether nothing was ever known of the pool, so that its backends are no news
+    new_until  when that ends (monotonic seconds); inf = there is no backend yet
+    has_waited whether it was logged that there is none
     known      Past by address
     rows       packed, as the line holds them
     draining   whether one of them drains, which time alone changes
@@ -3886,7 +3936,8 @@ class Watch:
         self.twin = Pool(pool._replace(policy="failover"), 1, log, random.random)
         self.seen: tuple[Any, ...] = ()
         self.status = self.line = self.rows = ""
-        self.is_new, self.known, self.changes = True, dict[str, Past](), changes
+        self.is_new, self.new_until, self.has_waited = True, math.inf, False
+        self.known, self.changes = dict[str, Past](), changes
         self.draining, self.kept, self.overlap = False, pool.ttl, 0.0
 
     def list_targets(self) -> list[tuple[str, Probe]]:
@@ -3899,7 +3950,7 @@ class Watch:
     def health(self, address: str) -> str:
         """Return what is known of an address: up, down, or unknown; "" = nothing yet."""
         if address in self.feed.silent:
-            return "down"
+            return "down" if self.feed.silent[address] else ""
         if not self.pool.check:
             return "unknown"
         return self.prober.targets[address, self.pool.check].health
@@ -3941,7 +3992,13 @@ class Watch:
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, policy in self.twin.current.items() for each in policy.backends}
-        for code, subject, trouble in (*troubles, *self.unusual_answers()):
+        if self.feed.is_waiting(now):  # so it is no wonder that no backend is up
+            if not self.has_waited:
+                self.log.change("pool-rows", f"{self.title}: {self.feed.show_wait()}")
+            self.has_waited = True
+        else:
+            troubles += self.unusual_answers()
+        for code, subject, trouble in troubles:
             self.log.trouble(code, f"{self.title}: {subject}", trouble)
         self.log_states(rows, answered, now)
         draining = [row for row in rows if row.state == "drain"]
@@ -3981,10 +4038,9 @@ class Watch:
         is_new, known = self.is_new, self.known
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
-        if is_new and self.pool.source:
-            self.log.change("pool-rows", f"{self.title}: {wire.plural(len(rows), 'backend')}, "
-                                         f"read from {self.feed.origin}")
-        self.is_new, self.known, changes = False, {}, list[dict[str, Any]]()
+        if is_new and rows and not self.feed.is_waiting(now):
+            self.introduce(len(rows), now)
+        self.known, changes = {}, list[dict[str, Any]]()
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
             new = self.compare(old, address, state, address in answered, now)
@@ -4001,6 +4057,18 @@ class Watch:
         at = time.time()
         self.changes.extend({"at": at, **{key: change[key] for key in CHANGE}}
                             for change in changes)
+
+    def introduce(self, count: int, now: float) -> None:
+        """Log how many backends the pool has, and how many are up; of agents, which report one
+        after the other, when each has had its turn."""
+        source = self.pool.source
+        self.new_until = min(self.new_until, now + FIRST_ROUND if source and source.reports else 0)
+        if now >= self.new_until:
+            self.is_new = False
+            origin = f", read from {self.feed.origin}" if source and not self.pool.backends else ""
+            up = sum(map(Backend.up, self.twin.backends))
+            self.log.change("pool-rows", f"{self.title}: {wire.plural(count, 'backend')}, {up} up"
+                                         + origin)
 
     def judge(self, old: Past, address: str, state: str) -> tuple[str, bool]:
         """Return the state of an address by source and check together, and whether its check made
@@ -4030,7 +4098,7 @@ class Watch:
         if new.state == old.state and (new.gone or not old.gone):
             return {}
         state, why = new.state, self.reason(address, new)
-        seconds, text = now - old.since, f"{old.state} -> {state}, {why}"
+        seconds, text = now - old.since, f"{show_change(old.state, state)}, {why}"
         if state == old.state:
             state, why = "drained", "no resolver that keeps the TTL hands it out any more"
             text = f"drained: {why}; draining for {seconds:.0f} s"
@@ -4105,7 +4173,7 @@ class Monitor:
             watches.append(watch)
             if pool.name in self.states:
                 past = self.memory["pools"][pool.name]
-                watch.is_new = False
+                watch.is_new = not past
                 watch.known = {address: Past(*each) for address, each in past.items()}
                 if pool.source:
                     watch.feed.resume(self.states[pool.name])
@@ -4522,7 +4590,8 @@ class Overview:
             return {"state": backend.state, "why": f"says {self.monitor.config.file}", **unknown}
         pasts = {each: watch.known[each] for each in backend.addresses if each in watch.known}
         if not pasts:
-            return {"state": "down", "why": "not probed yet", **unknown}
+            why = "not probed yet" if pool.config.check else "no report of its agent yet"
+            return {"state": "down", "why": why, **unknown}
         best = min(pasts, key=lambda each: STATES.index(pasts[each].state))
         past, why = pasts[best], watch.reason(best, pasts[best])
         for each, other in pasts.items():
@@ -5273,12 +5342,16 @@ class StatusPage:
             pools += f"<p>and {more} more, which status.json has</p>"
         return pools or "<p>None.</p>"
 
+    def change(self, old: str, new: str) -> str:
+        """Return a change of a state, in which the new one has its colour."""
+        before, _, state = self.text(show_change(old, new).replace("->", "→")).rpartition(" ")
+        return f"{before} <span class={new}>{state}</span>"
+
     def changes(self) -> str:
         """Return the last changes, with their reasons, newest first."""
         rows = [(f"<tr><td title={show_date(each['at'])}>{show_clock(each['at'], self.now)} "
                  f"<small>{self.age(each['at'])} ago</small><td>{self.text(each['pool'])}"
-                 f"<td>{self.text(each['address'])}<td>{self.text(each['old'])} → "
-                 f"<span class={each['new']}>{self.text(each['new'])}</span>"
+                 f"<td>{self.text(each['address'])}<td>{self.change(each['old'], each['new'])}"
                  f"<td>{self.text(each['why'])}") for each in self.view["changes"]]
         return self.table("changes", rows) if rows else "<p>None since the start.</p>"
 
@@ -8787,7 +8860,7 @@ def show_view(view: dict[str, Any]) -> list[Line]:
     for name, pool in sorted(view["pools"].items(), key=lambda item: not is_down(item[1])):
         lines += show_rows(name, pool, now)
     changes = [(f"  {show_local(each['at'], now)}  {each['pool']} {each['address']}: "
-                f"{each['old']} -> {each['new']}: {each['why']}", "")
+                f"{show_change(each['old'], each['new'])}: {each['why']}", "")
                for each in view["changes"] if now - each["at"] < 3600]
     if changes:
         lines.append(("changes of the last hour, the newest first", BOLD))

@@ -5252,14 +5252,15 @@ class PureReports(unittest.TestCase):
             [feed] = reports.feeds.values()
             for later, silent in ((9, set()), (11, {"192.0.2.1", "192.0.2.2"})):
                 feed.note_silence(now + later)
-                self.assertEqual(feed.silent, silent if down else set())
+                self.assertEqual({*feed.silent}, silent if down else set())
                 self.assertEqual(feed.believed(now + later)[0].connections,
                                  None if later > 10 else 7)
 
     def test_inline_backends_that_nobody_reports_are_down(self):
         [feed] = self.make("backends = ['192.0.2.1', '192.0.2.2']").feeds.values()
-        feed.note_silence(time.monotonic())
-        self.assertEqual(feed.silent, {"192.0.2.1", "192.0.2.2"})
+        for later, is_news in ((9, True), (11, False)):  # their agents had no time to report
+            feed.note_silence(feed.began + later)
+            self.assertEqual(feed.silent, dict.fromkeys(("192.0.2.1", "192.0.2.2"), not is_news))
 
     def test_after_an_hour_a_backend_is_forgotten_but_an_inline_one(self):
         now = time.monotonic()
@@ -5334,7 +5335,7 @@ class PureReports(unittest.TestCase):
         feed.resume(lbdns.PoolState("api.example.com", False, now - 1, iter([
             lbdns.Row(("192.0.2.1",), down=("192.0.2.1",)), lbdns.Row(("192.0.2.2",))])))
         feed.note_silence(now)
-        self.assertEqual(feed.silent, {"192.0.2.1"})
+        self.assertEqual(feed.silent, {"192.0.2.1": True})
 
     def test_the_first_round_waits_for_those_that_are_known_or_for_its_time(self):
         for pool, heard, waits in (
@@ -6656,6 +6657,108 @@ class PureLogLines(unittest.TestCase):
                 first, second, third, ["10.0.0.1", "down", "absent", "says t"]])
         asyncio.run(run())
 
+    def watch(self, source, backends=None):
+        """A new watch of a pool with a source, and its feed."""
+        self.log.troubles.clear()
+        top = "reports = ['[::]:9053']\nreports_key = 'reports.key'" if "reports" in source else ""
+        text = pool(top=top, more=f"stale = 10\nsource = {{ {source} }}\n"
+                    + (f"backends = {backends}" if backends else ""), backends="0")
+        with folder_of(reports_key=KEYS[0]) as folder:
+            make_private(folder / "reports.key")
+            config = lbdns.ConfigReader(str(folder / "t")).config(
+                tomllib.loads(text.replace("backends = 0\n", "")))
+        watch = lbdns.Watch(*config.pools.values(), "t", lbdns.Prober({}, None), self.log,
+                            collections.deque())
+        return watch, watch.feed
+
+    SOURCES = (
+        ('sqlite = "/b.db"', "its first row in /b.db, such as: INSERT INTO backends (pool, address)"
+         " VALUES ('api.example.com', '192.0.2.1')"),
+        ('sqlite = "/b.db", query = "SELECT 1 AS address"',
+         "the first row that its query finds in /b.db"),
+        ('command = ["cat", "rows"]', "the first row that cat rows prints, such as: 192.0.2.1"),
+        ("reports = true", "the first report; on each backend: python3 lbdns.py agent "
+         "api.example.com PORT --to THIS_HOST --key FILE"))
+
+    def test_a_pool_without_a_row_yet_waits_for_it(self):
+        """That is how each begins, so it is an error only when nothing has come for `stale`."""
+        for source, says in self.SOURCES:
+            with self.subTest(source):
+                watch, feed = self.watch(source)
+                feed.apply(lbdns.Found([]), feed.began)
+                for later in (0, 1, 9):
+                    watch.refresh(feed.began + later)
+                self.assertEqual(self.said("level", "code", "text"), [
+                    {"level": "change", "code": "pool-rows",
+                     "text": f"pool api.example.com: waits for {says}"}])
+                watch.refresh(feed.began + 11)
+                self.assertEqual(
+                    [(line["code"], line["text"].rpartition(": ")[2]) for line in self.said()],
+                    [("poll", "no rows for api.example.com"),
+                     ("load-unknown", "no report since the start, load unknown (time 1)")])
+
+    def test_what_is_wrong_at_the_start_is_an_error_at_once(self):
+        for backends, stays in ((None, ""), (["10.0.0.1"], "; the config's backends stay")):
+            watch, feed = self.watch('sqlite = "/b.db"', backends)
+            feed.fail("file is not a database")
+            watch.refresh(feed.began)
+            self.assertEqual(self.said("level", "text")[0], {
+                "level": "error", "text": "pool api.example.com: /b.db: file is not a database"
+                + stays})
+            feed.apply(lbdns.Found([], pools=["app.example.com"]), feed.began)
+            watch.refresh(feed.began + 1)
+            self.assertIn(f"no rows for api.example.com; there are rows for app.example.com{stays}",
+                          [line["text"].partition(": /b.db: ")[2] for line in self.said()])
+
+    def test_rows_that_were_there_once_are_missed_at_once(self):
+        watch, feed = self.watch('sqlite = "/b.db"')
+        feed.apply(lbdns.Found([{"address": "10.0.0.1"}]), feed.began)
+        watch.refresh(feed.began)
+        feed.apply(lbdns.Found([]), feed.began)
+        watch.refresh(feed.began + 1)
+        self.assertEqual([line["text"] for line in self.said()], [
+            "pool api.example.com: 1 backend, 1 up, read from /b.db",
+            "pool api.example.com: /b.db: no rows for api.example.com; the last good rows stay"])
+
+    def test_the_first_backends_are_one_line_however_late_they_come(self):
+        watch, feed = self.watch('sqlite = "/b.db"')
+        feed.apply(lbdns.Found([]), feed.began)
+        watch.refresh(feed.began)
+        entries = [{"address": f"10.0.0.{at}"} for at in range(1, 21)]
+        feed.apply(lbdns.Found([*entries, {"address": "10.0.1.1", "state": "down"}]), feed.began)
+        watch.refresh(feed.began + 1)
+        feed.apply(lbdns.Found([*entries, {"address": "10.0.1.2"}]), feed.began)
+        watch.refresh(feed.began + 2)
+        self.assertEqual([line["text"].removeprefix("pool api.example.com: ")
+                          for line in self.said()][1:], [
+            "21 backends, 20 up, read from /b.db",
+            "backend 10.0.1.1: new, down, says /b.db",
+            "backend 10.0.1.1: down -> absent, says /b.db; was down for 1 s",
+            "backend 10.0.1.2: new, up, says /b.db"])
+
+    def test_the_first_agents_are_one_line_when_each_has_had_its_turn(self):
+        for backends, read in ((None, ", read from agents"),
+                               (["10.0.0.1", "10.0.0.2", "10.0.0.3"], "")):
+            with self.subTest(backends):
+                watch, feed = self.watch("reports = true", backends)
+                now = feed.began
+                feed.fail("no agent has reported yet", True)
+                watch.refresh(now)
+                for address in ("10.0.0.1", "10.0.0.2"):
+                    feed.hear({(address,): lbdns.Dated(lbdns.Row((address,), connections=1),
+                                                       now)}, now)
+                    now += 1
+                    watch.refresh(now)
+                watch.refresh(now + 1)
+                count = 3 if backends else 2
+                self.assertEqual(
+                    [line["text"].removeprefix("pool api.example.com: ")
+                     for line in self.said()][1:], [f"{count} backends, 2 up{read}"])
+                watch.refresh(feed.began + 11)  # the third one has had its time, too
+                late = [line["text"] for line in self.said() if "10.0.0.3" in line["text"]]
+                self.assertEqual(late, ["pool api.example.com: backend 10.0.0.3: new, down, no "
+                                        "good report of its agent for over 10 s"] * (count - 2))
+
     def test_only_the_last_changes_are_kept(self):
         async def run():
             published = [lbdns.Snapshot().pack()]
@@ -6678,7 +6781,9 @@ class PureLogLines(unittest.TestCase):
                             collections.deque())
         for now in (1000.0, 1060.0, 1062.0):  # one second and the TTL
             watch.refresh(now)
-        begun, over = self.said()
+        introduced, begun, over = self.said()
+        self.assertEqual((introduced["code"], introduced["text"]),
+                         ("pool-rows", "pool api.example.com: 2 backends, 1 up"))
         self.assertEqual((begun["old"], begun["new"], begun["why"]), ("absent", "drain", "says t"))
         self.assertEqual(over, {
             "level": "change", "code": "backend", "text": "pool api.example.com: backend 10.0.0.1: "
@@ -8917,7 +9022,7 @@ class LiveSources(unittest.TestCase):
                         {"address": "10.0.0.8,fd00::8", "connections": 0})
         self.expect("api", "10.0.0.8")
         self.expect("api", "fd00::8", rtype="AAAA")
-        self.server.wait_for(r"pool api\.example\.com: backend 10\.0\.0\.8: absent -> up")
+        self.server.wait_for(r"pool api\.example\.com: backend 10\.0\.0\.8: new, up")
         self.server.wait_for(r"pool api\.example\.com: backend 10\.0\.0\.1: up -> absent")
 
     def test_drain_weight_and_limit_come_from_the_table(self):
@@ -8954,7 +9059,7 @@ class LiveSources(unittest.TestCase):
 
     def test_any_table_will_do_with_a_query_of_ones_own(self):
         self.expect_other("10.0.1.3", "10.0.1.1")
-        self.server.wait_for(r"pool other\.example\.com: backend 10\.0\.1\.3: absent -> up")
+        self.server.wait_for(r"pool other\.example\.com: backend 10\.0\.1\.3: new, up")
 
     def test_a_corrupt_or_lost_file_keeps_the_last_rows(self):
         self.expect_other("10.0.1.1", "10.0.1.2")
@@ -9083,7 +9188,7 @@ class LiveCommandSources(unittest.TestCase):
         self.say("echo 10.0.0.1,fd00::1 0; echo 10.0.0.3 9000 1 9000; echo 10.0.0.4 0 1 NULL drain")
         self.expect("10.0.0.1")
         self.assertEqual(self.server.ask("api.example.com", "AAAA").rdatas, ["fd00::1"])
-        self.server.wait_for(r"backend 10\.0\.0\.4: absent -> drain, says \./source")
+        self.server.wait_for(r"backend 10\.0\.0\.4: new, drain, says \./source")
         self.say("""echo '[{"address": "10.0.0.7", "updated_at": '$(date +%s)'}]'""")
         self.expect("10.0.0.7")
 
@@ -9475,15 +9580,16 @@ class LiveHealth(unittest.TestCase):
 
     def test_tls_is_checked_with_the_name_of_the_pool(self):
         self.server.wait_for(
-            rf"pool other\.example\.com: backend 127\.0\.1\.1: absent -> down, check https://127\.0"
+            rf"pool other\.example\.com: backend 127\.0\.1\.1: new, down, check https://127\.0"
             rf"\.1\.1:{self.tls.port}/: TLS: Hostname mismatch, certificate is not valid for "
             r"'other\.example\.com'$")
-        self.assertNotIn("pool tls.example.com", self.server.log())
+        self.assertEqual(self.server.log().count("pool tls.example.com"), 1)
+        self.server.wait_for(r"pool tls\.example\.com: 1 backend, 1 up$")
 
     def test_a_backend_that_says_100_for_ever_is_down(self):
         """Its replies never end, and must not keep the others from being checked."""
         self.assertEqual(self.answered("loop"), "2")
-        self.server.wait_for(r"pool loop\.example\.com: backend 127\.0\.1\.1: absent -> down, "
+        self.server.wait_for(r"pool loop\.example\.com: backend 127\.0\.1\.1: new, down, "
                              r"check http://127\.0\.1\.1:\d+/: too many 1xx replies$")
 
     def test_a_command_decides_and_all_down_answers(self):
@@ -9502,7 +9608,7 @@ class LiveHealth(unittest.TestCase):
         table = Database(self.server.folder / "b.db")
         table.fill("127.0.1.2", "127.0.1.8", pool="table.example.com")
         self.expect("2", "table")
-        self.server.wait_for(r"backend 127\.0\.1\.8: absent -> down, check tcp://127\.0\.1\.8:\d+: "
+        self.server.wait_for(r"backend 127\.0\.1\.8: new, down, check tcp://127\.0\.1\.8:\d+: "
                              "connection refused$")
         table.fill("127.0.1.3", {"address": "127.0.1.2", "state": "drain"},
                    pool="table.example.com")
@@ -9547,8 +9653,8 @@ check = { url = "tcp://:HOLE", interval = 60, timeout = 0.5 }
                 server.reload()
                 self.assertEqual(set(server.count(100)), {"127.0.1.1", "127.0.1.2"})
                 self.assertEqual(len(one.times), asked + 1, "another check is made at once")
-                self.assertEqual(server.log().count("127.0.1.3: absent -> down"), 1)
-                server.wait_for(r"backend 127\.0\.0\.1: absent -> down, check tcp://127\.0\.0\.1:"
+                self.assertEqual(server.log().count("127.0.1.3: new, down"), 1)
+                server.wait_for(r"backend 127\.0\.0\.1: new, down, check tcp://127\.0\.0\.1:"
                                 rf"{hole}: timed out after 0\.5 s$")
 
     def test_many_black_holes_take_few_descriptors(self):
@@ -9567,7 +9673,7 @@ check = { url = "tcp://:HOLE", interval = 0.5, timeout = 0.3 }
             with Server(config.replace("HOLE", str(hole)), preexec_fn=lambda: resource.setrlimit(
                     *limits)) as server:
                 monitor = server.pids()[0]
-                server.wait_for(r"backend 127\.0\.2\.\d+: absent -> down, .*timed out after",
+                server.wait_for(r"backend 127\.0\.2\.\d+: new, down, .*timed out after",
                                 lbdns.LOG_BURST)
                 fds = []
                 until(lambda: fds.append(len(os.listdir(f"/proc/{monitor}/fd")))
@@ -10227,6 +10333,39 @@ class LiveLogCodes(unittest.TestCase):
             server.signal(signal.SIGHUP)
             self.assertRegex(line("reload-refused", "error")["text"], "nonsense: unknown key")
             self.assertRegex(line("reload-refused", "change")["text"], "^reload: refused; the old")
+
+
+class LiveFirstStart(unittest.TestCase):
+    """The log of a first start has no word that frightens, and says what to do next."""
+
+    def begin(self, config, **files):
+        """A server that has started, and whose log so far frightens nobody."""
+        config = config.replace("[::]:9000", f"127.0.0.1:{free_port()}")
+        server = self.enterContext(Server(None, ["t.toml"], files={"t.toml": config, **files}))
+        self.assertNotRegex(server.log(), "error|warning|absent|no rows|stay")
+        return server
+
+    def test_the_example_as_it_is_printed(self):
+        self.assertEqual(len(self.begin(lbdns.EXAMPLE).log().splitlines()), 3)
+
+    def test_a_table_that_is_not_there_yet(self):
+        server = self.begin(f"listen = ['[::]:9000']\n{ZONE}\n[pools.'api.example.com']\n"
+                            "source = { sqlite = 'b.db', every = 0.1 }\n")
+        says = server.wait_for("pool api.example.com: waits for its first row in .*/b.db, such as: "
+                               "(.*)$")
+        Database(server.folder / "b.db").run(says)
+        server.wait_for("pool api.example.com: 1 backend, 1 up, read from .*/b.db$")
+        self.assertNotRegex(server.log(), "well again|absent")
+
+    def test_of_backends_those_that_are_down_have_a_line(self):
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as good:
+            check = f"tcp://:{good.getsockname()[1]}"
+            server = self.begin(
+                f"listen = ['[::]:9000']\n{ZONE}\n[pools.'api.example.com']\nbackends = "
+                f"['127.0.0.1', '127.0.0.2']\ncheck = '{check}'\n")
+            self.assertEqual(re.findall("pool api.example.com: (.*)", server.log()), [
+                "2 backends, 1 up", "backend 127.0.0.2: new, down, check "
+                f"{check.replace('//', '//127.0.0.2')}: connection refused"])
 
 
 class LiveCounts(unittest.TestCase):
@@ -11476,7 +11615,7 @@ class LiveRestarts(unittest.TestCase):
                 sock.connect(("127.0.0.1", port))
                 for address in ("10.0.0.1", "10.0.0.2"):
                     sock.send(sealed(address, connections=1))
-                server.wait_for("10.0.0.2: absent -> up")
+                server.wait_for(r"pool api\.example\.com: 2 backends, 2 up, read from agents$")
                 until(lambda: set(server.count(20)) == {"10.0.0.1", "10.0.0.2"})
                 for _ in range(3):
                     sock.send(sealed("10.0.0.1", connections=1, state="drain"))
@@ -15870,7 +16009,7 @@ source = {{ sqlite = "b.db", every = 0.2 }}
             table = Database(server.folder / "b.db")
             table.fill({"address": "10.0.0.1", "connections": 4},
                        {"address": "10.0.0.2", "connections": 8})
-            server.wait_for("2 backends, read from|backend 10.0.0.2: absent -> up")
+            server.wait_for("2 backends, 2 up|backend 10.0.0.2: new, up")
             self.browser.open(f"http://127.0.0.1:{port}/")
             self.assertIn("All 2 backends of 1 pool are up", self.browser.markup("main"))
             table.run("UPDATE backends SET state = 'down' WHERE address = '10.0.0.2'")

@@ -812,7 +812,7 @@ policy = "{policy}"
             test_server.Database(server.folder / "b.db").fill(
                 *({"address": address, "weight": weight, "connections": int(1000 * weight)}
                   for address, weight in self.ROWS), pool="lc.example.com")
-            server.wait_for("lc.example.com: .*10.0.0.4: absent -> up|lc.example.com: 4 backends")
+            server.wait_for("lc.example.com: .*10.0.0.4: new, up|lc.example.com: 4 backends")
             dice = random.Random(3)
             for name in (*names, "lc"):
                 owner = f"{name}.example.com"
