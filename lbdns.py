@@ -6016,7 +6016,7 @@ def show_traceback(bug: BaseException) -> str:
 
 # ---- 17. Sockets, privileges, systemd ------------------------------------------------------------
 UDP_BUFFER = 4 << 20      # octets of SO_RCVBUF: 10,000 small queries, half a second at 20,000/s
-UDP_BUFFER_LOW = 1 << 20  # less than this is worth a warning: a 50 ms stall loses queries
+UDP_BUFFER_LOW = 1 << 20  # less than this is worth a line: a 50 ms stall may lose queries
 TCP_BACKLOG = 1024        # connections that wait for accept()
 # More numbers of Linux; OMIT: do not trust forged ICMP, as RFC 9715 3.1 wants it.
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
@@ -6696,6 +6696,7 @@ class Supervisor:
         self.current: Generation                 # and the processes that do so
         self.children: list[Child] = []          # also those that get ready, and those that end
         self.sockets: Sockets = {}               # of what they listen on, but those that end
+        self.least_buffer = UDP_BUFFER_LOW       # octets; less is logged
         self.has_left = False                    # whether systemd may hold others for a moment
         self.counters = make_counters()          # of this process,
         self.shared = [self.counters]            # and of all that ever ran
@@ -6814,7 +6815,7 @@ class Supervisor:
             socks = bind_beside(endpoint, self.sockets, self.has_left or len(generations) > 1)
         except OSError as bad:
             if host == "::" and bad.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                self.log.warning("no-ipv6", "no IPv6 on this host: listening on IPv4 only")
+                self.log.change("no-ipv6", "no IPv6 on this host: listening on IPv4 only")
                 either = Endpoint("0.0.0.0", port, False, 0, kinds)
                 return self.bind_endpoint(either) if both else None
             if port == 0 and bad.errno == errno.EADDRINUSE:  # the other protocol's port is taken
@@ -6824,12 +6825,13 @@ class Supervisor:
         return socks
 
     def warn_of_buffer(self, socks: Sequence[socket.socket]) -> None:
-        """Log that the first of an endpoint's sockets has too little room, if it is of UDP."""
+        """Log once that the first of an endpoint's sockets has little room, if it is of UDP. That
+        is so wherever nobody has tuned the system, and matters to busy servers alone."""
         size = socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        if size < UDP_BUFFER_LOW and socks[0].type == socket.SOCK_DGRAM:
-            self.log.trouble("udp-buffer", "UDP", f"a receive buffer of {size} octets loses "
-                             f"queries in bursts; raise net.core.rmem_max to {UDP_BUFFER}",
-                             "warning")
+        if size < self.least_buffer and socks[0].type == socket.SOCK_DGRAM:
+            self.least_buffer = 0
+            self.log.change("udp-buffer", f"UDP: a receive buffer of {size} octets; on a busy "
+                            f"server raise net.core.rmem_max to {UDP_BUFFER}")
 
     def unbind(self, kept: Iterable[Endpoint], everywhere: bool) -> None:
         """Let go of all endpoints but these, in this process; if `everywhere`, they take no more in

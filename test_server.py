@@ -10154,7 +10154,7 @@ class LiveReloads(unittest.TestCase):
             port = free_port()
             with Server(generation(1), port=port, fault="no-ipv6",
                         listen=[f"{host}:{port}" for host in hosts]) as server:
-                server.wait_for("warning: no IPv6 on this host: listening on IPv4 only")
+                server.wait_for("Z no IPv6 on this host: listening on IPv4 only")
                 server.wait_for(rf"on 0\.0\.0\.0:{port}$")
                 self.assertEqual(server.ask("api.example.com", host="127.0.0.2").rcode, 0)
                 self.assertEqual(len(server.ask_tcp(query("api.example.com"))), 1)
@@ -14391,12 +14391,13 @@ class FaultSends(unittest.TestCase):
                 self.assertNotIn("receive buffer", server.log())
 
     @unittest.skipIf(os.geteuid(), "not permitted here: only root gets such buffers")
-    def test_what_the_kernel_drops_is_counted_and_a_small_buffer_is_warned_of_once(self):
+    def test_what_the_kernel_drops_is_counted_and_a_small_buffer_is_logged_once(self):
         port = free_port()
         with self.serve(constants={"HEARTBEAT": 60.0, "UDP_BUFFER": 65536, "TICK": 0.05}, port=port,
                         listen=[f"127.0.0.1:{port}", f"127.0.0.2:{port}", f"127.0.0.3:{port}"],
                         ) as server:
-            self.assertEqual(server.log().count("warning: UDP: a receive buffer of 131072 oct"), 1)
+            self.assertEqual(server.log().count("Z UDP: a receive buffer of 131072 octets; on a "
+                                                "busy server raise"), 1)
             answered = self.flood(server, 1000, pause=0.5)
             self.assertLess(answered, 500)
             status = tomllib.loads(server.config.read_text())["status"].rpartition(":")[2]
@@ -14423,7 +14424,7 @@ class FaultFamilies(unittest.TestCase):
                     unharmed(server):
                 says = re.findall(".*IPv6.*", server.log())
                 self.assertEqual(len(says), 1, server.log())
-                self.assertIn("warning: no IPv6 on this host: listening on IPv4 only", says[0])
+                self.assertIn("Z no IPv6 on this host: listening on IPv4 only", says[0])
                 for host in ("127.0.0.1", "127.0.0.2"):
                     self.assertEqual(server.ask("www.example.com", host=host).rcode, 0)
                     self.assertEqual(len(server.ask_tcp(query("www.example.com"), host=host)), 1)
