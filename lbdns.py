@@ -7537,11 +7537,47 @@ Rule = Callable[[Any], Any]
 NSID_MAX = 64             # octets; the value rides in every reply that is asked for it
 
 
+# Our words, and what other programs have for them, in lower case and without "-" and "_".
+SYNONYMS = {
+    # Keys.
+    "listen": "port bind address addresses interface listenon", "reports": "agents agent",
+    "reports_key": "key secret psk", "status": "http web stats page dashboard statuspage",
+    "workers": "threads processes procs cpus", "user": "uid username runas",
+    "log": "loglevel logging verbosity level", "nsid": "identity serverid", "servers": "peers",
+    "rate_limit": "rrl qps", "zones": "zone domain domains", "pools": "pool services",
+    "ns": "nameserver nameservers", "contact": "soa mbox rname email admin hostmaster",
+    "negative_ttl": "minimum ncache", "records": "data rrs", "policy":
+    "algorithm balance method strategy mode", "answers": "count maxanswers", "anticache":
+    "wildcard", "backends": "servers members nodes targets hosts upstream addresses address ip",
+    "source": "feed database table agents", "lifetime": "sessiontime", "stale": "maxage expire",
+    "check": "health healthcheck monitor probe", "min_up": "minhealthy upthresh", "all_down":
+    "fallback lastresort", "address": "ip addr host server", "weight": "ratio",
+    "max_connections": "maxconn maxconns limit", "connections": "conns conn load sessions active",
+    "opened": "accepts accepted stot", "updated_at": "timestamp updated", "url": "uri target",
+    "command": "cmd exec program script external", "interval": "inter every period",
+    "every": "interval period poll", "rise": "upthresh healthythreshold", "fall":
+    "downthresh unhealthythreshold", "body": "expect match contains", "verify": "tlsverify",
+    "sqlite": "file database db", "query": "sql select", "file": "zonefile",
+    # Values.
+    "queries": "verbose debug info all trace full", "changes": "notice normal default",
+    "errors": "error warning warnings warn quiet silent none off critical",
+    "text": "plain", "random": "weighted wrand", "round-robin": "rr wrr weightedroundrobin",
+    "least-connections": "lc wlc leastconn leastconns leastloaded leastrequests",
+    "failover": "primary backup first activepassive activebackup ordered simplefo",
+    "hash": "source sticky persistent consistent consistenthash iphash chash affinity",
+    "up": "enabled enable active online ready", "drain": "draining drained",
+    "down": "disabled disable maint maintenance offline inactive fail"}
+
+
 def suggest(word: Any, known: Collection[str]) -> str:
-    """Return the known word that is most like this one, as a question, or else all known words."""
+    """Return the known word that is meant by this one, as a question after a semicolon; "" = none
+    is near enough."""
     # A word longer than any name is cut, since comparing takes time by the square of its length.
-    near = difflib.get_close_matches(str(word)[:wire.NAME_MAX], known, 1)
-    return f"did you mean {near[0]}?" if near else "known: " + ", ".join(known)
+    text = str(word)[:wire.NAME_MAX].lower()
+    plain = re.sub("[-_ ]", "", text)
+    near = [each for each in known if plain in SYNONYMS.get(each, "").split()]
+    near += difflib.get_close_matches(text, known, 1, 0.65)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def require(test: Callable[[Any], Any], says: str, words: Sequence[str] = ()) -> Rule:
@@ -7551,7 +7587,7 @@ def require(test: Callable[[Any], Any], says: str, words: Sequence[str] = ()) ->
         """Return the value, or raise Problem."""
         if test(value):
             return value
-        raise Problem(f"{says}; {suggest(value, words)}" if words else says)
+        raise Problem(says + suggest(value, words) if words else says)
     return rule
 
 
@@ -7726,7 +7762,7 @@ def probe_url(value: Any) -> tuple[str, str, int, str]:
     kind, path = match[1], match[4]
     host = match[2].lower().removesuffix(".")  # SNI and certificates do without: RFC 6066 3
     if kind not in URL_PORTS:
-        raise Problem(f"must be tcp, http or https; {suggest(kind, URL_PORTS)}")
+        raise Problem(f"must be tcp, http or https{suggest(kind, URL_PORTS)}")
     if kind != "tcp":
         path = path or "/"
     elif host or path:
@@ -7912,7 +7948,8 @@ class ConfigReader:
         for name, each in value.items():
             where = f"{path}.{name}" if path else name
             if name not in words:
-                self.problem(where, ": unknown key; " + suggest(name, words))
+                self.problem(where, ": unknown key" + (
+                    suggest(name, words) or f"; known: {', '.join(words)}"))
                 continue
             try:
                 found[name] = words[name].rule(each)
