@@ -5147,16 +5147,6 @@ PAGE_HEADS = {
     "processes": ("Process", "PID", "Up", "Answers", "CPU s", "Memory")}
 # Codes of trouble of which the page says more.
 PAGE_FLAGS = {"last-resort": "last_resort", "limits": "full", "load-unknown": "load_unknown"}
-PAGE_REMEDIES = {
-    "config": "config: the file is refused, and the one before stays in force. Mend what the "
-              "lines say, try “lbdns.py check FILE”, and reload again",
-    "last_resort": "no backend is up, at least for one family of addresses, so all_down answers. "
-                   "See below why each is down. If they do serve, mend the pool's check, or set "
-                   "min_up",
-    "load_unknown": "the load is unknown, so backends are picked by weight alone. See whether the "
-                    "agents run (or what writes the table), and whether this host can hear them",
-    "full": "all backends are at max_connections, with what answers since their reports bring. Add "
-            "backends, or raise the limits"}
 
 
 def hash_source(text: str) -> str:
@@ -5236,17 +5226,22 @@ class StatusPage:
             yield (f"{self.text(' '.join(down[0]['address']))} is <span class=down>down</span> for "
                    f"{self.age(down[0]['since'])}{more}: {self.text(down[0]['why'])}")
         flags = {code: flag for code, flag in PAGE_FLAGS.items() if pool[flag]}
-        yield from map(PAGE_REMEDIES.__getitem__, flags.values())
-        yield from (self.text(each["text"]) for each in pool["trouble"]
+        yield from map(self.remedy, flags)
+        yield from (self.text(show_trouble(each)) for each in pool["trouble"]
                     if each["code"] not in flags)
+
+    def remedy(self, code: str) -> str:
+        """Return what is wrong by a code of the log, and what to do, as HTML."""
+        _, says, remedy = LOG_CODES[code]
+        return self.text(f"{says}. {remedy[0].upper()}{remedy[1:]}".replace("`", ""))
 
     def show_problems(self) -> str:
         """Return all that is wrong as a list; pools with the same problem share a line."""
-        lines = [self.text(each["text"]) for each in self.view["trouble"]]
+        lines = [self.text(show_trouble(each)) for each in self.view["trouble"]]
         error = self.view["config"]["error"]
         if error:
             text = "\n".join(map(self.text, error.split("\n")[:PAGE_LINES]))
-            lines.insert(0, f"{PAGE_REMEDIES['config']}:<pre>{text}</pre>")
+            lines.insert(0, f"config: {self.remedy('reload-refused')}:<pre>{text}</pre>")
         concerned: dict[str, list[str]] = {}
         for name in self.names:
             for text in self.problems[name]:
@@ -7297,9 +7292,119 @@ class Supervisor:
 # each query or each poll, one line in LOG_REPEAT seconds is enough.
 #
 # Each kind of line has a code: a word that stays as it is for ever, whatever becomes of the text.
-# Lines of JSON show it, and the README has a table of all codes.
+# Lines of JSON show it, and `lbdns.py explain log` prints LOG_CODES.
 LOG_LINE = 4000           # octets of a log line; up to PIPE_BUF (4096) a write is all or nothing
 LOG_REPEAT = 60.0         # seconds in which the same trouble is counted instead of printed
+LOG_CODES = {  # of each code: severities, what the line says, and what to do
+    "start": ("change", "version, workers, and the addresses that are listened on", "nothing"),
+    "ready": ("change", "from now on queries are answered", "nothing"),
+    "config": ("warning", "what is served, though hardly as it is meant",
+        "mend what the line says"),
+    "reload": ("change", "the new config is in force, or after SIGUSR2 the new program", "nothing"),
+    "reload-refused": ("error, change",
+        "the new config is refused, and the one before stays in force",
+        "mend what the lines say, try it with `lbdns.py check`, and reload again"),
+    "backend": ("change",
+        "a backend's state, `old -> new`, why, and for how long it was otherwise; or that it is "
+        "new; or drained, so that no resolver hands it out any more",
+        "see the reason. `no good report of its agent`: `systemctl status lbdns-agent` on that "
+        "host, `report-refused` here, and the way to the UDP port of `reports`"),
+    "last-resort": ("error",
+        "no backend is up, at least for one family of addresses, so `all_down` answers; or too "
+        "few are, so checks are ignored (`min_up`)",
+        "see why each is down. If they do serve, mend the pool's check, or set `min_up`"),
+    "limits": ("error",
+        "all backends are at `max_connections`, with what answers since their reports bring",
+        "add backends, or raise the limits"),
+    "poll": ("error",
+        "a pool's table or command fails, or no agent has reported; the last good rows are "
+        "answered",
+        "mend what the line names"),
+    "load-unknown": ("error",
+        "the load is unknown, as no report is young enough; so backends are picked by weight "
+        "alone",
+        "see whether the agents run (or what writes the table), whether this host can hear them, "
+        "and the lines with `poll`; or their clock is behind"),
+    "load-frozen": ("error",
+        "reports of these backends stay the same, though answers go there; they count as the "
+        "median",
+        "see whoever counts their connections"),
+    "rows-ignored": ("error", "how many rows break the rules, with one of them and its rule",
+        "mend that row"),
+    "rows-merged": ("error", "several rows are about one backend, and were added up",
+        "leave one of them, unless that is meant"),
+    "pool-rows": ("change",
+        "how many backends a pool has, and how many are up, when that is known first; or for "
+        "which row or report it waits",
+        "where it waits: write the row that the line shows, or start the agents"),
+    "report-refused": ("warning",
+        "a backend's agent has a wrong key, pool, address or clock, or a stranger tries",
+        "what the line says; the backend's own log cannot tell"),
+    "two-agents": ("error", "two hosts, or two agents on one, say that they are one address",
+        "give each its own `--address`"),
+    "checks": ("error",
+        "health checks that cannot be made, for a reason of this host; they count for nothing",
+        "mend what the line names: a program, a route, the limit of descriptors"),
+    "policy": ("error",
+        "what the function of a policy file raised or returned wrongly; the answer was one at "
+        "random, or SERVFAIL",
+        "mend the line of the file that it names"),
+    "child-died": ("error", "a process ended, and was replaced; the others went on",
+        "again and again: report it, with the lines around. SIGKILL that nobody sent is the "
+        "system's, out of memory"),
+    "child-silent": ("error", "a process gave no sign of life, and is replaced",
+        "does the policy that the line names end? Was the host overloaded? Else report it"),
+    "child-failed": ("error", "a process fails, and by which error",
+        "report it, unless the system is at fault, such as a full disk"),
+    "child-start": ("error", "no process can be started; it is tried each second",
+        "raise `TasksMax` of the unit, or memory"),
+    "socket": ("error", "receiving queries or accepting connections fails again and again",
+        "mend what the line names; `Too many open files`: raise `LimitNOFILE` of the unit"),
+    "http": ("error", "no connection can be accepted at `status`",
+        "mend what the line names; `Too many open files`: raise `LimitNOFILE` of the unit"),
+    "internal-error": ("error",
+        "a mistake in lbdns, and the query that shows it; SERVFAIL was answered, and the others "
+        "go on",
+        "report the line"),
+    "log-lost": ("warning", "how many lines were dropped, as their reader was too slow",
+        "log less than `queries`, or read faster"),
+    "udp-buffer": ("change",
+        "the system has room for few queries that wait; a busy server may lose some",
+        "on a busy server: `sysctl -w net.core.rmem_max=4194304`, also in `/etc/sysctl.d`, and a "
+        "restart"),
+    "udp": ("change", "whether datagrams are read in batches",
+        "`one by one` costs more for each query: see the reason"),
+    "no-ipv6": ("change", "this host has no IPv6, so IPv4 alone is listened on",
+        "nothing, or `listen` on IPv4 addresses"),
+    "folder": ("error", "the config's folder cannot be entered, where commands are to run",
+        "let `user` enter it"),
+    "upgrade": ("change, error",
+        "`SIGUSR2` came: the program file and the config are tried, then executed in this "
+        "process; or why not",
+        "type the command that the line names, mend what it says, and send the signal again"),
+    "handed-over": ("warning",
+        "a descriptor that systemd, or the program before an upgrade, handed over, and that is "
+        "not used",
+        "let the socket unit name what `listen`, `reports` and `status` do, UDP and TCP for "
+        "`listen`"),
+    "restart": ("warning", "a new `user` in the config is not in force yet", "restart"),
+    "signal": ("change",
+        "a signal came that means nothing; or SIGHUP, which ends a server without a config file",
+        "nothing"),
+    "stopped": ("change", "all processes have ended", "nothing"),
+    "query": ("query",
+        "a query and its reply: client, name, type, rcode, choice, microseconds, and what was "
+        "wrong with it",
+        "nothing"),
+    "agent": ("change", "of `lbdns.py agent`: what is reported, where, how often", "nothing"),
+    "agent-port": ("error", "nobody listens on the port, so the backend is reported as down",
+        "start the service, or the agent where that is"),
+    "agent-send": ("error", "a name server cannot be looked up or reached",
+        "see `--to`, and `reports` in the config there, routes, firewalls"),
+    "agent-count": ("error", "connections cannot be counted; the load is reported as unknown",
+        "mend what the line names"),
+    "agent-proc": ("warning", "connections are counted by /proc, at four times the cost",
+        "allow `AF_NETLINK`")}
 
 
 class Trouble(NamedTuple):
@@ -8488,15 +8593,20 @@ USAGE = """lbdns.py                               the demo: api.example.com on 9
        lbdns.py example                       print a config with every word
        lbdns.py status [CONFIG|URL ...]       which backends are up, and why
        lbdns.py explain NAME [TYPE] [CONFIG]  what answers a name, and why
+       lbdns.py explain log [CODE ...]        what lines of the log mean
        lbdns.py agent POOL PORT [--to HOST]   report this backend's connections
        lbdns.py bundle                        print lbdns as one file to copy"""
 
 EXPLAIN_USAGE = """lbdns.py explain NAME [TYPE] [--client ADDRESS] [CONFIG|URL]
+       lbdns.py explain log [CODE ...]
 
 Ask a running server what it answers to NAME and TYPE (A), and why: which rule
 and pool, which backends, and the probability of each in the next answer. CONFIG
 has its `status`, URL is of its page; unless given, http://127.0.0.1:9053/.
-Exit code 0: it is explained; 2: a word is wrong, or nothing answers there."""
+Exit code 0: it is explained; 2: a word is wrong, or nothing answers there.
+
+explain log: print of each code what its lines say, and what to do; no server is
+asked. (The DNS name log is "log.", with a dot.)"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -8621,6 +8731,8 @@ def explain_name(argv: Sequence[str]) -> int:
     parser.add_argument("--client", metavar="ADDRESS", default="", help="who asks (anybody)")
     found = parser.parse_intermixed_args(argv)
     name, words, where = found.name, found.words, ""
+    if name == "log":
+        return explain_log(words or [*LOG_CODES])
     if words and ("/" in words[-1] or words[-1].endswith(".toml") or os.path.isfile(words[-1])):
         where = words.pop()
     if len(words) > 1:
@@ -8633,6 +8745,24 @@ def explain_name(argv: Sequence[str]) -> int:
         complain("error", str(bad).splitlines())
         return 2
     return show("".join(f"{printable(line)}\n" for line in lines))
+
+
+def explain_log(codes: Sequence[str]) -> int:
+    """Print what lines with these codes say, and what to do. Returns the exit code, 2 where one is
+    no code."""
+    unknown = [each for each in codes if each not in LOG_CODES]
+    if unknown:
+        complain("error", [f"{each!r} is no code of the log{suggest(each, LOG_CODES)}"
+                           for each in unknown])
+        return 2
+    lines = []
+    for code in codes:
+        levels, says, remedy = LOG_CODES[code]
+        lines += textwrap.wrap(f"{code} ({levels}): {says}", 80, subsequent_indent="    ",
+                               break_on_hyphens=False)
+        lines += textwrap.wrap(f"To do: {remedy}", 80, initial_indent="    ",
+                               subsequent_indent="    ", break_on_hyphens=False)
+    return show("".join(f"{each}\n" for each in lines))
 
 
 def show_explained(found: Any) -> list[str]:
@@ -8895,7 +9025,7 @@ def show_view(view: dict[str, Any]) -> list[Line]:
               f"{view['dns']['rate']:.0f}/s  config {config['hash']} of "
               f"{show_local(config['loaded'], now)}, {'RELOAD REFUSED:' if problems else 'ok'}",
               BOLD), *((f"  {each}", RED) for each in problems),
-             *((f"  {each['text']}", RED) for each in view["trouble"])]
+             *((f"  {show_trouble(each)}", RED) for each in view["trouble"])]
     for name, pool in sorted(view["pools"].items(), key=lambda item: not is_down(item[1])):
         lines += show_rows(name, pool, now)
     changes = [(f"  {show_local(each['at'], now)}  {each['pool']} {each['address']}: "
@@ -8916,8 +9046,14 @@ def show_rows(name: str, pool: dict[str, Any], now: float) -> list[Line]:
         heads.append("LAST RESORT")
     rows = sorted(pool["rows"], key=lambda row: (-STATES.index(row["state"]), -(row["share"] or 0)))
     width = max((len(",".join(row["address"])) for row in rows), default=0)
-    return [("  ".join(heads), BOLD), *((f"  {each['text']}", RED) for each in pool["trouble"]),
+    return [("  ".join(heads), BOLD),
+            *((f"  {show_trouble(each)}", RED) for each in pool["trouble"]),
             *((show_row(row, width, now), ROW_COLOURS[row["state"]]) for row in rows)]
+
+
+def show_trouble(trouble: Mapping[str, Any]) -> str:
+    """Return what is wrong, with the words for lbdns.py that say what to do."""
+    return f"{trouble['text']} (explain log {trouble['code']})"
 
 
 def show_row(row: dict[str, Any], width: int, now: float) -> str:

@@ -7273,9 +7273,9 @@ class PureStatus(unittest.TestCase):
     def test_the_lines_of_a_server(self):
         self.assertEqual(self.lines(full_view()), [
             "ns1  lbdns 0.7.0  up 11 d  812/s  config 9f2c51 of 14:03:20 UTC, ok",
-            "  refused",
+            "  refused (explain log poll)",
             "api.example.com  least-connections  TTL 60  2/4 up  load 0.6 s old",
-            "  refused",
+            "  refused (explain log poll)",
             "  192.0.2.2              DOWN     4 m  check tcp://192.0.2.2:443: refused",
             "  192.0.2.3              drain    2 m  #---------      87/1000    0%  next   0%"
             "  safe to stop at 14:14:11 UTC (87 connected)",
@@ -7448,7 +7448,8 @@ class PurePage(unittest.TestCase):
         config = {**calm_view()["config"], "error": "a.toml: ttl = -1\na.toml: x: unknown key"}
         page = self.read(page_view({}, config=config))
         self.assertRegex(page.seen, "a reload was refused")
-        self.assertRegex(page.seen, "Mend .*check FILE.*:a.toml: ttl = -1\na.toml: x: unknown key")
+        self.assertRegex(page.seen, "Mend .*lbdns.py check.*:a.toml: ttl = -1\n"
+                                    "a.toml: x: unknown key")
 
     def test_pools_with_the_same_trouble_share_a_line(self):
         view = large_view(3, 2)
@@ -10640,6 +10641,26 @@ class LiveExplain(unittest.TestCase):
             _, err = self.call("explain", "a.example", self.url, code=2)
             self.assertEqual(err, "cannot read what this server explains; use the lbdns.py of its "
                                   "version\n")
+
+    def test_codes_of_the_log(self):
+        out, _ = self.call("explain", "log", code=0)
+        self.assertLessEqual(max(map(len, out.splitlines())), 80)
+        self.assertEqual(re.findall(r"^(\S+) \((.*?)\): ", out, re.M),
+                         [(code, levels) for code, (levels, *_) in lbdns.LOG_CODES.items()])
+        for _, says, remedy in lbdns.LOG_CODES.values():
+            self.assertIn(f": {says} To do: {remedy}", " ".join(out.split()))
+        self.assertEqual(self.call("explain", "log", "ready", "folder", code=0)[0],
+                         "ready (change): from now on queries are answered\n"
+                         "    To do: nothing\n"
+                         "folder (error): the config's folder cannot be entered, where commands "
+                         "are to run\n    To do: let `user` enter it\n")
+        self.assertEqual(self.call("explain", "log", "pol", "AAAA", code=2)[1],
+                         "'pol' is no code of the log; did you mean poll?\n"
+                         "'AAAA' is no code of the log\n")
+        with unittest.mock.patch.object(lbdns, "fetch_status",
+                                        side_effect=lbdns.ConfigError("gone")) as fetch:
+            self.call("explain", "log.", "AAAA", code=2)  # a name of DNS
+        self.assertEqual(fetch.call_args[0][1], "explain.json?name=log.&type=AAAA&client=")
 
     def test_help_fits_a_screen(self):
         out, _ = self.call("explain", "--help", code=0)
@@ -15819,16 +15840,10 @@ class WithFiles(unittest.TestCase):
         self.assertGreater(calls, 30)
         return found
 
-    @needs_file(README)
-    def test_the_readme_has_a_line_for_each_code_of_the_log(self):
-        table = self.README.read_text().partition("\n| code | severity |")[2].partition("\n\n")[0]
-        rows = [[word.strip() for word in row.strip("|").split("|")]
-                for row in table.splitlines()[2:]]
-        self.assertEqual([len(row) for row in rows], [4] * len(rows))
-        self.assertTrue(all(map(all, rows)))
-        codes = {code.strip("`"): set(levels.split(", ")) for code, levels, *_ in rows}
-        self.assertEqual(len(codes), len(rows), "a code stands there twice")
+    def test_explain_log_has_each_code_that_is_logged(self):
+        codes = {code: set(levels.split(", ")) for code, (levels, *_) in lbdns.LOG_CODES.items()}
         self.assertEqual(codes, self.logged())
+        self.assertTrue(all(says and remedy for _, says, remedy in lbdns.LOG_CODES.values()))
 
     def section(self, title):
         """The commands to copy from a section of the README, block by block."""
