@@ -15020,9 +15020,10 @@ class WithAcme(unittest.TestCase):
 
     def test_a_certificate_for_all_names_of_a_zone(self):
         port, updates, ca = (free_port() for _ in range(3))
-        record = WithEngines.documented("toml", "^_acme-challenge")
-        typed = WithEngines.documented("console", "^lego")
-        config = ACME_ZONES.replace("RECORD", record.split('"""')[1])
+        readme = (HERE / "README.md").read_text()
+        record = re.search("`(_acme-challenge [^`]+)`", readme)[1]
+        options = re.search("`(--dns rfc2136 [^`]+)`", readme)[1]
+        config = ACME_ZONES.replace("RECORD", record)
         with contextlib.ExitStack() as stack:
             server = stack.enter_context(Server(config))
             folder = stack.enter_context(folder_of(
@@ -15046,12 +15047,12 @@ class WithAcme(unittest.TestCase):
             start("env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "pebble", "-config",
                   "pebble", "-dnsserver", f"127.0.0.1:{port}", ready=lambda: not caught(
                       lambda: socket.create_connection(("127.0.0.1", ca)).close()))
-            typed = typed.replace("ns.acme.example.net", f"127.0.0.1:{updates}").replace(
-                "SECRET=...", "SECRET=c2VjcmV0").replace(" run", (
-                    f" --domains '*.lb.example.org' --server https://127.0.0.1:{ca}/dir --path "
-                    f"lego --dns.disable-cp --dns.resolvers 127.0.0.1:{port} run"))
-            run("sh", "-euc", typed, cwd=folder, env={
+            run("sh", "-euc", f"lego --accept-tos --email admin@example.com {options} --domains "
+                f"'*.lb.example.org' --server https://127.0.0.1:{ca}/dir --path lego "
+                f"--dns.disable-cp --dns.resolvers 127.0.0.1:{port} run", cwd=folder, env={
                 **os.environ, "LEGO_CA_CERTIFICATES": str(folder / "cert"),
+                "RFC2136_NAMESERVER": f"127.0.0.1:{updates}", "RFC2136_TSIG_KEY": "lego",
+                "RFC2136_TSIG_ALGORITHM": "hmac-sha256.", "RFC2136_TSIG_SECRET": "c2VjcmV0",
                 "RFC2136_SEQUENCE_INTERVAL": "0", "RFC2136_POLLING_INTERVAL": "1"})
             [found] = (folder / "lego/certificates").glob("*.example.com.crt")
             said = run("openssl", "x509", "-in", str(found), "-noout", "-ext", "subjectAltName")
@@ -15330,45 +15331,35 @@ at_client ip link set outside up
 for _ in $(seq 200); do grep -qs ' ready$' {folder}/log && break; sleep 0.05; done
 at_client dig -r +short +tries=1 @192.0.2.1 api.example.com
 at_client dig -r +short +tries=1 +tcp @192.0.2.1 api.example.com
-{own}
 kill $server; wait $server
 """
 
 
 @needs("unshare", "nsenter", "ip", "dig")
-
-
 class WithFirewall(unittest.TestCase):
     """Port 53 without privileges: a rule of the firewall, as the README has it, leads it to port
     9000. In a network of its own, with a client in another, so nothing here changes the machine."""
 
-    def redirected_by(self, *words, own=""):
-        """Ask port 53 under the rules of those blocks of the README."""
-        rules = "\n" + "".join(WithEngines.documented("console", word) for word in words)
+    def redirected_by(self, word):
+        """Ask port 53 under the rules of that block of the README."""
+        rules = "\n" + WithEngines.documented("console", word)
         try:
             run("unshare", "-n", "bash", "-euc", "ip link add inside type veth peer name outside"
                 + rules)
         except AssertionError as bad:
             not_permitted(str(bad))
         with folder_of() as folder:
-            script = fill(PORT_53, rules=rules, own=own, python=shlex.join(PYTHON), folder=folder,
+            script = fill(PORT_53, rules=rules, python=shlex.join(PYTHON), folder=folder,
                           script=shlex.quote(str(SCRIPT)))
             done = run("unshare", "-n", "bash", "-euc", script)
-        self.assertEqual(done.split(), ["1.2.3.4", "1.2.3.4"] + ["1.2.3.4"] * bool(own))
+        self.assertEqual(done.split(), ["1.2.3.4", "1.2.3.4"])
 
     @needs("nft")
     def test_nft_leads_port_53_to_it(self):
-        self.redirected_by("nft add table", "hook output",
-                           own="dig -r +short +tries=1 @127.0.0.1 api.example.com")
-
-    @needs("iptables", "ip6tables")
-    def test_iptables_leads_port_53_to_it(self):
-        self.redirected_by("ip6tables")
+        self.redirected_by("nft add table")
 
 
 @needs_file(HERE / "README.md")
-
-
 class WithEngines(unittest.TestCase):
     """Tables in other people's servers (etcd, Redis, PostgreSQL), read and written as the README
     says; when they stop, the last rows are answered."""
@@ -15377,10 +15368,14 @@ class WithEngines(unittest.TestCase):
 
     @staticmethod
     def documented(kind, word, **values):
-        """The README's block of a kind in which a word stands, with an address and a number of
-        connections of ours."""
-        blocks = WithFiles.BLOCK.findall((HERE / "README.md").read_text())
-        (found,) = (body for name, body in blocks if name == kind and re.search(word, body, re.M))
+        """What the README has in a block of a kind, with an address and a number of connections of
+        ours: the block in which a word stands; of blocks of TOML, and where the word begins a
+        line, that line."""
+        blocks = [body for name, body in WithFiles.BLOCK.findall((HERE / "README.md").read_text())
+                  if name == kind]
+        if kind == "toml" or word.startswith("^"):
+            blocks = [f"{line}\n" for body in blocks for line in body.splitlines()]
+        (found,) = (body for body in blocks if re.search(word, body, re.M))
         for old, new in values.items():
             found = found.replace({"address": "192.0.2.1", "count": "17"}[old], str(new))
         return found
@@ -15500,8 +15495,7 @@ class WithEngines(unittest.TestCase):
             rules = engine.folder / "data/pg_hba.conf"
             rules.write_text(f"host all lbdns all scram-sha-256\n{rules.read_text()}")
             service = engine.folder / "pg_service.conf"
-            typed = self.documented("console", "^password=")
-            service.write_text(re.search("<<'CONF'\n(.+?)^CONF$", typed, re.M | re.S)[1]
+            service.write_text(WithFiles.part("pg_service.conf")
                                .replace("db.example.com", "127.0.0.1")
                                .replace("dbname=fleet", "dbname=postgres"))
             make_private(service)
@@ -15590,28 +15584,29 @@ class WithFiles(unittest.TestCase):
 
     UNIT, README = HERE / "lbdns.service", HERE / "README.md"
 
+    @classmethod
+    def part(cls, name):
+        """A file that stands at the end of lbdns.service, in lines that begin with its name."""
+        return "".join(re.findall(rf"(?m)^#{name}: ?(.*\n)", cls.UNIT.read_text()))
+
     @contextlib.contextmanager
     def units(self, *parts):
         """A folder with the units that systemd would have: lbdns.service, on a backend under
-        another name; and those files of the README that are named in `parts`."""
+        another name; and those files at its end that are named in `parts`."""
         with folder_of(lbdns_service=self.UNIT.read_text()) as folder:
             shutil.copy(folder / "lbdns.service", folder / "lbdns-agent.service")
-            for kind, text in self.BLOCK.findall(self.README.read_text()):
-                path = re.match("# /etc/systemd/system/(.+)", text)
-                if kind == "ini" and path and path[1] in parts:
-                    (folder / path[1]).parent.mkdir(exist_ok=True)
-                    (folder / path[1]).write_text(text)
             for name in parts:
-                self.assertTrue((folder / name).exists(), f"{name} is no block of the README")
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text(self.part(name))
+                self.assertGreater((folder / name).stat().st_size, 0, f"{name} is not there")
             yield folder
 
     SOCKET = "lbdns.socket", "lbdns.service.d/socket.conf"
     AGENT = "lbdns-agent.service.d/agent.conf"
-    METADATA = "lbdns.service.d/metadata.conf"
+    OTHERS = [f"lbdns.service.d/{name}.conf" for name in ("metadata", "reports", "table")]
     OTHER_PYTHON = "lbdns.service.d/python.conf"
     PASSWORDS = "lbdns.service.d/passwords.conf"
 
-    @needs_file(README)
     @needs_file(UNIT)
     @needs("systemd-analyze")
     def test_the_units_are_well_confined(self):
@@ -15623,11 +15618,10 @@ class WithFiles(unittest.TestCase):
                 exposure = re.search(rf"Overall exposure level for {unit}: ([\d.]+)", text)
                 self.assertLessEqual(float(exposure[1]), limit, text)
 
-    @needs_file(README)
     @needs_file(UNIT)
     @needs("systemd-analyze")
     def test_systemd_understands_the_units(self):
-        with self.units(*self.SOCKET, self.METADATA, self.OTHER_PYTHON, self.PASSWORDS,
+        with self.units(*self.SOCKET, *self.OTHERS, self.OTHER_PYTHON, self.PASSWORDS,
                         self.AGENT) as folder:
             for unit in "lbdns.service", "lbdns-agent.service", "lbdns.socket":
                 done = subprocess.run(
@@ -15639,7 +15633,6 @@ class WithFiles(unittest.TestCase):
                             and "is not executable" not in line]
                 self.assertEqual(about_us, [])
 
-    @needs_file(README)
     @needs_file(UNIT)
     def test_another_python_runs_the_same_commands(self):
         """The drop-in empties each list of commands, and repeats all of the unit's."""
@@ -15718,7 +15711,8 @@ class WithFiles(unittest.TestCase):
     # folder that holds only lbdns.py and wire.py, with port 9000 free, `python3` being this
     # Python. If the next block is opened with ```text, it has to be all that was printed, also to
     # standard error and by what was started in the background: "..." stands for anything within a
-    # line, a line of "..." for any number of lines. Blocks opened with ```console are not run.
+    # line, a line of "..." for any number of lines; a number before an address, as `uniq -c` prints
+    # it, may be 3 more or less. Other blocks have tests of their own: TYPED_ELSEWHERE.
 
     BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
     PROGRAMS = ("dig", "jq", "openssl", "sqlite3")
@@ -15737,12 +15731,72 @@ class WithFiles(unittest.TestCase):
         lines = [r"(?:[^\n]*\n)*?" if line.strip() == "..." else
                  r"[^\n]*".join(map(re.escape, line.rstrip().split("..."))) + r"[ \t]*\n"
                  for line in expected.splitlines()]
-        return "".join(lines)
+        return re.sub(r"((?:\\ )+)(\d+)(?=\\ \d)", WithFiles.about, "".join(lines))
+
+    @staticmethod
+    def about(match):
+        """A regular expression of a number that `uniq -c` has counted, 3 more or less."""
+        near = range(max(1, int(match[2]) - 3), int(match[2]) + 4)
+        return r"[ ]+(?:" + "|".join(map(str, near)) + ")"
+
+    TYPED_ELSEWHERE = {  # the first word or two of a block, and the test that types it
+        "console $ python3": "test_the_first_commands_of_the_readme",
+        "console python3 lbdns.py": "test_what_the_readme_installs_it_upgrades_and_uninstalls",
+        "console part() {": "test_what_the_readme_installs_it_upgrades_and_uninstalls",
+        "console sudo systemctl": "test_what_the_readme_installs_it_upgrades_and_uninstalls",
+        "console nft add": "test_nft_leads_port_53_to_it",
+        "console etcdctl put": "test_etcd_through_etcdctl",
+        "sql CREATE TABLE": "test_postgresql_through_psql",
+        "sql INSERT INTO": "test_postgresql_through_psql",
+        "toml source =": "test_prometheus_through_curl_and_jq"}
+
+    @needs_file(README)
+    def test_every_block_of_the_readme_is_typed_by_a_test(self):
+        text = pathlib.Path(__file__).read_text()
+        seen = set()
+        for kind, body in self.BLOCK.findall(self.README.read_text()):
+            key = " ".join([kind, *body.split()[:2]])
+            if kind not in ("sh", "text"):
+                self.assertIn(key, self.TYPED_ELSEWHERE)
+                self.assertIn(f"    def {self.TYPED_ELSEWHERE[key]}(", text)
+                seen.add(key)
+        self.assertEqual(seen, set(self.TYPED_ELSEWHERE))
+
+    @needs_file(README)
+    @port_9000()
+    def test_the_first_commands_of_the_readme(self):
+        """Within its first 12 lines; the server prints what stands there, and `python3 -m unittest`
+        ends as it says, here with one class only."""
+        head = self.README.read_text().split("\n")[:12]
+        shown = "\n".join(head).partition("```console\n")[2].partition("```")[0]
+        serve, served, test, tested = re.fullmatch(
+            r"\$ (.+?) &\n((?:.+\n)+)\$ (.+?) *(?:#.*)?\n(.+\n)", shown).groups()
+        with folder_of() as folder:
+            for name in ("lbdns.py", "wire.py"):
+                if (FOLDER / name).exists():
+                    shutil.copy(FOLDER / name, folder)
+            self.assertEqual((serve, test), ("python3 lbdns.py", "python3 -m unittest"))
+            with subprocess.Popen([*PYTHON, "lbdns.py"], cwd=folder, text=True,
+                                  stderr=subprocess.PIPE) as process:
+                try:
+                    lines = list(itertools.takewhile(
+                        lambda line: not line.endswith(" ready\n"), process.stderr))
+                finally:
+                    process.terminate()
+            said = [re.sub(r"^\S+Z |\d+ workers", "", line).strip() for line in [
+                *lines, "ready"]]
+            self.assertEqual([re.sub(r"^\S+Z |\d+ workers", "", line)
+                              for line in served.splitlines()], said)
+            done = subprocess.run([sys.executable, *test.split()[1:], "-k", "PureErrors"], cwd=HERE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                  timeout=60)
+        self.assertRegex(done.stdout.splitlines()[-1] + "\n",
+                         self.pattern(tested).replace(r"\ \(skipped=[^\n]*\)", "( .*)?"))
 
     @port_9000()
     def type_in(self, block, expected):
         """Run one block; its processes end with it."""
-        for port in (9000, 9053):
+        for port in (9000, 9053, 8081, 8082, 8083):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -15753,6 +15807,9 @@ class WithFiles(unittest.TestCase):
             for name in ("lbdns.py", "wire.py"):
                 if (FOLDER / name).exists():
                     shutil.copy(FOLDER / name, folder)
+            for name in re.findall(r"bench/\w+\.py", block):
+                (folder / "bench").mkdir(exist_ok=True)
+                shutil.copy(HERE / name, folder / name)
             (tools / "python3").write_text(f'#!/bin/sh\nexec {shlex.join(PYTHON)} "$@"\n')
             (tools / "python3").chmod(0o755)
             process = subprocess.Popen(
@@ -15856,9 +15913,9 @@ class WithFiles(unittest.TestCase):
     def test_what_the_readme_installs_it_upgrades_and_uninstalls(self):
         # In a folder that stands for the root, by a sudo that does nothing else and a systemctl
         # that says what it was asked for.
-        install, upgrade, uninstall = (
-            next(each for each in self.section(title) if word in each) for title, word in (
-                ("Run it under systemd", "enable"), ("Operate", "bundle"), ("Operate", "disable")))
+        install, configure, define, uninstall = (
+            next(each for each in self.section("Run it under systemd") if word in each)
+            for word in ("bundle", "enable --now", "part()", "disable --now"))
         with folder_of(sudo='#!/bin/sh\nexec "$@"\n',
                        systemctl='#!/bin/sh\necho systemctl "$@"\n') as folder:
             for name in "sudo", "systemctl":
@@ -15866,7 +15923,7 @@ class WithFiles(unittest.TestCase):
             (folder / "etc/systemd/system").mkdir(parents=True)
 
             def type_in(block):
-                block = re.sub(r"(?<=\s)/(?=etc/|usr/local/|var/)", f"{folder}/", block)
+                block = re.sub(r"(?<=[\s\"])/(?=etc/|usr/local/|var/)", f"{folder}/", block)
                 return run("sh", "-euc", block, cwd=HERE, env={
                     **os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
 
@@ -15874,8 +15931,8 @@ class WithFiles(unittest.TestCase):
                 return sorted(str(each.relative_to(folder)) for each in folder.rglob("*")
                               if each.is_file() and each.parent != folder
                               and each.suffix != ".pyc")
-            said = type_in(install)
-            self.assertIn("systemctl enable --now lbdns\n", said)
+            type_in(install)
+            self.assertIn("systemctl enable --now lbdns\n", type_in(configure))
             files = ["etc/lbdns/lbdns.toml", "etc/systemd/system/lbdns.service",
                      "usr/local/lib/lbdns/lbdns.py"]
             self.assertEqual(installed(), files)
@@ -15885,10 +15942,15 @@ class WithFiles(unittest.TestCase):
             self.assertTrue(list((folder / files[2]).parent.glob("__pycache__/lbdns.*.pyc")))
             program = (folder / files[2]).read_text()
             (folder / files[2]).write_text("an old version")
-            said = type_in(upgrade)
-            self.assertIn("good;", said)
-            self.assertIn("systemctl restart lbdns\n", said)
+            self.assertIn("systemctl daemon-reload\n", type_in(install))
             self.assertEqual((folder / files[2]).read_text(), program)
+            names = re.findall(r"`(lbdns[-\w./]*\.(?:conf|socket))`", self.README.read_text())
+            self.assertGreater(len(names), 6)
+            for name in names:
+                if not name.startswith("lbdns-agent"):
+                    type_in(f"{define}part {name}")
+                    self.assertEqual((folder / "etc/systemd/system" / name).read_text(),
+                                     self.part(name))
             self.assertIn("systemctl disable --now lbdns\n", type_in(uninstall))
             self.assertEqual(installed(), [])
             self.assertIn("StateDirectory=lbdns\n", unit)

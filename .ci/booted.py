@@ -87,18 +87,16 @@ def until(condition, what):
     return round(1000 * (time.monotonic() - begun))
 
 
-def typed(word):
-    """Run the block of commands of the README that has a word."""
+def typed(word, then=""):
+    """Run the block of commands of the README that has a word, and a line more."""
     [block] = [text for kind, text in BLOCKS if kind == "console" and word in text]
-    run(block)
+    run(block + then)
 
 
 def write_units(*names):
-    """Write files that the README shows, by their paths."""
+    """Install files that stand at the end of lbdns.service, by the README's function."""
     for name in names:
-        [text] = [text for kind, text in BLOCKS if kind == "ini" and f"# {UNITS}/{name}\n" in text]
-        (UNITS / name).parent.mkdir(exist_ok=True)
-        (UNITS / name).write_text(text)
+        typed("part()", f"part {name}")
 
 
 def show(key, unit="lbdns"):
@@ -192,6 +190,7 @@ def install():
     pathlib.Path("/usr/local/bin/sudo").write_text('#!/bin/sh\nexec "$@"\n')
     run("chmod 755 /usr/local/bin/sudo")
     begun = time.monotonic()
+    typed("python3 lbdns.py bundle")
     typed("enable --now lbdns &&")
     took = time.monotonic() - begun
     assert show("ActiveState") == "active"
@@ -286,8 +285,8 @@ def upgrade():
     text = program.read_text()
     program.write_text(re.sub('(?m)^VERSION = ".*"', 'VERSION = "47.11"', text, count=1))
     try:
-        figure = under_load(5000, lambda: typed("check /etc/lbdns/lbdns.toml\n"),
-                            strict=lossless())
+        figure = under_load(5000, strict=lossless(), action=lambda: typed(
+            "python3 lbdns.py bundle", "systemctl restart lbdns"))
     finally:
         program.write_text(text)
     assert "lbdns 47.11" in run("journalctl -u lbdns -o cat"), "the old program runs on"
@@ -346,7 +345,8 @@ def activation():
     """README: socket unit; a query starts lbdns"""
     write_units("lbdns.socket", "lbdns.service.d/socket.conf")
     configure()
-    typed("lbdns.socket && sudo systemctl start lbdns")
+    run("systemctl daemon-reload; systemctl stop lbdns; systemctl enable --now lbdns.socket; "
+        "systemctl start lbdns")
     assert serves() and exposure() <= 1.1, exposure()
     run("systemctl stop lbdns")
     assert is_bound(53), "systemd has let port 53 go"
@@ -408,7 +408,11 @@ def passwords():
         until(lambda: dig("secret.example.com") == [address], address)
     write_units("lbdns.service.d/passwords.conf")
     ask("192.0.2.3")
-    typed("password=secret")   # and restarts
+    secret = re.findall("(?m)^#pg_service.conf: ?(.*\n)", (HERE / "lbdns.service").read_text())
+    file = pathlib.Path("/etc/lbdns/pg_service.conf")
+    file.write_text("".join(secret))
+    file.chmod(0o600)
+    run("systemctl daemon-reload && systemctl restart lbdns")
     answered("192.0.2.3")
     ask("192.0.2.4")
     run("systemctl reload lbdns")
@@ -417,7 +421,6 @@ def passwords():
              if b"=secret" in pathlib.Path(f"/proc/{pid}/environ").read_bytes()]
     assert processes() and not shown, f"in the environment of {shown}"
     assert "exit code 1" not in said_by("lbdns")
-    file = pathlib.Path("/etc/lbdns/pg_service.conf")
     file.write_text(file.read_text().replace("=secret", "=changed"))
     run("systemctl restart lbdns")
     until(lambda: "exit code 1" in said_by("lbdns"), "the new password")
@@ -432,18 +435,18 @@ def passwords():
 
 def agent():
     """README: the agent's unit reports, stops, drains"""
-    run("python3 -c 'print(\"7\" * 64)' >reports.key")
-    typed("lbdns-key")
+    run("python3 -c 'print(\"7\" * 64)' | install -m 600 /dev/stdin /etc/lbdns/reports.key")
+    write_units("lbdns.service.d/reports.conf", "lbdns-agent.service.d/agent.conf")
     configure()
-    CONFIG.write_text(f'reports = ["[::]:9053"]\nreports_key = "reports.key"\n'
-                      f'{CONFIG.read_text()}{AGENT_POOL}')
-    run("systemctl restart lbdns")
-    write_units("lbdns-agent.service.d/agent.conf")
+    key = re.search('reports_key = "/.+"', (HERE / "lbdns.service").read_text())[0]
+    CONFIG.write_text(f'reports = ["[::]:9053"]\n{key}\n{CONFIG.read_text()}{AGENT_POOL}')
+    run("systemctl daemon-reload && systemctl restart lbdns && systemctl reload lbdns")
     file = UNITS / "lbdns-agent.service.d/agent.conf"
     file.write_text(file.read_text().replace("ns1.example.com,ns2.example.com", "127.0.0.1")
                     .replace("api.example.com 443", "agent.example.com 443"))
     with socket.create_server(("127.0.0.1", 443)):
-        typed("lbdns-agent.service\n")
+        run(f"install -m 644 lbdns.service {UNITS}/lbdns-agent.service; systemctl daemon-reload; "
+            "systemctl enable --now lbdns-agent")
         took = until(lambda: dig("agent.example.com") == ["127.0.0.1"], "a report")
         user = run(f"stat -c %u /proc/{show('MainPID', 'lbdns-agent')}")
         run("systemctl stop lbdns-agent")
@@ -463,6 +466,7 @@ def uninstall():
     if (UNITS / "lbdns.socket").exists():
         run("systemctl disable --now lbdns.socket")
     typed("disable --now lbdns\n")
+    assert not (UNITS / "lbdns.service.d").exists()
     assert not is_bound(53) and not alive()
     return "nothing left"
 
