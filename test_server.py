@@ -7179,8 +7179,6 @@ class PureHttp(unittest.TestCase):
 class PureMetrics(unittest.TestCase):
     """/metrics says what the view says, in Prometheus' format, and nothing that is unknown."""
 
-    README = HERE / "README.md"
-
     def test_each_value_of_a_view_is_in_its_metrics(self):
         types, values, helps = read_metrics(lbdns.show_metrics(full_view()))
         pool, one = ("pool", "api.example.com"), ("address", "192.0.2.1,2001:db8::1")
@@ -7253,12 +7251,22 @@ class PureMetrics(unittest.TestCase):
         self.assertEqual(values["lbdns_dns_responses_total", ("rcode", "NOERROR"),
                                 ("zone", shown)], 1)
 
-    @needs_file(README)
-    def test_the_readme_has_the_same_table(self):
-        rows = re.findall(r"^\| `((?:lbdns|process)_\w+)` \| (.*?) \| (.*) \|$",
-                          self.README.read_text(), re.M)
-        self.assertEqual(rows, [(name, ", ".join(labels.split()), says)
-                                for name, labels, _, says in lbdns.METRICS])
+    def test_the_help_says_all_there_is_to_say(self):
+        """It is a sentence; it explains each label, and whether a series may be absent."""
+        helps = {name: says for name, _, _, says in lbdns.METRICS}
+        for says in helps.values():
+            self.assertRegex(says, r"^[A-Z01][^\n\\`]*[^ .]\.$")
+        text = " ".join(helps.values())
+        for label in ("family 1 is", "type is", "zone is", "reason is", "role is", "address has",
+                      "label is the hash"):
+            self.assertIn(label, text)
+        dropped = helps["lbdns_dns_dropped_total"]
+        self.assertEqual([each for each in lbdns.DROPS if each not in dropped], [])
+        _, found, _ = read_metrics(lbdns.show_metrics(
+            view_of(a_example=seen_pool(seen(since=None)))))
+        absent = {name for name in helps.keys() - {name for name, *_ in found}
+                  if re.match("lbdns_(pool|source|backend)", name)}
+        self.assertEqual({name for name, says in helps.items() if "absent" in says}, absent)
 
 
 class PureStatus(unittest.TestCase):
