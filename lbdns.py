@@ -168,7 +168,7 @@ except ImportError:
           "lbdns.py bundle > DIR/lbdns.py' writes the one file to copy", file=sys.stderr)
     sys.exit(2)
 
-VERSION = "0.8.0"
+VERSION = "0.9.0"
 
 # ---- What strangers can cost (limits on one message are in wire.py) ------------------------------
 BATCH = 32                # datagrams a system call takes; more would not stay in the cache

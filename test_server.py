@@ -15775,6 +15775,7 @@ class WithFiles(unittest.TestCase):
     def test_the_first_commands_of_the_readme(self):
         """Within its first 12 lines; the server prints what stands there, and `python3 -m unittest`
         ends as it says, here with one class only."""
+        self.need_ports(9000)
         head = self.README.read_text().split("\n")[:12]
         shown = "\n".join(head).partition("```console\n")[2].partition("```")[0]
         serve, served, test, tested = re.fullmatch(
@@ -15801,16 +15802,20 @@ class WithFiles(unittest.TestCase):
         self.assertRegex(done.stdout.splitlines()[-1] + "\n",
                          self.pattern(tested).replace(r"\ \(skipped=[^\n]*\)", "( .*)?"))
 
-    @port_9000()
-    def type_in(self, block, expected):
-        """Run one block; its processes end with it."""
-        for port in (9000, 9053, 8081, 8082, 8083):
+    def need_ports(self, *ports):
+        """Skip the test if a port of those that the README names is taken."""
+        for port in ports:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind(("127.0.0.1", port))
                 except OSError as bad:
                     self.skipTest(f"port {port}: {bad}")
+
+    @port_9000()
+    def type_in(self, block, expected):
+        """Run one block; its processes end with it."""
+        self.need_ports(9000, 9053, 8081, 8082, 8083)
         with folder_of() as folder, folder_of() as tools, open(tools / "out", "a+b") as out:
             for name in ("lbdns.py", "wire.py"):
                 if (FOLDER / name).exists():
@@ -15871,6 +15876,7 @@ class WithFiles(unittest.TestCase):
         self.assertGreater(len(configs), 2)
         for config in (*configs, lbdns.EXAMPLE):
             with self.subTest(config), folder_of(reports_key=KEYS[0]) as folder:
+                (folder / "my_policy.py").write_text("def pick(query, backends): pass\n")
                 make_private(folder / "reports.key")
                 reader = lbdns.ConfigReader(str(folder / "x.toml"))
                 self.assertEqual(reader.config(tomllib.loads(config)).warnings, ())
@@ -15962,7 +15968,7 @@ class WithFiles(unittest.TestCase):
             self.assertIn("systemctl disable --now lbdns\n", type_in(uninstall))
             self.assertEqual(installed(), [])
             self.assertIn("StateDirectory=lbdns\n", unit)
-            self.assertIn(" /var/lib/lbdns /var/lib/private/lbdns\n", uninstall)
+            self.assertIn(" /var/lib/lbdns /var/lib/private/lbdns ", uninstall)
 
     def test_how_readme_blocks_are_read(self):
         text = ("x\n```sh\necho a\n```\n\n```text\na ... b\n...\nend\n```\n"
