@@ -3920,7 +3920,7 @@ class Watch:
     seen       what decided when the pool was looked at last
     status     what people are shown of it
     is_new     whether nothing was ever known of the pool, so that its backends are no news
-    new_until  when that ends (monotonic seconds); inf = there is no backend yet
+    met        when the first of them was there (monotonic seconds); inf = none is yet
     has_waited whether it was logged that there is none
     known      Past by address
     rows       packed, as the line holds them
@@ -3936,7 +3936,7 @@ class Watch:
         self.twin = Pool(pool._replace(policy="failover"), 1, log, random.random)
         self.seen: tuple[Any, ...] = ()
         self.status = self.line = self.rows = ""
-        self.is_new, self.new_until, self.has_waited = True, math.inf, False
+        self.is_new, self.met, self.has_waited = True, math.inf, False
         self.known, self.changes = dict[str, Past](), changes
         self.draining, self.kept, self.overlap = False, pool.ttl, 0.0
 
@@ -3969,7 +3969,7 @@ class Watch:
         """
         feed, failure = self.feed, self.feed.failure(now)
         restless = (self.draining or failure or feed.doubled or feed.unknown
-                    or feed.is_restless())
+                    or self.is_new or feed.is_restless())
         stale = feed.is_stale(now)
         seen = feed.version, stale, failure, self.healths(), int(now) if restless else 0
         if seen != self.seen:
@@ -3992,15 +3992,19 @@ class Watch:
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, policy in self.twin.current.items() for each in policy.backends}
-        if self.feed.is_waiting(now):  # so it is no wonder that no backend is up
-            if not self.has_waited:
-                self.log.change("pool-rows", f"{self.title}: {self.feed.show_wait()}")
+        waits = self.feed.is_waiting(now)
+        if waits and not self.has_waited:
+            self.log.change("pool-rows", f"{self.title}: {self.feed.show_wait()}")
             self.has_waited = True
-        else:
+        is_meeting = self.is_new and (waits or self.is_meeting(rows, now))
+        if not is_meeting:  # else it is no wonder that no backend is up
             troubles += self.unusual_answers()
         for code, subject, trouble in troubles:
             self.log.trouble(code, f"{self.title}: {subject}", trouble)
+        if self.is_new and rows and not is_meeting:
+            self.introduce(len(rows))
         self.log_states(rows, answered, now)
+        self.is_new = self.is_new and (is_meeting or not rows)
         draining = [row for row in rows if row.state == "drain"]
         self.draining = bool(draining)
         self.status = (f"{self.pool.name} {sum(map(Backend.up, self.twin.backends))}/{len(rows)} up"
@@ -4038,8 +4042,6 @@ class Watch:
         is_new, known = self.is_new, self.known
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
-        if is_new and rows and not self.feed.is_waiting(now):
-            self.introduce(len(rows), now)
         self.known, changes = {}, list[dict[str, Any]]()
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
@@ -4058,17 +4060,20 @@ class Watch:
         self.changes.extend({"at": at, **{key: change[key] for key in CHANGE}}
                             for change in changes)
 
-    def introduce(self, count: int, now: float) -> None:
-        """Log how many backends the pool has, and how many are up; of agents, which report one
-        after the other, when each has had its turn."""
-        source = self.pool.source
-        self.new_until = min(self.new_until, now + FIRST_ROUND if source and source.reports else 0)
-        if now >= self.new_until:
-            self.is_new = False
-            origin = f", read from {self.feed.origin}" if source and not self.pool.backends else ""
-            up = sum(map(Backend.up, self.twin.backends))
-            self.log.change("pool-rows", f"{self.title}: {wire.plural(count, 'backend')}, {up} up"
-                                         + origin)
+    def is_meeting(self, rows: list[Row], now: float) -> bool:
+        """Return whether the first backends are still to be probed, or to have their turn to
+        report."""
+        self.met = min(self.met, now) if rows else self.met
+        source, unprobed = self.pool.source, "" in self.healths()
+        return (unprobed and now < self.met + FIRST_LIMIT
+                or bool(source and source.reports) and now < self.met + FIRST_ROUND)
+
+    def introduce(self, count: int) -> None:
+        """Log how many backends the pool has, and how many are up."""
+        is_read = self.pool.source and not self.pool.backends
+        up = sum(map(Backend.up, self.twin.backends))
+        self.log.change("pool-rows", f"{self.title}: {wire.plural(count, 'backend')}, {up} up"
+                                     + (f", read from {self.feed.origin}" if is_read else ""))
 
     def judge(self, old: Past, address: str, state: str) -> tuple[str, bool]:
         """Return the state of an address by source and check together, and whether its check made

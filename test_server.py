@@ -10408,6 +10408,18 @@ class LiveFirstStart(unittest.TestCase):
         server.wait_for("pool api.example.com: 1 backend, 1 up, read from .*/b.db$")
         self.assertNotRegex(server.log(), "well again|absent")
 
+    def test_rows_that_come_late_are_probed_before_anything_is_said_of_them(self):
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as good:
+            server = self.begin(
+                f"listen = ['[::]:9000']\n{ZONE}\n[pools.'api.example.com']\n"
+                f"check = 'tcp://:{good.getsockname()[1]}'\n"
+                "source = { command = ['cat', 'rows'], every = 0.1 }\n", rows="")
+            (server.folder / "rows").write_text("127.0.0.1\n127.0.0.2\n")
+            server.wait_for("127.0.0.2: new, down")
+        lines = re.findall("pool api.example.com: (.*)", server.log())
+        self.assertEqual([line[:20] for line in lines], [
+            "waits for the first ", "2 backends, 1 up, re", "backend 127.0.0.2: n"])
+
     def test_of_backends_those_that_are_down_have_a_line(self):
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as good:
             check = f"tcp://:{good.getsockname()[1]}"
