@@ -11,6 +11,7 @@ To test ...          use ...
     zone text        PureZoneTexts.read for its records, .problems for its mistakes
     a zone           zone_of(), and show_rrset() for what it answers
     any octets       hostile(), which damages something good in every place
+    a server         OddPackets(seed).make(number): what comes in from strangers
 
 A table is text where all its cells are text: rows() cuts it. Octets are hex with blanks, grouped as
 the fields of the message are, so that a row can be checked by hand against the RFC beside it.
@@ -19,9 +20,11 @@ import binascii
 import contextlib
 import importlib
 import ipaddress
+import itertools
 import os
 import random
 import re
+import struct
 import unittest
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -81,6 +84,110 @@ def hostile(good: bytes) -> Iterator[bytes]:
     for at in range(len(good)):
         for edge in EDGES:
             yield good[:at] + bytes([edge]) + good[at + 1:]
+
+
+# What odd packets are made of. Names: of zones that a server may hold, or never does.
+ODD_ZONES = (b"", EXAMPLE, b"\7example\0", b"\3nil\0", b"\5tld2s\0", b"\6policy\5local" + ROOT)
+ODD_LABELS = (b"www", b"API", b"ns1", b"*", b"_tcp", b"nSeC3", b"x" * 63, b"\xc3\xa9\0.")
+# Headers: plain, RD, AD, CD, a reserved bit; NOTIFY, UPDATE, opcodes that nobody gave a meaning.
+ODD_FLAGS = (*[0] * 12, *[0x120] * 4, *[0x100] * 4, 0x110, 0x10, 0x20, 0x40, 0x87A5,
+             *[0x2400] * 4, *[0x2800] * 2, 0x6800, 0x7A89)
+ODD_REPLIES = (*[0] * 9, 0x8400, 0x8400, 0x8400, 0x8180, 0x8183, 0x8500, 0x8485, 0x8202, 0x8010)
+# Options of OPT: none, NSID, cookies, a client subnet, some that nobody knows. In BAD_OPTIONS a
+# cookie's length, a subnet's length or family, the number of options or the end of one is wrong.
+ODD_OPTIONS = ("", "", "", "0003 0000", "000a 0008 0102030405060708", "0008 0007 0001 18 00 c00002",
+               "000a 0018" + "5a" * 24, "000b 0000  fde9 0001 ff")
+BAD_OPTIONS = ("000a 0005 0102030405", "0008 0008 0001 18 00 c0000201", "0008 0004 0003 00 00",
+               "0003 0000" * 20, "0003 0009 00", "0003")
+
+
+class OddPackets:
+    """Makes packets as tests and accidents of other people's software leave them on a wire: queries
+    for zones that are not served, NOTIFY and UPDATE, signed messages, replies with records of all
+    types; some are cut, run on, or break one of the rules that `wire.decode_query` knows."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        rows = {wire.parse_type(name): octets(shown) for name, _, shown in PureRdata.ROWS}
+        rows |= {number: self.dice.randbytes(40) for number in wire.TYPES.values()
+                 if number not in rows and not 249 <= number <= 255}
+        self.rdata = list(rows.items())  # of each type, such as nobody asks for alone
+
+    def make(self, number: int) -> list[bytes]:
+        """Return so many packets, always the same for a seed."""
+        return [self.packet() for _ in range(number)]
+
+    def name(self) -> bytes:
+        """A name of up to three labels below a zone, its octets not compressed."""
+        labels = [self.dice.choice((*ODD_LABELS, b"a%d" % self.dice.randrange(2000),
+                                    self.dice.randbytes(self.dice.randint(1, 24))))
+                  for _ in range(self.dice.choice((0, 1, 1, 1, 2, 3)))]
+        return b"".join(bytes([len(each)]) + each for each in labels) + (
+            self.dice.choice(ODD_ZONES) or ROOT)
+
+    def record(self, owner: bytes = b"\xc0\x0c") -> bytes:
+        """A record with good rdata, of the name in the question unless another owner is given."""
+        rtype, data = self.dice.choice(self.rdata)
+        rclass = self.dice.choice((1, 1, 1, 1, 1, 1, 254, 255))
+        ttl = self.dice.choice((0, 300, 3600, 999999, 2**31, 2**32 - 1))
+        return owner + struct.pack("!HHIH", rtype, rclass, ttl, len(data)) + data
+
+    def edns(self) -> bytes:
+        """An OPT record; of fifty two have wrong options, one a version that nobody speaks, and one
+        stands at a name."""
+        kind, choose = self.dice.randrange(50), self.dice.choice
+        found = opt(choose(BAD_OPTIONS if kind < 2 else ODD_OPTIONS),
+                    choose((4096, 4096, 4096, 1280, 2048, 512, 1232, 1432, 0)),
+                    0x10000 * self.dice.randint(1, 255) if kind == 2 else choose((0, 0x8000)))
+        return WWW + found[1:] if kind == 3 else found
+
+    def signature(self) -> bytes:
+        """A TSIG record (RFC 8945 4.2) with a key that nobody knows."""
+        data = octets("08 686d61632d6d6435 00  0000559af164 012c 0010") + (
+            self.dice.randbytes(16) + octets("1267 0000 0000"))
+        return self.name() + struct.pack("!HHIH", wire.TSIG, 255, 0, len(data)) + data
+
+    def question(self) -> bytes:
+        """A question; of a hundred one has a type or a class that cannot be asked for, one a name
+        that cannot be read."""
+        kind, types = self.dice.randrange(100), (1, 1, 1, 1, 6, 6, 28, 48, 16, 255, 252)
+        rtype = self.dice.choice((*types * 3, 0, 65533, *[number for number, _ in self.rdata]))
+        rclass = self.dice.choice((0, 3, 254, 255)) if kind == 1 else 1
+        if not kind:
+            rtype = self.dice.choice((wire.OPT, wire.TSIG, wire.TKEY))
+        name = self.name() if kind != 2 else self.dice.choice((
+            b"\x40" + b"x" * 64 + ROOT, b"\x80", (b"\x3f" + b"x" * 63) * 4 + ROOT, b"\xc0\x0c",
+            b"\1a\xc0\0"))
+        return name + struct.pack("!2H", rtype, rclass)
+
+    def packet(self) -> bytes:
+        """One packet, of 1,400 octets at most."""
+        dice = self.dice
+        flags = dice.choice(ODD_FLAGS) | dice.choice(ODD_REPLIES)
+        sections: list[list[bytes]] = [[], [], []]
+        if flags & 0xF800 or not dice.randrange(20):
+            sections = [[self.record() for _ in range(dice.choice((0, 0, 1, 1, 2, 4)))]
+                        for _ in range(3)]
+        sections[2] += [self.edns() for _ in range(dice.choice((0, 0, 0, *[1] * 40, 2)))]
+        if not dice.randrange(20):
+            sections[2].append(self.signature())
+        return self.message(flags, self.question(), sections)[:1400]
+
+    def message(self, flags: int, question: bytes, sections: list[list[bytes]]) -> bytes:
+        """The octets of a message; of twenty-five, one has more or less than a query may have: in
+        questions, records, octets of names, or octets behind the last record."""
+        kind, dice, questions = self.dice.randrange(125), self.dice, 1
+        if kind == 0:
+            questions = dice.choice((0, 2, 7, 65535))
+        elif kind == 1:
+            long = (b"\x3f" + b"x" * 63) * 3 + b"\x3d" + b"x" * 61 + ROOT
+            owner, most = dice.choice(((ROOT, 20), (long, 5)))
+            sections[1] += [self.record(owner) for _ in range(most)]
+        packet = struct.pack("!6H", dice.randrange(65536), flags, questions, *map(len, sections))
+        packet += question * min(questions, 2) + b"".join(itertools.chain(*sections))
+        if kind in (2, 3):
+            return packet[:dice.randrange(len(packet))]
+        return packet + dice.randbytes(dice.randint(1, 40)) if kind == 4 else packet
 
 
 def rdata(rtype: str, text: str) -> bytes:
@@ -967,6 +1074,35 @@ class PureQueries(unittest.TestCase):
             self.rcode(ask(qtype=qtype), wire.FORMERR, f"type {qtype}")
         for qtype in (0, 1, 251, 252, 253, 254, 255, 65535):
             self.rcode(ask(qtype=qtype), wire.NOERROR)
+
+    # What `decode_query` finds wrong with odd packets, numbers left out.
+    FOUND = """
+        less than a header | a reply, not a query | opcode | questions | class
+        type as a question | records in a query | names of more than octets in a query
+        an OPT that is not alone, at the root, in additional | EDNS version | more than options
+        a cookie of octets | a client subnet that contradicts itself | octets wanted, the data ends
+        the data ends inside a name | label type | a name longer than octets
+        a pointer to, which is no earlier name"""
+
+    def test_odd_packets_are_wrong_in_every_way(self) -> None:
+        """The generator serves other tests and bench/: here is what they can rely on."""
+        packets, found, types = OddPackets(1).make(5000), set(), set()
+        for packet in packets:
+            self.assertLessEqual(len(packet), 1400)
+            try:
+                why = wire.decode_query(packet).why
+            except wire.Malformed as bad:
+                self.assertEqual(bad.rcode, wire.SILENT)
+                why = str(bad)
+            found.add(re.sub(r"( at)? byte \d+| ?\b(0x[0-9a-f]+|\d+)\b", "", why).strip())
+            with contextlib.suppress(wire.Malformed):
+                types |= {record.type for each in decode_message(packet).sections
+                          for record in each}
+        wanted = {each.strip() for each in re.split(r"[|\n]", self.FOUND)}
+        self.assertEqual(found, wanted)
+        self.assertGreaterEqual(types, {*wire.TYPES.values()} - {*range(249, 256)})
+        self.assertEqual(OddPackets(1).make(99), packets[:99])
+        self.assertNotEqual(OddPackets(2).make(99), packets[:99])
 
     def test_octets_behind_the_message(self) -> None:
         """They are ignored, and never repeated."""

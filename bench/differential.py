@@ -3,15 +3,17 @@
     python3 bench/differential.py                          a table; what is not listed fails it
     python3 bench/differential.py --replay HEX             one packet: what each of them says
 
-Good queries, and what accidents make of them (those of fuzz.py), go to all three servers over UDP,
-good ones over TCP, too. Compared are silence, rcode, flags, question, EDNS, and each section as a
-set of records. The exit code is 1 if there is a difference that no row of CLASSES explains.
+Good queries, what accidents make of them (those of fuzz.py), and odd packets such as other people's
+software sends, go to all three servers over UDP, good queries over TCP, too. Compared are silence,
+rcode, flags, question, EDNS, and each section as a set of records. The exit code is 1 if there is a
+difference that no row of CLASSES explains.
 """
 import collections
 import contextlib
 import importlib
 import os
 import random
+import re
 import socket
 import struct
 import sys
@@ -183,6 +185,7 @@ class Class(NamedTuple):
 NOERROR, FORMERR, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH, BADVERS, BADCOOKIE = 0, 1, 3, 4, 5, 9, 16, 23
 META = {0, 41, *range(249, 255)}   # types that are only asked for, or only sent
 TYPE_NSEC = 47
+LIMITS = re.compile(r"more than \d+ options|\d records in a query|names of more than \d+ octets")
 CLASSES = [
     Class("opcodes but QUERY", "lbdns knows no NOTIFY, UPDATE or others, and says so (NOTIMP); "
           "others may be secondaries, or find fault with the rest of the message first",
@@ -249,6 +252,11 @@ CLASSES = [
           "nsd knot", "rcode edns ra rd ad cd",
           lambda asked, ours, theirs: (ours.rcode == FORMERR
                                        and asked.why.startswith("an OPT that is not alone"))),
+    Class("limits of a query", "lbdns reads 16 records, 16 options and 1,024 octets of names, and "
+          "has FORMERR for more; others have no such limits",
+          "nsd knot", "rcode edns",
+          lambda asked, ours, theirs: (ours.rcode == FORMERR
+                                       and LIMITS.search(asked.why) is not None)),
     Class("BADCOOKIE", "Knot has clients show that they have its cookie, now and then; lbdns "
           "answers (RFC 7873 5.2.3)",
           "knot", "rcode",
@@ -404,7 +412,8 @@ def main():
     """Run what the command line asks for. Returns the exit code."""
     args = parser(__doc__, rounds=False)
     args.add_argument("--damaged", type=int, default=15000, help="damaged queries (%(default)s)")
-    args.add_argument("--seed", type=int, default=1, help="of the damage (%(default)s)")
+    args.add_argument("--odd", type=int, default=5000, help="odd packets (%(default)s)")
+    args.add_argument("--seed", type=int, default=1, help="of these two (%(default)s)")
     args.add_argument("--replay", metavar="HEX", help="ask this alone")
     options = args.parse_args()
     os.environ["PATH"] += ":/usr/sbin"
@@ -416,8 +425,9 @@ def main():
     targets = importlib.import_module("fuzz_targets")
     wire = targets.wire
     good, dice, words = good_queries(), random.Random(options.seed), targets.Packets.words
-    packets = [*good, *targets.read_corpus(), *(damage(dice.choice(good), dice, words, good, 1400)
-                                                for _ in range(options.damaged))]
+    packets = [*good, *targets.OddPackets(options.seed).make(options.odd),
+               *(damage(dice.choice(good), dice, words, good, 1400)
+                 for _ in range(options.damaged))]
     table, odd = collections.Counter(), []
     with workspace(options) as folder:
         servers = start(options, folder)

@@ -19,12 +19,11 @@ import tomllib
 import types
 
 import lbdns
-from test_wire import decode_message
+from test_wire import OddPackets, decode_message
 
 wire = lbdns.wire
 NOW = 1_790_000_000.0    # unix seconds
 TXT = wire.TYPES["TXT"]
-CORPUS = pathlib.Path(__file__).resolve().parent.parent.parent / "shared/packets.bin"
 CLIENTS = ("192.0.2.1", "2001:db8::1")
 CONFIG = '''
 listen = ["127.0.0.1:5300"]
@@ -267,8 +266,8 @@ class Packets(Target):
         self.last = ask("www.example.com", wire.A)
 
     def seeds(self):
-        """Queries for all names; and where it is, what broke other servers."""
-        return [*list_queries(), *read_corpus()[::20]]
+        """Queries for all names, and odd packets."""
+        return [*list_queries(), *OddPackets(8906).make(250)]
 
     def feed(self, octets):
         """Ask it behind the last one, and again, in other case, and for another client, so that
@@ -292,16 +291,6 @@ class Packets(Target):
             kinds.append(judge_reply(octets, wanted[1], tcp))
         self.last = octets
         return tuple(kinds)
-
-
-def read_corpus():
-    """Packets that broke other servers, each behind its length; none where the file is not."""
-    found, octets, at = [], CORPUS.read_bytes() if CORPUS.exists() else b"", 0
-    while at < len(octets):
-        size = int.from_bytes(octets[at:at + 2], "big")
-        found.append(octets[at + 2:at + 2 + size])
-        at += 2 + size
-    return found
 
 
 class Streams(Target):

@@ -37,7 +37,8 @@ from common import (  # noqa: E402
 from load import Load  # noqa: E402
 from peers import PEERS  # noqa: E402
 from server import NoAnswer, Server, packet, tree  # noqa: E402
-from test_server import CORPUS, FaultPackets, Keeper, until  # noqa: E402
+from test_server import FaultPackets, Keeper, until  # noqa: E402
+from test_wire import OddPackets  # noqa: E402
 
 POOL = '[pools."api.example.com"]\nbackends = ["1.2.3.4", "8.8.4.4", "8.8.8.8"]\n'
 ADDRESSES = ["1.2.3.4", "8.8.4.4", "8.8.8.8"]
@@ -267,13 +268,9 @@ class Life:
         return Load(server.port, self.options.rate, expect=ADDRESSES)
 
     def malformed(self):
-        """Datagrams that are no good queries, and a good one after each hundred."""
+        """Datagrams that are odd or no good queries, and a good one after each hundred."""
         packets = [*FaultPackets.mutated(self.options.packets, 1)]
-        corpus = CORPUS.read_bytes() if CORPUS.exists() else b""
-        at = taken = 0
-        while at < len(corpus) and taken < len(packets):
-            end = at + 2 + int.from_bytes(corpus[at:at + 2], "big")
-            packets[taken], at, taken = corpus[at + 2:end], end, taken + 1
+        packets[::4] = OddPackets(1).make(len(packets[::4]))
         with self.start() as server, socket.socket(type=socket.SOCK_DGRAM) as bad:
             bad.connect(("127.0.0.1", server.port))
             memory = server.settled()

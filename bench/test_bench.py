@@ -538,7 +538,7 @@ class BenchTest(unittest.TestCase):
 
     @needs("nsd", "knotd")
     def test_differential(self):
-        text = self.bench("differential.py", "--damaged", "300")
+        text = self.bench("differential.py", "--damaged", "300", "--odd", "300")
         self.assertRegex(text, r"(?m)^[\d,]+ packets\n\n\| class \| NSD \| Knot \| why \|$")
         self.assertNotIn("UNKNOWN", text)
         report = (BENCH / "README.md").read_text()
@@ -548,7 +548,8 @@ class BenchTest(unittest.TestCase):
             self.assertRegex(report, rf"(?m)^\| {label} \| [\d,]+ \| [\d,]+ \| "
                                      rf"{re.escape(reason)} \|$")
         with self.broken("reply.rcode = wire.NXDOMAIN", "reply.rcode = wire.NOERROR") as script:
-            text = self.bench("differential.py", "--lbdns", script, "--damaged", "0", code=1)
+            text = self.bench("differential.py", "--lbdns", script, "--damaged", "0", "--odd",
+                              "0", code=1)
         self.assertRegex(text, r"(?m)^UNKNOWN: \d+ of nsd, such as --replay [0-9a-f]+\n.*\n"
                                r"    rcode: lbdns 0, nsd 3$")
 
