@@ -268,6 +268,15 @@ class BenchTest(unittest.TestCase):
         self.assertEqual(server.pick(7.1), 2)                    # not down, not full, the fewest
         self.assertEqual(credited, [server.pool.backends[2]])
 
+    def test_a_worse_rule_misses_the_targets(self):
+        text = self.bench("balance.py", "--check", "--only", "S2,S17,E6")
+        self.assertEqual(text, "7 of 7 targets are met\n")   # uncounted is not held to S17
+        text = self.bench("balance.py", "--check", "--only", "S2,E6", "--policies",
+                          "random,naive", code=1)
+        self.assertRegex(text, r"(?m)^MISSED: random, S2: mean 1\.2\d, at most 1\.05; 1/s$")
+        self.assertRegex(text, r"(?m)^MISSED: naive, E6: refused, % [\d.]+, at most 0; 10 times")
+        self.assertRegex(text, r"(?m)^[01] of 6 targets are met$")
+
     # -- balance.py --trace: connections of one's own --
 
     @staticmethod
@@ -404,7 +413,7 @@ class BenchTest(unittest.TestCase):
                 self.assertTrue(stderr.startswith(f"balance.py: -: {says}"), stderr)
                 self.assertEqual(stderr.count("\n"), 1)
         for words, says in ((("--trace", "/nowhere"), "balance.py: /nowhere cannot be read: No su"),
-                            (("--trace", "-", "--quick"), "balance.py: --only, --policies and --q"),
+                            (("--trace", "-", "--quick"), "balance.py: --only, --policies, --q"),
                             (("--backends", "1"), "--backends: 1 is not from 2 to 1000\n"),
                             (("--every", "nan"), "--every: nan is not from 0.1 to 3600\n"),
                             (("--limit", "x"), "--limit: invalid number value: 'x'\n")):
