@@ -235,8 +235,8 @@ class BenchTest(unittest.TestCase):
             self.assertEqual(server.row(server.config.backends[0], said).opened, opened)
 
     def test_the_simulation_agrees_with_another_one(self):
-        # The other one is that from which the rule of least-connections came: mean of 8 seeds
-        # there, and what one seed may be away from it: 4 standard deviations of a seed.
+        # Another program, written apart from this one and not kept, gave these means of 8 seeds;
+        # what one seed may be away from that are 4 standard deviations of a seed.
         for expected, away, policy, setting in (
                 (1.402, 0.095, "naive", {"seconds": 600}),
                 (1.006, 0.002, "ideal", {"seconds": 600}),
@@ -795,6 +795,105 @@ class AmplificationTest(unittest.TestCase):
         for row in rows:
             self.assertIn(row, lines)
         self.assertIn(f"prints {len(lines) - 1} kinds", readme)
+
+
+@needs("git")
+class ReleaseTest(unittest.TestCase):
+    """.ci/release makes the same files of the same commit, or refuses and writes nothing."""
+
+    FILES = "lbdns.py", "wire.py", "lbdns.service", "CHANGELOG.md", ".ci/release"
+    VERSION = test_server.lbdns.VERSION
+
+    def setUp(self):
+        """A repository with what a release is made of, and a changelog that is ready for it."""
+        self.folder = self.enterContext(folder_of())
+        self.tree = self.folder / "tree"
+        (self.tree / ".ci").mkdir(parents=True)
+        for name in self.FILES:
+            (self.tree / name).write_bytes((BENCH.parent / name).read_bytes())
+        (self.tree / "CHANGELOG.md").write_text(
+            f"# Changes\n\n## {self.VERSION} - 2026-11-26\n- All.\n\n## 0.0.1 - 2026-01-01\n")
+        self.git("init", "-q")
+        self.commit()
+
+    def git(self, *words):
+        """Run git, whatever is configured for the user."""
+        subprocess.run(["git", "-c", "user.name=lbdns", "-c", "user.email=lbdns@example.com",
+                        "-C", self.tree, *words], check=True, stdin=subprocess.DEVNULL,
+                       env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull})
+
+    def commit(self):
+        """Commit all that there is."""
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "All")
+
+    def release(self, name="out", *more):
+        """Run it for a folder. Returns its exit code, what it says, and {file: octets}."""
+        out = self.folder / name
+        done = subprocess.run(["bash", self.tree / ".ci/release", out, *more], text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, cwd=self.folder)
+        files = {each.name: each.read_bytes() for each in out.iterdir()} if out.exists() else {}
+        return done.returncode, done.stdout, files
+
+    def change(self, name, old, new):
+        """Replace a text in a file."""
+        text = (self.tree / name).read_text()
+        self.assertIn(old, text)
+        (self.tree / name).write_text(text.replace(old, new, 1))
+
+    def refused(self, *says):
+        """It fails with all of these in what it says, and has written nothing."""
+        code, text, files = self.release()
+        self.assertEqual((code, files), (1, {}), text)
+        for each in (".ci/release: ", *says):
+            self.assertIn(each, text)
+
+    def test_a_release(self):
+        code, text, files = self.release()
+        self.assertEqual((code, files.keys()), (0, {"lbdns.py", "lbdns.service", "SHA256SUMS"}),
+                         text)
+        self.assertIn(f"lbdns {self.VERSION} in ", text)
+        self.assertNotIn(b"import wire\n", files["lbdns.py"])
+        self.assertEqual(files["lbdns.service"], (self.tree / "lbdns.service").read_bytes())
+        said = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=self.folder / "out", text=True,
+                              capture_output=True)
+        self.assertEqual(said.stdout, "lbdns.py: OK\nlbdns.service: OK\n")
+        self.assertEqual(self.release("again")[2], files)
+        self.assertEqual(self.release("out")[2], files)   # where one is already
+
+    def test_a_tree_that_is_not_as_committed(self):
+        (self.tree / "lbdns.service").write_text("[Unit]\n")
+        (self.tree / "notes").write_text("")
+        self.refused("differ from the commit", "M lbdns.service", "?? notes")
+
+    def test_a_version_without_its_date(self):
+        for heading in (f"## {self.VERSION}", "## Unreleased", "## 0.0.2 - 2026-11-26",
+                        f"## {self.VERSION}0 - 2026-11-26", f"## {self.VERSION} - soon"):
+            with self.subTest(heading):
+                (self.tree / "CHANGELOG.md").write_text(f"# Changes\n\n{heading}\n- All.\n")
+                self.commit()
+                self.refused(f"begins with '{heading}'", f"'## {self.VERSION} - YYYY-MM-DD'")
+
+    def test_a_file_that_does_not_run(self):
+        ends = "if __name__ == '__main__':\n    raise SystemExit(3)\n"
+        for name, old, new, says in (
+                ("wire.py", "\nclass Malformed", f"\n{ends}\n\nclass Malformed", "does not start"),
+                ("lbdns.py", 'words[0] == "example":', 'words[0] == "sample":', "own example"),
+                ("lbdns.py", "if not start:  # this", "if False:  # this", "to itself")):
+            with self.subTest(says):
+                self.change(name, old, new)
+                self.commit()
+                self.refused(says)
+                self.change(name, new, old)
+
+    def test_words_and_folders_that_make_no_sense(self):
+        self.assertEqual(self.release("out", "more")[:2],
+                         (1, ".ci/release: takes one folder at most, not 2\n"))
+        (self.tree / ".git").rename(self.folder / "elsewhere")
+        code, text, files = self.release()
+        self.assertEqual((code, files), (1, {}), text)
+        self.assertIn("run this in a clone", text)
 
 
 class ExplainTest(unittest.TestCase):
