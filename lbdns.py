@@ -3992,19 +3992,12 @@ class Watch:
         at_once(self.twin.apply_rows(rows, bool(self.feed.unknown), now))
         answered = {each.addresses[-1 if rtype == wire.AAAA else 0]
                     for rtype, policy in self.twin.current.items() for each in policy.backends}
-        waits = self.feed.is_waiting(now)
-        if waits and not self.has_waited:
-            self.log.change("pool-rows", f"{self.title}: {self.feed.show_wait()}")
-            self.has_waited = True
-        is_meeting = self.is_new and (waits or self.is_meeting(rows, now))
-        if not is_meeting:  # else it is no wonder that no backend is up
+        begins = self.is_new and self.is_beginning(len(rows), now)
+        if not begins:  # else it is no wonder that no backend is up
             troubles += self.unusual_answers()
         for code, subject, trouble in troubles:
             self.log.trouble(code, f"{self.title}: {subject}", trouble)
-        if self.is_new and rows and not is_meeting:
-            self.introduce(len(rows))
-        self.log_states(rows, answered, now)
-        self.is_new = self.is_new and (is_meeting or not rows)
+        self.log_states(rows, answered, now, begins)
         draining = [row for row in rows if row.state == "drain"]
         self.draining = bool(draining)
         self.status = (f"{self.pool.name} {sum(map(Backend.up, self.twin.backends))}/{len(rows)} up"
@@ -4036,12 +4029,14 @@ class Watch:
         gone = max(self.known[each].gone for each in addresses)
         return text + (f", forgotten at {show_time(gone)}" if gone else ", forgotten")
 
-    def log_states(self, rows: list[Row], answered: set[str], now: float) -> None:
+    def log_states(self, rows: list[Row], answered: set[str], now: float, begins: bool) -> None:
         """Log one line for each address that came, went or changed its state. When nothing was ever
         known of the pool, its backends are no news but in number, unless one of them is not up."""
         is_new, known = self.is_new, self.known
         states = dict.fromkeys(known, "absent") | {
             address: row.state for row in rows for address in row.addresses}
+        if is_new and rows and not begins:
+            self.introduce(len(rows))
         self.known, changes = {}, list[dict[str, Any]]()
         for address, state in states.items():
             old = known.get(address, Past("absent", False, now))
@@ -4060,16 +4055,23 @@ class Watch:
         self.changes.extend({"at": at, **{key: change[key] for key in CHANGE}}
                             for change in changes)
 
-    def is_meeting(self, rows: list[Row], now: float) -> bool:
-        """Return whether the first backends are still to be probed, or to have their turn to
-        report."""
-        self.met = min(self.met, now) if rows else self.met
+    def is_beginning(self, count: int, now: float) -> bool:
+        """Return whether the pool waits for its first row, or its `count` first backends are still
+        to be probed, or to have their turn to report. What it waits for is logged once."""
+        if self.feed.is_waiting(now):
+            if not self.has_waited:
+                self.log.change("pool-rows", f"{self.title}: {self.feed.show_wait()}")
+            self.has_waited = True
+            return True
+        if count:
+            self.met = min(self.met, now)
         source, unprobed = self.pool.source, "" in self.healths()
         return (unprobed and now < self.met + FIRST_LIMIT
                 or bool(source and source.reports) and now < self.met + FIRST_ROUND)
 
     def introduce(self, count: int) -> None:
-        """Log how many backends the pool has, and how many are up."""
+        """Log how many backends the pool has, and how many are up; from now on they are news."""
+        self.is_new = False
         is_read = self.pool.source and not self.pool.backends
         up = sum(map(Backend.up, self.twin.backends))
         self.log.change("pool-rows", f"{self.title}: {wire.plural(count, 'backend')}, {up} up"
