@@ -7669,7 +7669,7 @@ NSID_MAX = 64             # octets; the value rides in every reply that is asked
 SYNONYMS = {
     # Keys.
     "listen": "port bind address addresses interface listenon", "reports": "agents agent",
-    "reports_key": "key secret psk", "status": "http web stats page dashboard statuspage",
+    "reports_key": "key secret psk", "status": "http web stats page dashboard expectstatus",
     "workers": "threads processes procs cpus", "user": "uid username runas",
     "log": "loglevel logging verbosity level", "nsid": "identity serverid", "servers": "peers",
     "rate_limit": "rrl qps", "zones": "zone domain domains", "pools": "pool services",

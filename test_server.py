@@ -4222,7 +4222,7 @@ class PureConfig(unittest.TestCase):
     # What people write who know other programs, and what they mean: in each table, ours <- theirs.
     FOREIGN = (
         (lbdns.TOP, {"listen": "port bind", "log": "log_level", "status": "stats", "workers":
-                     "threads", None: "tls recursion acl include name"}),
+                     "threads", None: "tls recursion acl include name logfile"}),
         (lbdns.ZONE, {"ns": "nameservers", "contact": "soa email", None: "port dnssec transfer"}),
         (lbdns.POOL, {"backends": "servers members upstream", "check": "health_check health",
                       "policy": "algorithm balance", None: "port type name dns"}),
