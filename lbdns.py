@@ -4441,7 +4441,7 @@ class Overview:
         self.log.lines.clear()
 
     def view(self) -> "Table":
-        """Return all of it: see the README, "See what it thinks, and why". Where making it takes
+        """Return all of it, as README.md, "Operate", has it as a page. Where making it takes
         long, it is kept for a while, so that those who ask leave time for polls and checks."""
         begun = time.monotonic()
         if begun > self.kept_until:
