@@ -5,26 +5,32 @@ The series, of which each prints a line per size:
   pools    1 to 1,000, asked in turn
   names    1 to 1,000,000 different names that end with the pool's; all are asked once before,
            and a measurement begins with the first again and comes as far as its time allows
-  random, round-robin, least-connections, failover, hash
+  zones    1 to 1,000 zones with ten names each, beside the one that is asked
+  random, round-robin, least-connections, failover, hash, function
            the policy of a pool of 1 to 10,000 backends; least-connections reads their load from
-           a table every second, which is in its cost
+           a table every second, which is in its cost; function is a file's, random.choice(backends)
 
 The servers of a series run side by side and are measured in turn. us/query is the CPU time of all
 processes of a server per query completed, and its ratio, which holds on a busy machine, that to the
-first line of the series in the same round. RSS is the sum over the processes, after the start and
-after the loads; shared pages count in each.
+first line of the series in the same round. "start" is the ms until the first answer. MiB is the
+memory of all processes (PSS: a page that several share counts once), after the start and after the
+loads.
 
 Then come the scenarios, asked 1,000 queries/s for --scenario-seconds (0: none of them), a line for
 each: what was lost, how many ms half, 99 % and all of the answers took, and what share of a core
-the processes used.
+the processes used, and the monitor alone.
   limits   3,000 backends, each one below its max_connections
   changes  10,000 rows that all change each second
   table    1,000 pools with 10 rows each in one table, of which each changes once a second
+  checks   500 addresses that are checked over TCP every 5 s; half of them never answer
+
+The last line says what TCP clients cost that have asked once and stay: KiB of PSS for each.
 """
 import contextlib
 import dataclasses
 import ipaddress
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -32,13 +38,19 @@ import time
 
 from common import (anti_cache, ask_steadily, choose, describe_machine, dnsperf, interleave, median,
                     middle, parser, prepared, ratio, row, start_lbdns)
+from server import packet
 
 WINDOW = 20      # queries on their way: few enough for a reply in time at 30 ms of CPU each
 NAMES = 20_000   # in a file of queries, unless their number is what is measured
 BACKENDS = (1, 3, 100, 1_000, 10_000)
-POLICIES = ("random", "round-robin", "least-connections", "failover", "hash")
+POLICIES = ("random", "round-robin", "least-connections", "failover", "hash", "function")
 SERIES = {"workers": (1, 2), "pools": (1, 10, 100, 1_000), "names": (1, 1_000, 1_000_000),
-          **dict.fromkeys(POLICIES, BACKENDS)}
+          "zones": (1, 100, 1_000), **dict.fromkeys(POLICIES, BACKENDS)}
+FUNCTION = """import random
+def pick(query, backends):
+    return random.choice(backends)
+"""
+CLIENTS = 1_900   # over TCP; a worker serves 2,000, and closes idle ones for more
 
 
 @dataclasses.dataclass
@@ -49,6 +61,7 @@ class Task:
     policy: str = "random"
     workers: int = 1
     names: int = NAMES
+    zones: int = 0     # beside example.com
 
 
 def task(series, size):
@@ -80,14 +93,22 @@ def load_table(folder, backends):
 
 
 def pools_config(job, folder):
-    """The pools of a task, as TOML."""
+    """The pools of a task, and its other zones, as TOML."""
+    policy = job.policy
     backends = f"backends = {json.dumps(addresses(job.backends))}"
     if job.policy == "least-connections":
         query = "SELECT address, connections FROM load"
         path = load_table(folder, job.backends)
         backends = f"source = {{ sqlite = {json.dumps(str(path))}, query = '{query}', every = 1 }}"
-    return "".join(f'[pools."{name}"]\npolicy = "{job.policy}"\n{backends}\n'
-                   for name in pool_names(job.pools))
+    if policy == "function":
+        policy = f"{folder / 'policy.py'}:pick"
+        (folder / "policy.py").write_text(FUNCTION)
+    names = "\n".join(f"www{at} A 192.0.2.{at}" for at in range(10))
+    zones = [f'[zones."zone{at}.example.net"]\nns = ["ns1.example.com."]\n'
+             f'records = """\n{names}"""\n' for at in range(job.zones)]
+    pools = [f'[pools."{name}"]\npolicy = {json.dumps(policy)}\n{backends}\n'
+             for name in pool_names(job.pools)]
+    return "".join(zones + pools)
 
 
 def queries(job, folder):
@@ -108,7 +129,7 @@ def show_series(series, sizes, options, folder, cores):
             files[name] = queries(job, folder)
             servers.append(stack.enter_context(start_lbdns(
                 options, pools_config(job, folder), folder, cores, name, job.workers)))
-        before = [server.memory()[0] for server in servers]
+        before = [server.memory()[1] for server in servers]
         if series == "names":
             for server in servers:
                 dnsperf(server, files[server.name], "-e", "-n", 1, window=WINDOW)
@@ -118,9 +139,11 @@ def show_series(series, sizes, options, folder, cores):
         for size, server, early in zip(sizes, servers, before, strict=True):
             got = results[series, server.name]
             row(series, size, median(cost.total for cost in got), ratio(got, base),
-                middle(got, "rate"), round(middle(got, "lost")), early, server.memory()[0])
+                middle(got, "rate"), round(middle(got, "lost")), 1000 * server.start_time, early,
+                server.memory()[1])
 
 
+PARTS = "", "lbdns-monitor"   # whose CPU time is told apart: all processes, and one
 SCHEMA = """CREATE TABLE backends (pool TEXT NOT NULL, address TEXT NOT NULL, connections INTEGER,
   weight REAL NOT NULL DEFAULT 1, max_connections INTEGER, state TEXT NOT NULL DEFAULT 'up',
   updated_at REAL, PRIMARY KEY (pool, address))"""
@@ -141,11 +164,13 @@ class Scenario:
     limit: int | None = None    # max_connections; each backend has one less
     every: float = 1            # seconds between two polls
     changes: bool = False       # whether all rows change each second
+    checks: bool = False        # whether they are checked, and half of them silent
 
 
 SCENARIOS = {"limits": Scenario(limit=100, every=5),
              "changes": Scenario(backends=10_000, changes=True),
-             "table": Scenario(pools=1_000, backends=10, changes=True)}
+             "table": Scenario(pools=1_000, backends=10, changes=True),
+             "checks": Scenario(pools=2, backends=250, checks=True)}
 
 
 def fleet_table(path, scenario):
@@ -159,28 +184,70 @@ def fleet_table(path, scenario):
                           "VALUES (?, ?, ?, ?)", rows)
 
 
-def show_scenario(name, options, folder, cores):
-    """Run a scenario and print its line."""
-    scenario = SCENARIOS[name]
-    path = folder / f"{name}.db"
+def checked_pools(scenario, stack):
+    """Pools on loopback, as TOML: the port of every other one is open, of the others silent."""
+    pools = []
+    for number, name in enumerate(pool_names(scenario.pools)):
+        # Nobody accepts: connections wait in the backlog, and one that is full drops what comes.
+        listener = stack.enter_context(socket.create_server(
+            ("", 0), backlog=0 if number % 2 else 4096))
+        for _ in range(number % 2 * 4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", listener.getsockname()[1]))
+        hosts = [f"127.{number + 1}.{at >> 8}.{at & 255}" for at in range(1, scenario.backends + 1)]
+        pools.append(f'[pools."{name}"]\nbackends = {json.dumps(hosts)}\n'
+                     f'check = "tcp://:{listener.getsockname()[1]}"\n')
+    return "".join(pools)
+
+
+def scenario_pools(name, folder, stack):
+    """The pools of a scenario, as TOML; what they need is made."""
+    scenario, path = SCENARIOS[name], folder / f"{name}.db"
+    if scenario.checks:
+        return checked_pools(scenario, stack)
     fleet_table(path, scenario)
     source = f"source = {{ sqlite = {json.dumps(str(path))}, every = {scenario.every} }}"
-    pools = "".join(f'[pools."{each}"]\npolicy = "least-connections"\n{source}\n'
-                    for each in pool_names(scenario.pools))
-    seconds = options.scenario_seconds
+    return "".join(f'[pools."{each}"]\npolicy = "least-connections"\n{source}\n'
+                   for each in pool_names(scenario.pools))
+
+
+def show_scenario(name, options, folder, cores):
+    """Run a scenario and print its line."""
+    scenario, seconds = SCENARIOS[name], options.scenario_seconds
     with contextlib.ExitStack() as stack:
+        pools = scenario_pools(name, folder, stack)
         server = stack.enter_context(start_lbdns(options, pools, folder, cores, name, len(cores)))
         if scenario.changes:
-            writer = subprocess.Popen([sys.executable, "-c", WRITER, path, str(int(seconds + 60))])
+            writer = subprocess.Popen([sys.executable, "-c", WRITER, folder / f"{name}.db",
+                                       str(int(seconds + 60))])
             stack.callback(writer.wait)
             stack.callback(writer.kill)
             time.sleep(2)
-        before, begun = sum(server.cpu()), time.perf_counter()
+        before, begun = [sum(server.cpu(part)) for part in PARTS], time.perf_counter()
         taken, lost = ask_steadily(server.port, anti_cache(2_000, pool_names(scenario.pools)),
                                    1_000, seconds)
-        share = (sum(server.cpu()) - before) / 1e4 / (time.perf_counter() - begun)
+        took = time.perf_counter() - begun
+        shares = [(sum(server.cpu(part)) - early) / 1e4 / took
+                  for part, early in zip(PARTS, before, strict=True)]
         row(name, lost, *(taken[round(part * (len(taken) - 1))] for part in (0.5, 0.99, 1)),
-            f"{share:.0f} %")
+            *(f"{share:.1f} %" for share in shares), 1000 * server.start_time)
+
+
+# ---- TCP clients --------------------------------------------------------------------------------
+
+def show_clients(options, folder, cores):
+    """Print what clients of TCP cost that have asked once and stay."""
+    octets = packet(1, "api.example.com", edns=True)
+    with start_lbdns(options, pools_config(Task(), folder), folder, cores) as server:
+        before = server.memory()[1]
+        with contextlib.ExitStack() as stack:
+            for _ in range(CLIENTS):
+                client = stack.enter_context(
+                    socket.create_connection(("127.0.0.1", server.port), timeout=5))
+                client.sendall(len(octets).to_bytes(2, "big") + octets)
+                client.recv(512)
+            row("clients", CLIENTS, (server.memory()[1] - before) * 1024 / CLIENTS)
 
 
 def main():
@@ -200,14 +267,17 @@ def main():
     with prepared(options, workers=max(SERIES["workers"])) as (folder, cores):
         describe_machine(options, cores)
         if chosen:
-            row("series", "size", "us/query", "ratio", "q/s", "lost", "RSS before", "RSS after")
+            row("series", "size", "us/query", "ratio", "q/s", "lost", "start, ms", "MiB before",
+                "MiB after")
         for series in chosen:
             sizes = [size for size in SERIES[series] if size <= max(1, options.largest)]
             show_series(series, sizes, options, folder, cores)
         if options.scenario_seconds > 0:
-            row("scenario", "lost", "ms, 50 %", "99 %", "100 %", "CPU")
+            row("scenario", "lost", "ms, 50 %", "99 %", "100 %", "CPU", "monitor", "start, ms")
             for name in scenarios:
                 show_scenario(name, options, folder, cores)
+            row("series", "size", "KiB each")
+            show_clients(options, folder, cores)
 
 
 if __name__ == "__main__":

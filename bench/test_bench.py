@@ -94,14 +94,19 @@ class BenchTest(unittest.TestCase):
     @needs("dnsperf")
     def test_scale(self):
         text = self.bench("scale.py", "--largest", "3")
-        sizes = {"workers": (1, 2), "pools": (1,), "names": (1,)}
-        for policy in lbdns.POLICIES:
+        sizes = {"workers": (1, 2), "pools": (1,), "names": (1,), "zones": (1,)}
+        for policy in (*lbdns.POLICIES, "function"):
             sizes[policy] = (1, 3)
         for series, numbers in sizes.items():
-            for size in numbers:     # us/query; ratio; q/s, lost, RSS before and after
+            for size in numbers:     # us/query; ratio; q/s, lost, start, MiB before and after
                 with self.subTest(series=series, size=size):
                     self.assertRegex(text, rf"(?m)^{series} +{size}{self.NUMBER}{self.MAYBE}"
-                                           rf"({self.NUMBER}){{4}}$")
+                                           rf"({self.NUMBER}){{5}}$")
+        for name in ("limits", "changes", "table", "checks"):
+            with self.subTest(name=name):    # lost, ms, shares of a core, start
+                self.assertRegex(text, rf"(?m)^{name} +0({self.NUMBER}){{3}}({self.NUMBER} %){{2}}"
+                                       rf"{self.NUMBER}$")
+        self.assertRegex(text, rf"(?m)^clients +1,900{self.NUMBER}$")
         self.assertNotRegex(text, r"(?m)^note: ")
 
     def test_reports(self):
