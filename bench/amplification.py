@@ -4,8 +4,8 @@ usage: amplification.py
 
 Asks a server over UDP, without EDNS and with it, and prints for each kind of query its octets,
 those of the reply, and their ratio; "large" marks what `rate_limit` counts. Names are of usual
-length; with shorter ones, or with longer ones in the records, the ratios are larger. The README has
-some of these lines, and a test compares them.
+length; with shorter ones, or with longer ones in the records, the ratios are larger. README.md here
+has some of these lines, and a test compares them.
 """
 import pathlib
 import sys

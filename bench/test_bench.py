@@ -787,19 +787,19 @@ class PageTest(unittest.TestCase):
 
 
 class AmplificationTest(unittest.TestCase):
-    """What the README says that a forged sender gains is what a server answers."""
+    """What bench/README.md says that a forged sender gains is what a server answers."""
 
-    def test_the_lines_of_the_readme(self):
+    def test_the_lines_of_the_reports(self):
         printed = test_server.run(sys.executable, str(BENCH / "amplification.py"))
         lines = [[cell.strip() for cell in (line[:40], line[40:64], line[64:])]
                  for line in printed.splitlines()]
-        readme = (BENCH.parent / "README.md").read_text()
-        rows = [row.strip("| ").split(" | ") for row in readme.partition(
+        report = (BENCH / "README.md").read_text()
+        rows = [row.strip("| ").split(" | ") for row in report.partition(
             "| asked for | without EDNS |")[2].partition("\n\n")[0].splitlines()[2:]]
         self.assertGreater(len(rows), 8)
         for row in rows:
             self.assertIn(row, lines)
-        self.assertIn(f"prints {len(lines) - 1} kinds", readme)
+        self.assertIn(f"prints {len(lines) - 1} kinds", report)
 
 
 @needs("git")
