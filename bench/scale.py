@@ -22,6 +22,7 @@ the processes used, and the monitor alone.
   limits   3,000 backends, each one below its max_connections
   changes  10,000 rows that all change each second
   table    1,000 pools with 10 rows each in one table, of which each changes once a second
+  quiet    the same, of which none changes
   checks   500 addresses that are checked over TCP every 5 s; half of them never answer
 
 The last line says what TCP clients cost that have asked once and stay: KiB of PSS for each.
@@ -170,6 +171,7 @@ class Scenario:
 SCENARIOS = {"limits": Scenario(limit=100, every=5),
              "changes": Scenario(backends=10_000, changes=True),
              "table": Scenario(pools=1_000, backends=10, changes=True),
+             "quiet": Scenario(pools=1_000, backends=10),
              "checks": Scenario(pools=2, backends=250, checks=True)}
 
 

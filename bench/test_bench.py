@@ -93,7 +93,7 @@ class BenchTest(unittest.TestCase):
 
     @needs("dnsperf")
     def test_scale(self):
-        text = self.bench("scale.py", "--largest", "3")
+        text = self.bench("scale.py", "--largest", "3", "--scenario-seconds", "1")
         sizes = {"workers": (1, 2), "pools": (1,), "names": (1,), "zones": (1,)}
         for policy in (*lbdns.POLICIES, "function"):
             sizes[policy] = (1, 3)
@@ -102,7 +102,7 @@ class BenchTest(unittest.TestCase):
                 with self.subTest(series=series, size=size):
                     self.assertRegex(text, rf"(?m)^{series} +{size}{self.NUMBER}{self.MAYBE}"
                                            rf"({self.NUMBER}){{5}}$")
-        for name in ("limits", "changes", "table", "checks"):
+        for name in ("limits", "changes", "table", "quiet", "checks"):
             with self.subTest(name=name):    # lost, ms, shares of a core, start
                 self.assertRegex(text, rf"(?m)^{name} +0({self.NUMBER}){{3}}({self.NUMBER} %){{2}}"
                                        rf"{self.NUMBER}$")
