@@ -60,6 +60,7 @@ def measure(browser, pages):
 def picture_view():
     """What the picture shows."""
     view = troubled_view()
+    view["lbdns"] = lbdns.VERSION
     view["pools"].update({
         "db.example.com": page_pool(page_row(31, next=1.0, share=1.0, max=None), page_row(
             32, next=0.0, share=0.0, max=None, connections=0), policy="failover", ttl=10),
