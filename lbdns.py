@@ -2957,7 +2957,8 @@ class Feed:
         subject, and a text about that, "" = all is well."""
         load, stale = "", self.is_stale(now)
         self.times += stale and not self.unknown
-        self.unknown = f"load unknown (time {self.times})" if stale else ""
+        times = wire.plural(self.times, "time")
+        self.unknown = f"load unknown ({times} so far)" if stale else ""
         if stale:
             says = f"reports are over {self.pool.stale:g} s old"
             load = f"{'no report since the start' if self.is_first else says}, {self.unknown}"
@@ -2965,6 +2966,18 @@ class Feed:
         yield "rows-ignored", f"rows of {self.origin}", self.skipped
         yield "rows-merged", f"backends of {self.origin}", self.doubled
         yield "load-unknown", "load", load
+        yield "load-unknown", "reports", "" if stale else self.show_silent(now - self.pool.stale)
+
+    def show_silent(self, oldest: float) -> str:
+        """Return which backends have reported before a time and not since, for the log: their load
+        is unknown, though not that of others. What drains may be silent, and what is down for
+        that has a line of its own."""
+        silent = [row.addresses[0] for row, at in self.dated()
+                  if -math.inf < at < oldest and row.state == "up" and not self.silence_is_down]
+        if not silent:
+            return ""
+        return (f"over {self.pool.stale:g} s old, load unknown: "
+                f"{wire.plural(len(silent), 'backend')}, such as {silent[0]}")
 
 
 class Poll:
@@ -3610,8 +3623,8 @@ def open_report(keys: Iterable[bytes], octets: bytes) -> "Entry":
 def read_report_keys(path: pathlib.Path) -> tuple[bytes, ...]:
     """Return the keys of reports that a file has, one a line: the first signs, all are believed.
     Raise Problem where a stranger may use the file, or it has no good keys."""
-    remedy = (f"make one by openssl rand -hex 32 > {path}, the same for all name servers and "
-              "backends")
+    remedy = (f"make one by (umask 077; openssl rand -hex 32 > {path}), the same for all name "
+              "servers and backends")
     if not path.exists():
         raise Problem(f"No such file; {remedy}")
     if not path.is_file():  # a pipe could be read for ever
@@ -5184,9 +5197,11 @@ def answer_drain(row: Mapping[str, Any], now: float, clock: Callable[[float, flo
     connected = "connections not counted" if count is None else f"{count} connected"
     if row["next"]:
         return f"still answered, as no other is better ({connected})"
+    is_known = count is not None  # else nobody can say whom a stop would cut
     if at is not None and at > now:
-        return f"safe to stop at {clock(at, now)} ({connected})"
-    return f"no new clients; {connected}" if count else f"safe to stop now ({connected})"
+        until = "safe to stop at" if is_known else "no new clients after"
+        return f"{until} {clock(at, now)} ({connected})"
+    return f"no new clients; {connected}" if count != 0 else f"safe to stop now ({connected})"
 
 
 class StatusPage:
@@ -7640,7 +7655,7 @@ www  300 IN A   192.0.2.80
 """
 
 [pools."api.example.com"]
-policy = "least-connections"  # random, round-robin, least-connections, failover, hash, \
+policy = "round-robin"  # random, round-robin, least-connections (with a source), failover, hash, \
 "file.py:function"
 ttl = 60  # seconds
 answers = 1  # addresses per answer; one balances best
@@ -7650,7 +7665,8 @@ state = "up" }]
 # source = { sqlite = "backends.db", every = 1 }  # or { command = ["psql", "-XAtc", \
 "SELECT ..."], every = 5, timeout = 4 }, or { reports = true }
 # stale = 15  # seconds a report of load is believed
-lifetime = 600  # seconds a connection lives, about; a hint where no `opened` is counted
+# lifetime = 600  # of least-connections: seconds a connection lives, about; a hint where no \
+`opened` is counted
 all_down = "all"  # when nothing is up: all | servfail | empty | "192.0.2.9"
 # check = { url = "https://:443/health", interval = 5, timeout = 2, rise = 2, fall = 3, \
 status = [200, 204], body = "ok", verify = true }  # or "tcp://:443", or { command = ["check_x", \
@@ -7691,7 +7707,7 @@ SYNONYMS = {
     "errors": "error warning warnings warn quiet silent none off critical",
     "text": "plain", "random": "weighted wrand", "round-robin": "rr wrr weightedroundrobin",
     "least-connections": "lc wlc leastconn leastconns leastloaded leastrequests",
-    "failover": "primary backup first activepassive activebackup ordered simplefo",
+    "failover": "multifo primary backup first activepassive activebackup ordered simplefo",
     "hash": "source sticky persistent consistent consistenthash iphash chash affinity",
     "up": "enabled enable active online ready", "drain": "draining drained",
     "down": "disabled disable maint maintenance offline inactive fail"}
@@ -8274,6 +8290,10 @@ class ConfigReader:
         if hosts and keys.check is not None:
             self.problem(where, ".check: needs backends with addresses; these are host names")
         self.read_source(where, keys)
+        if keys.policy == "least-connections" and keys.source is None:
+            self.warn(where, '.policy = "least-connections": without a source nobody says how many '
+                      "there are, so answers are random, by weight; add a source, or take another "
+                      "policy")
         if "lifetime" in value and keys.policy != "least-connections":
             self.warn(where, f".lifetime = {keys.lifetime:g}: is a hint for least-connections, and "
                       f"the policy is {keys.policy}; leave it out")
@@ -8616,12 +8636,12 @@ USAGE = """lbdns.py                               the demo: api.example.com on 9
        lbdns.py example                       print a config with every word
        lbdns.py status [CONFIG|URL ...]       which backends are up, and why
        lbdns.py explain NAME [TYPE] [CONFIG]  what answers a name, and why
-       lbdns.py explain log [CODE ...]        what lines of the log mean
+       lbdns.py explain log [WORD ...]        what lines of the log mean
        lbdns.py agent POOL PORT [--to HOST]   report this backend's connections
        lbdns.py bundle                        print lbdns as one file to copy"""
 
 EXPLAIN_USAGE = """lbdns.py explain NAME [TYPE] [--client ADDRESS] [CONFIG|URL]
-       lbdns.py explain log [CODE ...]
+       lbdns.py explain log [CODE or WORD ...]
 
 Ask a running server what it answers to NAME and TYPE (A), and why: which rule
 and pool, which backends, and the probability of each in the next answer. CONFIG
@@ -8770,16 +8790,20 @@ def explain_name(argv: Sequence[str]) -> int:
     return show("".join(f"{printable(line)}\n" for line in lines))
 
 
-def explain_log(codes: Sequence[str]) -> int:
-    """Print what lines with these codes say, and what to do. Returns the exit code, 2 where one is
-    no code."""
-    unknown = [each for each in codes if each not in LOG_CODES]
-    if unknown:
-        complain("error", [f"{each!r} is no code of the log{suggest(each, LOG_CODES)}"
-                           for each in unknown])
-        return 2
+def explain_log(words: Sequence[str]) -> int:
+    """Print what lines with these codes, or about these words, say, and what to do. Returns the
+    exit code, 2 where no line does."""
+    found = list[str]()
+    for word in words:
+        about = [code for code, (_, says, remedy) in LOG_CODES.items()
+                 if word.lower() in f"{code} {says} {remedy}".lower()]
+        codes = [word] if word in LOG_CODES else about
+        if not codes:
+            complain("error", [f"no line of the log is about {word!r}{suggest(word, LOG_CODES)}"])
+            return 2
+        found += (code for code in codes if code not in found)
     lines = []
-    for code in codes:
+    for code in found:
         levels, says, remedy = LOG_CODES[code]
         lines += textwrap.wrap(f"{code} ({levels}): {says}", 80, subsequent_indent="    ",
                                break_on_hyphens=False)
@@ -9522,7 +9546,8 @@ def agent_words(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("--count takes a program and its words, and counts for one pool; run an agent "
                      "for each")
     if bool(words.to) != bool(words.key):
-        parser.error("--to and --key go together; make a key by: openssl rand -hex 32 > FILE")
+        parser.error("--to and --key go together; make a key by: (umask 077; openssl rand "
+                     "-hex 32 > FILE)")
     words.to = words.to.split(",") if words.to else []
     words.to = [agent_recipient(each, "address" in words.row) for each in words.to]
     try:

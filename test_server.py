@@ -4535,7 +4535,7 @@ class PureConfig(unittest.TestCase):
 
     def test_a_lifetime_is_a_hint_for_one_policy(self):
         for policy, lifetime, says in (
-                ("least-connections", 21600, ""), ("random", 600, f"{API}.lifetime = 600: is a "
+                ("least-connections'\nsource = { sqlite = 'x' }\n#", 21600, ""), ("random", 600, f"{API}.lifetime = 600: is a "
                  "hint for least-connections, and the policy is random; leave it out")):
             config = lbdns.ConfigReader("t").config(tomllib.loads(
                 f"[{ZED}]\nns = ['ns1.example.net.']\n[{API}]\nbackends = ['192.0.2.1']\n"
@@ -5207,7 +5207,7 @@ class PureReports(unittest.TestCase):
         for text, mode, says in (
                 (KEYS[0], 0o644, "everybody on this host may read or write it: chmod 640 .*y$"),
                 (KEYS[0], 0o602, "everybody on this host may read or write it"),
-                ("", 0o600, "at least 32 hexadecimal digits; make one by openssl rand -hex 32 > "),
+                ("", 0o600, r"at least 32 hexadecimal digits; make one by \(umask 077; openssl rand -hex 32 > "),
                 ("# none", 0o600, "at least 32"), (KEYS[0][2:], 0o600, "at least 32"),
                 (KEYS[0] + "0", 0o600, "at least 32"), ("secret" * 9, 0o600, "at least 32"),
                 (f"{KEYS[0]}\nx", 0o600, "at least 32")):
@@ -5723,6 +5723,16 @@ class PurePrinted(unittest.TestCase):
                 poll_once(feed)
             self.assertEqual(str(caught.exception), says)
 
+    def test_least_connections_want_a_source(self):
+        for policy, source, says in (
+                ("least-connections", "", [f"{API}.policy = \"least-connections\": without a source"]),
+                ("least-connections", "source = { sqlite = 'x' }", []), ("random", "", [])):
+            config = lbdns.ConfigReader("t").config(tomllib.loads(
+                f"[{ZED}]\nns = ['ns1.example.net.']\n[{API}]\nbackends = ['192.0.2.1']\n"
+                f"policy = '{policy}'\n{source}"))
+            self.assertEqual([line[3:3 + len(says[0])] if says else line
+                              for line in config.warnings], says)
+
     def test_what_is_believed_without_being_told_is_three_intervals(self):
         for given, stale in (({}, 10), ({"every": 2}, 10), ({"every": 5, "timeout": 4}, 15),
                              ({"timeout": 30}, 90)):
@@ -5742,12 +5752,32 @@ class PurePrinted(unittest.TestCase):
         self.poll(feed, "10.0.0.1 7", "10.0.0.2", now=now)
         self.assertEqual(self.look(feed, now + 9.9), (False, "", ""))
         self.assertEqual(self.look(feed, now + 10.1), (
-            True, "load unknown (time 1)", "error: pool api.example.com: load: reports are over "
-            "10 s old, load unknown (time 1)"))
-        self.assertEqual(self.look(feed, now + 11), (True, "load unknown (time 1)", ""))
+            True, "load unknown (1 time so far)", "error: pool api.example.com: load: reports are over "
+            "10 s old, load unknown (1 time so far)"))
+        self.assertEqual(self.look(feed, now + 11), (True, "load unknown (1 time so far)", ""))
         self.poll(feed, "10.0.0.1 7", now=now + 12)
         self.assertRegex(self.look(feed, now + 12)[2], "load: well again after \\d+ s$")
-        self.assertEqual(self.look(feed, now + 23)[:2], (True, "load unknown (time 2)"))
+        self.assertEqual(self.look(feed, now + 23)[:2], (True, "load unknown (2 times so far)"))
+
+    def test_one_backend_whose_reports_end_has_a_line(self):
+        """Where others report, and it is not down for that; what drains may be silent."""
+        now, unix, feed = time.monotonic(), time.time(), self.feed("stale = 10")
+
+        def said(at, *rows):
+            """What is logged of reports at a time; rows are address, age and state."""
+            self.poll(feed, *(json.dumps({"address": address, "connections": 7, "state": state,
+                                          "updated_at": unix + at - age})
+                              for address, age, state in rows), now=now + at)
+            del self.log.lines[:]
+            log_troubles(feed, self.log, now + at)
+            return [line.decode()[25:] for line in self.log.lines]
+        fresh = "10.0.0.1", 0, "up"
+        self.assertEqual(said(0, fresh, ("10.0.0.2", 1, "up"), ("10.0.0.3", 1, "drain")), [])
+        self.assertEqual(said(12, fresh, ("10.0.0.2", 13, "up"), ("10.0.0.3", 13, "drain")), [
+            "error: pool api.example.com: reports: over 10 s old, load unknown: 1 backend, such as "
+            "10.0.0.2\n"])
+        [line] = said(14, fresh, ("10.0.0.2", 0, "up"))
+        self.assertRegex(line, "reports: well again after")
 
     def test_no_good_poll_at_all_makes_the_load_unknown_too(self):
         for pool, lines in (("", ("10.0.0.1||2",)), ('backends = ["10.0.0.1"]', ())):
@@ -6738,7 +6768,7 @@ class PureLogLines(unittest.TestCase):
                 self.assertEqual(
                     [(line["code"], line["text"].rpartition(": ")[2]) for line in self.said()],
                     [("poll", "no rows for api.example.com"),
-                     ("load-unknown", "no report since the start, load unknown (time 1)")])
+                     ("load-unknown", "no report since the start, load unknown (1 time so far)")])
 
     def test_what_is_wrong_at_the_start_is_an_error_at_once(self):
         for backends, stays in ((None, ""), (["10.0.0.1"], "; the config's backends stay")):
@@ -7306,7 +7336,7 @@ class PureStatus(unittest.TestCase):
             "RELOAD REFUSED:", "  t.toml: zones: none", "  t.toml: pools: none",
             "b.example  random  TTL 60  0/1 up  LAST RESORT",
             "  192.0.2.1  drain    2 h                        ?     -  next    -"
-            "  safe to stop now (connections not counted)",
+            "  no new clients; connections not counted",
             "a.example  random  TTL 60  1/1 up",
             "  192.0.2.1  up      11 d                        ?     -  next    -", ""])
 
@@ -7470,11 +7500,11 @@ class PurePage(unittest.TestCase):
     def test_drain_says_whether_a_backend_may_be_stopped(self):
         for connections, at, text, likely in (
                 (87, NOW + 51, "safe to stop at 14:14:11 (87 connected)", 0.0),
-                (None, NOW + 51, "safe to stop at 14:14:11 (connections not counted)", None),
+                (None, NOW + 51, "no new clients after 14:14:11 (connections not counted)", None),
                 (87, NOW + 86400, "safe to stop at 2026-09-22 14:13:20 (87 connected)", 0.0),
                 (0, None, "safe to stop now (0 connected)", 0.0),
                 (0, NOW - 1, "safe to stop now (0 connected)", 0.0),
-                (None, None, "safe to stop now (connections not counted)", 0.0),
+                (None, None, "no new clients; connections not counted", 0.0),
                 (87, None, "no new clients; 87 connected", 0.0),
                 (87, NOW + 51, "still answered, as no other is better (87 connected)", 0.5)):
             row = page_row(1, state="drain", connections=connections, forgotten_at=at, next=likely)
@@ -10675,9 +10705,13 @@ class LiveExplain(unittest.TestCase):
                          "    To do: nothing\n"
                          "folder (error): the config's folder cannot be entered, where commands "
                          "are to run\n    To do: let `user` enter it\n")
-        self.assertEqual(self.call("explain", "log", "pol", "AAAA", code=2)[1],
-                         "'pol' is no code of the log; did you mean poll?\n"
-                         "'AAAA' is no code of the log\n")
+        for words in ("no backend is up",), ("ready", "No backend"):
+            out = self.call("explain", "log", *words, code=0)[0]
+            self.assertEqual(re.findall(r"^(\S+) \(", out, re.M),
+                             [*words[:-1], "last-resort"])
+        for word, near in (("backends-up", "; did you mean backend?"), ("AAAA", "")):
+            self.assertEqual(self.call("explain", "log", word, code=2)[1],
+                             f"no line of the log is about {word!r}{near}\n")
         with unittest.mock.patch.object(lbdns, "fetch_status",
                                         side_effect=lbdns.ConfigError("gone")) as fetch:
             self.call("explain", "log.", "AAAA", code=2)  # a name of DNS
@@ -12374,11 +12408,11 @@ class FaultCommandEnds(unittest.TestCase):
             LiveCommandSources.say(LiveCommandSources.GOOD, server=server)
             inbox.until("STATUS=api.example.com 2/2 up")
             self.assertEqual(server.count(40), {"10.0.0.2": 40})
-            for number in (1, 2):
+            for times in "1 time", "2 times":
                 LiveCommandSources.say("echo gone >&2; exit 1", server=server)
-                inbox.until(f"STATUS=api.example.com 2/2 up, load unknown (time {number})")
+                inbox.until(f"STATUS=api.example.com 2/2 up, load unknown ({times} so far)")
                 server.wait_for(r"error: pool api\.example\.com: load: reports are over 1 s old, "
-                                rf"load unknown \(time {number}\)$")
+                                rf"load unknown \({times} so far\)$")
                 until(lambda: len(server.count(40)) == 2)
                 self.assertEqual(server.ask("api.example.com", opt=True).ede,
                                  (3, "the load of the backends is unknown"))
@@ -15429,7 +15463,7 @@ class WithEngines(unittest.TestCase):
 
         def expect(load, times):
             for server in servers:
-                server.wait_for({"unknown": r"over 3 s old, load unknown \(time \d\)$", "first":
+                server.wait_for({"unknown": r"over 3 s old, load unknown \(\d times? so far\)$", "first":
                                  " ready$", "known": r"load: well again after \d+ s$"}[load], times)
                 until(lambda server=server: (server.ask("api.example.com", opt=True).ede or [0])[0]
                       == (3 if load == "unknown" else 0), server.log)

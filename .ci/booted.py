@@ -442,16 +442,21 @@ def agent():
     CONFIG.write_text(f'reports = ["[::]:9053"]\nreports_key = "reports.key"\n'
                       f'{CONFIG.read_text()}{AGENT_POOL}')
     run("systemctl daemon-reload && systemctl restart lbdns && systemctl reload lbdns")
-    file = UNITS / "lbdns-agent.service.d/agent.conf"
-    file.write_text(file.read_text().replace("ns1.example.com,ns2.example.com", "127.0.0.1")
-                    .replace("api.example.com 443", "agent.example.com 443"))
+    pathlib.Path("/etc/lbdns/agent").write_text("AGENT=agent.example.com 443 --to 127.0.0.1\n")
     with socket.create_server(("127.0.0.1", 443)):
         run(f"install -m 644 lbdns.service {UNITS}/lbdns-agent.service; systemctl daemon-reload; "
             "systemctl enable --now lbdns-agent")
         took = until(lambda: dig("agent.example.com") == ["127.0.0.1"], "a report")
         user = run(f"stat -c %u /proc/{show('MainPID', 'lbdns-agent')}")
-        run("systemctl stop lbdns-agent")
-        until(lambda: "127.0.0.1: up -> drain, says agents" in said_by("lbdns"), "a drain")
+        for drain, undrain in (("touch /etc/lbdns/drain", "rm /etc/lbdns/drain"),
+                               ("systemctl stop lbdns-agent", "")):
+            drains = said_by("lbdns").count("127.0.0.1: up -> drain, says agents")
+            run(drain)
+            until(lambda drains=drains: said_by("lbdns").count(
+                "127.0.0.1: up -> drain, says agents") > drains, f"a drain by {drain}")
+            if undrain:
+                run(undrain)
+                until(lambda: "127.0.0.1: drain -> up" in said_by("lbdns"), "its end")
     said = said_by("lbdns-agent")
     assert show("Result", "lbdns-agent") == "success", said
     assert show("WatchdogUSec", "lbdns-agent") in ("0", "infinity"), "an agent does not feed it"
