@@ -43,8 +43,8 @@ it. So:
     4. How news reaches a worker: Poll.poll_once -> Feed.apply; Monitor.publish -> Watch.refresh ->
        Watch.log_changes; Worker.apply_snapshots -> State.apply_snapshot -> Pool.apply_rows.
     5. Who starts and ends processes: Supervisor.run, `reload`, `upgrade`, and class Store.
-A new policy goes into section 4, where class Policy says what it has to provide, and into POLICIES;
-a new word of the config into the tables of section 20.
+A new policy goes into section 4, where class Policy says what it has to provide; a new word of the
+config into the tables of section 20, the class of section 1 that holds it, EXAMPLE and the README.
 
 Glossary:
     pool        a name whose A and AAAA records are chosen anew for each query; or its CNAME, where
@@ -915,12 +915,14 @@ class Policy:
 
     A new policy is a subclass that has `draw`, or, if it looks at the query, `pick` and
     reads_query; `spread`, unless the front of the list will do for answers of several addresses;
-    `prepare` (which calls this one) and `leave_out` if it keeps something for each backend, the
-    latter without a look at all of them; and what differs of the following. It stands in POLICIES
-    and in the config's EXAMPLE. `draw` is not called when none is left below the limit, for then
-    the pool plans anew; and the pool counts the answers.
+    `prepare` (which calls this one first) and `leave_out` if it keeps something for each backend,
+    of which the latter must not loop over all of them; and those of the attributes below that
+    differ. It stands in POLICIES, EXAMPLE, SYNONYMS and the README. `draw` is not called when none
+    is left below the limit, for then the pool plans anew. The pool counts the answers of each
+    backend, but only if `uses_load`, or if a backend has a limit.
 
-    What people are shown of the next answers follows from `ground`.
+    What people are shown of the next answers follows from `ground`: a policy of which that does not
+    hold has to override it.
     """
     reads_query = False   # whether the choice depends on the query: never on the fast path then
     uses_load = False     # whether it depends on connections: each snapshot is planned anew, and
@@ -7655,8 +7657,8 @@ www  300 IN A   192.0.2.80
 """
 
 [pools."api.example.com"]
-policy = "round-robin"  # random, round-robin, least-connections (with a source), failover, hash, \
-"file.py:function"
+policy = "round-robin"  # random, round-robin, least-connections (needs a source), failover, \
+hash, "file.py:function"
 ttl = 60  # seconds
 answers = 1  # addresses per answer; one balances best
 anticache = true  # also answer <anything>api.example.com
@@ -8290,10 +8292,6 @@ class ConfigReader:
         if hosts and keys.check is not None:
             self.problem(where, ".check: needs backends with addresses; these are host names")
         self.read_source(where, keys)
-        if keys.policy == "least-connections" and keys.source is None:
-            self.warn(where, '.policy = "least-connections": without a source nobody says how many '
-                      "there are, so answers are random, by weight; add a source, or take another "
-                      "policy")
         if "lifetime" in value and keys.policy != "least-connections":
             self.warn(where, f".lifetime = {keys.lifetime:g}: is a hint for least-connections, and "
                       f"the policy is {keys.policy}; leave it out")
@@ -8367,6 +8365,10 @@ class ConfigReader:
                           f"{3 * source.every:g}")
         elif stale:
             self.warn(where, ".stale: is about the reports of a source, and there is none")
+        if keys.policy == "least-connections" and keys.source is None:
+            self.warn(where, '.policy = "least-connections": without a source nobody says how many '
+                      "there are, so answers are random, by weight; add a source, or take another "
+                      "policy")
         keys.stale = stale or max(10.0, 3 * rhythm)
 
     def source(self, where: str, value: Table, pool: str) -> Source:

@@ -4535,7 +4535,8 @@ class PureConfig(unittest.TestCase):
 
     def test_a_lifetime_is_a_hint_for_one_policy(self):
         for policy, lifetime, says in (
-                ("least-connections'\nsource = { sqlite = 'x' }\n#", 21600, ""), ("random", 600, f"{API}.lifetime = 600: is a "
+                ("least-connections'\nsource = { sqlite = 'x' }\n#", 21600, ""),
+                ("random", 600, f"{API}.lifetime = 600: is a "
                  "hint for least-connections, and the policy is random; leave it out")):
             config = lbdns.ConfigReader("t").config(tomllib.loads(
                 f"[{ZED}]\nns = ['ns1.example.net.']\n[{API}]\nbackends = ['192.0.2.1']\n"
@@ -5207,7 +5208,8 @@ class PureReports(unittest.TestCase):
         for text, mode, says in (
                 (KEYS[0], 0o644, "everybody on this host may read or write it: chmod 640 .*y$"),
                 (KEYS[0], 0o602, "everybody on this host may read or write it"),
-                ("", 0o600, r"at least 32 hexadecimal digits; make one by \(umask 077; openssl rand -hex 32 > "),
+                ("", 0o600, r"at least 32 hexadecimal digits; make one by \(umask 077; openssl "
+                            "rand -hex 32 > "),
                 ("# none", 0o600, "at least 32"), (KEYS[0][2:], 0o600, "at least 32"),
                 (KEYS[0] + "0", 0o600, "at least 32"), ("secret" * 9, 0o600, "at least 32"),
                 (f"{KEYS[0]}\nx", 0o600, "at least 32")):
@@ -5723,9 +5725,14 @@ class PurePrinted(unittest.TestCase):
                 poll_once(feed)
             self.assertEqual(str(caught.exception), says)
 
+    def test_what_is_read_of_a_pool_has_a_field(self):
+        """A word of the tables that PoolConfig lacks would end each start with a TypeError."""
+        self.assertLessEqual(set(lbdns.POOL), set(lbdns.PoolConfig._fields))
+
     def test_least_connections_want_a_source(self):
         for policy, source, says in (
-                ("least-connections", "", [f"{API}.policy = \"least-connections\": without a source"]),
+                ("least-connections", "",
+                 [f'{API}.policy = "least-connections": without a source']),
                 ("least-connections", "source = { sqlite = 'x' }", []), ("random", "", [])):
             config = lbdns.ConfigReader("t").config(tomllib.loads(
                 f"[{ZED}]\nns = ['ns1.example.net.']\n[{API}]\nbackends = ['192.0.2.1']\n"
@@ -5752,8 +5759,8 @@ class PurePrinted(unittest.TestCase):
         self.poll(feed, "10.0.0.1 7", "10.0.0.2", now=now)
         self.assertEqual(self.look(feed, now + 9.9), (False, "", ""))
         self.assertEqual(self.look(feed, now + 10.1), (
-            True, "load unknown (1 time so far)", "error: pool api.example.com: load: reports are over "
-            "10 s old, load unknown (1 time so far)"))
+            True, "load unknown (1 time so far)", "error: pool api.example.com: load: reports are "
+            "over 10 s old, load unknown (1 time so far)"))
         self.assertEqual(self.look(feed, now + 11), (True, "load unknown (1 time so far)", ""))
         self.poll(feed, "10.0.0.1 7", now=now + 12)
         self.assertRegex(self.look(feed, now + 12)[2], "load: well again after \\d+ s$")
@@ -15299,7 +15306,7 @@ class WithFirewall(unittest.TestCase):
 
     @needs("nft")
     def test_nft_leads_port_53_to_it(self):
-        self.redirected_by("nft add table")
+        self.redirected_by("nft 'table")
 
 
 @needs_file(HERE / "README.md")
@@ -15313,10 +15320,12 @@ class WithEngines(unittest.TestCase):
     def documented(kind, word, **values):
         """What the README has in a block of a kind, with an address and a number of connections of
         ours: the block in which a word stands; of blocks of TOML, and where the word begins a
-        line, that line."""
+        line, that line; of SQL, the INSERT or what stands before it."""
         blocks = [body for name, body in WithFiles.BLOCK.findall((HERE / "README.md").read_text())
                   if name == kind]
-        if kind == "toml" or word.startswith("^"):
+        if kind == "sql":
+            blocks = re.split("(?m)^(?=INSERT)", "".join(blocks))
+        elif kind == "toml" or word.startswith("^"):
             blocks = [f"{line}\n" for body in blocks for line in body.splitlines()]
         (found,) = (body for body in blocks if re.search(word, body, re.M))
         for old, new in values.items():
@@ -15463,8 +15472,10 @@ class WithEngines(unittest.TestCase):
 
         def expect(load, times):
             for server in servers:
-                server.wait_for({"unknown": r"over 3 s old, load unknown \(\d times? so far\)$", "first":
-                                 " ready$", "known": r"load: well again after \d+ s$"}[load], times)
+                unknown = r"over 3 s old, load unknown \(\d times? so far\)$"
+                known = r"load: well again after \d+ s$"
+                server.wait_for({"unknown": unknown, "first": " ready$", "known": known}[load],
+                                times)
                 until(lambda server=server: (server.ask("api.example.com", opt=True).ede or [0])[0]
                       == (3 if load == "unknown" else 0), server.log)
         with contextlib.ExitStack() as stack:
@@ -15684,13 +15695,12 @@ class WithFiles(unittest.TestCase):
 
     TYPED_ELSEWHERE = {  # the first word or two of a block, and the test that types it
         "console $ python3": "test_the_first_commands_of_the_readme",
-        "console python3 lbdns.py": "test_what_the_readme_installs_it_upgrades_and_uninstalls",
-        "console part() {": "test_what_the_readme_installs_it_upgrades_and_uninstalls",
-        "console sudo systemctl": "test_what_the_readme_installs_it_upgrades_and_uninstalls",
-        "console nft add": "test_nft_leads_port_53_to_it",
+        **dict.fromkeys(("console one=$(python3 lbdns.py", "console python3 lbdns.py",
+                         "console part() {", "console sudo systemctl"),
+                        "test_what_the_readme_installs_it_upgrades_and_uninstalls"),
+        "console nft 'table": "test_nft_leads_port_53_to_it",
         "console etcdctl put": "test_etcd_through_etcdctl",
         "sql CREATE TABLE": "test_postgresql_through_psql",
-        "sql INSERT INTO": "test_postgresql_through_psql",
         "toml source =": "test_prometheus_through_curl_and_jq"}
 
     @needs_file(README)
@@ -15815,6 +15825,31 @@ class WithFiles(unittest.TestCase):
                 make_private(folder / "reports.key")
                 reader = lbdns.ConfigReader(str(folder / "x.toml"))
                 self.assertEqual(reader.config(tomllib.loads(config)).warnings, ())
+
+    @needs_file(README)
+    @needs_file(HERE / "bench/README.md")
+    def test_the_links_of_the_readmes_lead_somewhere(self):
+        texts = {path: (HERE / path).read_text() for path in ("README.md", "bench/README.md")}
+        anchors = {path: {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+                          for title in re.findall("(?m)^##+ (.+)$", text)}
+                   for path, text in texts.items()}
+        for path, text in texts.items():
+            links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text)
+            self.assertGreater(len(links), 10)
+            for file, anchor in links:
+                target = os.path.normpath(pathlib.Path(path).parent / file) if file else path
+                self.assertTrue((HERE / target).exists(), f"{path}: {file}")
+                if anchor:
+                    self.assertIn(anchor, anchors[target], f"{path}: {file}")
+
+    @needs_file(README)
+    def test_the_readme_knows_each_word_of_the_config(self):
+        text = self.README.read_text()
+        for word in {*lbdns.TOP, *lbdns.ZONE, *lbdns.POOL, *lbdns.BACKEND, *lbdns.PROBE,
+                     *lbdns.POLICIES} - {"zones", "pools"}:
+            self.assertIn(f"`{word}`", text)
+        for word in lbdns.SOURCE:
+            self.assertRegex(text, rf"\b{word} = |`{word}`")
 
     LOGS = ("error", "warning", "change", "trouble")  # methods of Log that take a code first
 
@@ -15941,7 +15976,7 @@ class WithPromtool(unittest.TestCase):
         with folder_of(**{"prometheus.yml": f"scrape_configs: [{job}]"}) as folder:
             run("promtool", "check", "config", "--syntax-only", str(folder / "prometheus.yml"))
         rows = re.findall(r"^\| `(Lbdns\w+)` \| `([^`]+)` \| (\w+) \| (.+) \|$", text, re.M)
-        self.assertEqual(len(rows), 5)
+        self.assertEqual(len(rows), 6)
         expressions = {name: expression.replace(r"\|", "|") for name, expression, _, _ in rows}
         rules = json.dumps({"groups": [{"name": "lbdns", "rules": [
             {"alert": name, "expr": expressions[name], "for": lasts,
@@ -15953,6 +15988,7 @@ class WithPromtool(unittest.TestCase):
         pool = "{instance='%s', job='lbdns', pool='a.example'}"
         cases = {
             "LbdnsLastResort": ("lbdns_pool_last_resort" + pool % "ns1", "0 1x40"),
+            "LbdnsBackendDown": ("lbdns_backend_up" + pool % "ns1", "1 0x40"),
             "LbdnsLoadUnknown": ("lbdns_pool_load_unknown" + pool % "ns1", "0 1x40"),
             "LbdnsUnwell": ("lbdns_config_ok{instance='ns1', job='lbdns'}", "1 0x40"),
             "LbdnsServersDisagree": ("lbdns_pool_backends_up" + pool % "ns2", "3 2x40"),
@@ -15962,6 +15998,7 @@ class WithPromtool(unittest.TestCase):
         for name, (series, values) in cases.items():
             given = [{"series": series, "values": values},
                      {"series": "lbdns_pool_backends_up" + pool % "ns1", "values": "3x40"},
+                     {"series": "lbdns_backend_draining" + pool % "ns1", "values": "0x40"},
                      {"series": "lbdns_config_hash_info{instance='ns1', hash='a'}",
                       "values": "1x40"}]
             tests.append({"interval": "1m", "input_series": given, "promql_expr_test": [
@@ -15973,7 +16010,7 @@ class WithPromtool(unittest.TestCase):
         with folder_of(rules_yml=rules, tests_yml=json.dumps(  # which is YAML, too
                 {"rule_files": ["rules.yml"], "evaluation_interval": "1m",
                  "tests": tests})) as folder:
-            self.assertIn("SUCCESS: 5 rules found",
+            self.assertIn("SUCCESS: 6 rules found",
                           run("promtool", "check", "rules", str(folder / "rules.yml")))
             run("promtool", "test", "rules", str(folder / "tests.yml"))
 
