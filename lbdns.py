@@ -333,11 +333,12 @@ class State:
         self.lines: set[str] = set()    # of the snapshot last read
 
     def apply_snapshot(self, snapshot: "Snapshot", now: float) -> Iterator[None]:
-        """Take over the pools that changed in a snapshot, in slices of a millisecond
-        or so, between which queries can be answered: a pool's new plan holds as a whole when its
-        last slice is done."""
+        """Take over the pools that changed in a snapshot, in slices of a millisecond or so, or less
+        where pools are small, between which queries can be answered: a pool's new plan holds as a
+        whole when its last slice is done."""
         lines = set(snapshot.pools)
         for line in lines - self.lines:
+            yield
             name, stale, _, rows = unpack_pool(line)
             yield from self.names[name].apply_rows(rows, stale, now)
         self.lines = lines
@@ -2065,6 +2066,7 @@ class Networks:
 
 # ---- 9. The loop ---------------------------------------------------------------------------------
 FD_RESERVE = 24           # file descriptors kept for everything but TCP clients
+SLICE_TIME = 0.0005       # seconds for which small slices of a snapshot are taken over as one
 
 
 class Worker:
@@ -2198,12 +2200,16 @@ class Worker:
 
     def apply_snapshots(self) -> Iterator[bool]:
         """Take over each new snapshot in slices, between which queries have their turn; yields
-        whether there are more slices. One that cannot be taken over costs no worker: answers go on
-        by the plans that hold, until the next one."""
+        whether there are more slices. Small ones, as of small pools, are joined for SLICE_TIME. A
+        snapshot that cannot be taken over costs no worker: answers go on by the plans that hold,
+        until the next one."""
         while True:
             try:
+                begun = time.monotonic()
                 for _ in self.apply_newest():
-                    yield True
+                    if time.monotonic() > begun + SLICE_TIME:
+                        yield True
+                        begun = time.monotonic()
             except Exception as bug:  # such as a number that no float can hold
                 self.log.trouble("internal-error", "internal error in a snapshot, please report",
                                  f"{show_error(bug)} in {show_traceback(bug)}")

@@ -3550,6 +3550,26 @@ class PurePolicies(unittest.TestCase):
                 desk.ask(opt=True) for _ in range(9))},
                 {("10.1.", (3, "the load of the backends is unknown"))})
 
+    def test_a_snapshot_of_many_small_pools_is_taken_over_in_slices(self):
+        """Of one pool at a time, as many as half a millisecond has room for."""
+        names = [f"p{at}.example.com" for at in range(100)]
+        desk = Desk(ZONE + "".join(f'[pools."{name}"]\nsource = {{ sqlite = "b.db" }}\n'
+                                   for name in names))
+        rows = lbdns.pack_rows([lbdns.Row(("10.0.0.1",))])
+        lines = [lbdns.pack_pool(name, False, desk.now, rows) for name in names]
+        taken = [sum(len(each.backends) for each in desk.state.pools.values())
+                 for _ in desk.state.apply_snapshot(lbdns.Snapshot("", "", lines), desk.now)]
+        self.assertEqual(taken, [*range(100)])
+        clock, steps = itertools.count(0, 0.0001), []  # seconds; each look takes a tenth of one
+        worker = SimpleNamespace(apply_newest=lambda: map(steps.append, range(100)))
+        with unittest.mock.patch.object(lbdns.time, "monotonic", lambda: next(clock)):
+            slices, seen = lbdns.Worker.apply_snapshots(worker), [0]
+            while next(slices):
+                seen.append(len(steps))
+        self.assertEqual(len(steps), 100)
+        sizes = {after - before for before, after in itertools.pairwise(seen)}
+        self.assertTrue(sizes and sizes <= {5, 6, 7}, sizes)
+
     def test_a_rotation_goes_on_where_connections_change(self):
         desk = Fast(pool("round-robin", weighted(*[1] * 7)))
         turns = []
