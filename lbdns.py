@@ -1702,6 +1702,7 @@ class Datagrams:
                  counters: "Counters | None" = None) -> None:
         self.sock, self.respond, self.counters = sock, respond, counters or Counters()
         self.is_ipv4 = sock.family == socket.AF_INET
+        self.came = 0            # datagrams that the last call took from the kernel
 
     def serve(self) -> bool:
         """Answer what has come in, at most UDP_BATCH datagrams; returns whether that many came.
@@ -1710,11 +1711,13 @@ class Datagrams:
 
     def serve_one(self) -> bool:
         """Answer one datagram; returns whether one came. Raises OSError like `serve`."""
+        self.came = 0
         try:
             # One octet more than is allowed: `ask` drops what is too long.
             packet, control, _, peer = self.sock.recvmsg(UDP_QUERY_MAX + 1, CONTROL_SIZE)
         except BlockingIOError:
             return False
+        self.came = 1
         host = peer[0]
         ways = ALL_IPV4 if self.is_ipv4 else [way_of(host, False)]
         if not peer[1]:  # port 0, where nobody listens
@@ -1833,6 +1836,7 @@ class Batch(Datagrams):
     def turn(self) -> int:
         """Receive, answer and send once; returns how many datagrams came. Raises OSError."""
         memory = self.memory
+        self.came = 0
         memory[self.headers] = self.fresh
         came = int(self.receive(self.fd, self.messages[0], BATCH, socket.MSG_DONTWAIT, None))
         if came < 0:
@@ -1840,6 +1844,7 @@ class Batch(Datagrams):
             if number in (errno.EAGAIN, errno.EINTR):
                 return 0
             raise OSError(number, os.strerror(number))
+        self.came = came
         lengths = self.lengths[:came]
         packets = [memory[start:start + length]
                    for start, length in zip(self.starts, lengths, strict=False)]
@@ -2098,7 +2103,7 @@ class Worker:
         self.failed: dict[socket.socket, int] = {}  # how often that raised OSError lately,
         self.rests: dict[socket.socket, float] = {}  # and until when it rests, in monotonic seconds
         for udp, tcp in sockets.values():
-            datagrams = transport(udp, self.cache.replies, self.counters)
+            datagrams = transport(udp, self.respond, self.counters)
             self.doors[udp] = functools.partial(self.on_datagrams, datagrams)
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
         if child.slot == FIRST_WORKER and child.failed == -math.inf:  # it speaks for all, once
@@ -2183,9 +2188,17 @@ class Worker:
     def on_datagrams(self, datagrams: Datagrams, events: int, now: float) -> bool:
         """Answer what has come in; returns whether more may wait. Raises OSError.
 
-        A datagram taken alone costs a fifth less than in a batch of one.
+        A datagram taken alone costs a fifth less than in a batch of one. A mistake of ours costs
+        the datagrams with which it came; where none came, it would be met for ever, and ends this
+        worker, which is then replaced.
         """
-        return datagrams.serve_one() if self.is_calm else datagrams.serve()
+        try:
+            return datagrams.serve_one() if self.is_calm else datagrams.serve()
+        except Exception as bug:
+            if isinstance(bug, OSError) or not datagrams.came:
+                raise
+            self.on_bug(bug)
+            return True
 
     def on_failure(self, door: Any, bad: OSError) -> None:
         """Let what fails again and again rest for FAILURES_REST, instead of spinning; a few errors
@@ -2293,10 +2306,37 @@ class Worker:
                 self.log.query(answered.query, client, answered.reply, micros)
             return answered
         except Exception as bug:
-            where = show_traceback(bug).rpartition(" ")[2]
-            self.log.trouble("internal-error", f"internal error, please report: line {where}",
-                             f"{show_error(bug)} for {packet[:512].hex()}")
+            self.log_bug(bug, packet)
             return servfail(packet, client)
+
+    def respond(self, packets: Sequence[bytes], peers: Peers, tcp: bool,
+                ways: Sequence[int]) -> list[bytes]:
+        """Return the replies to some queries, as Respond says. Where the fast path fails by a
+        mistake of ours, that costs no other query: each is answered alone, and the one that it
+        fails for without it."""
+        try:
+            return self.cache.replies(packets, peers, tcp, ways)
+        except Exception as bug:
+            if len(packets) > 1:
+                return [self.respond([packet], [peer].copy, tcp, [way])[0]
+                        for packet, peer, way in zip(packets, peers(), ways, strict=False)]
+            self.on_bug(bug, packets[0])
+        answered = self.ask(packets[0], peers()[0], tcp)
+        return [b"" if isinstance(answered, str) else answered.octets[2:]]
+
+    def on_bug(self, bug: Exception, packet: bytes = b"") -> None:
+        """Go on after a mistake of ours, but when memory runs out. What the fast path has learned
+        may be wrong, so that it begins anew, at the next `tick`."""
+        if isinstance(bug, MemoryError):
+            raise bug
+        self.cache.step = -1.0
+        self.log_bug(bug, packet)
+
+    def log_bug(self, bug: Exception, packet: bytes) -> None:
+        """Log a mistake of ours, and the packet that it was met with; b"" = that is not known."""
+        where = show_traceback(bug).rpartition(" ")[2]
+        self.log.trouble("internal-error", f"internal error, please report: line {where}",
+                         f"{show_error(bug)} for {packet[:512].hex() or 'what just came'}")
 
     def on_accept(self, listener: socket.socket, events: int, now: float) -> bool:
         """Take new connections; when there are too many, one makes room. Returns whether more may
@@ -2314,7 +2354,11 @@ class Worker:
                     return True
                 raise
             self.evict(self.max_clients - 1, now)
-            client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
+            try:
+                client = self.clients[sock.fileno()] = Connection(sock, peer[0], now)
+            except Exception as bug:
+                self.on_bug(bug)
+                continue
             self.networks.update(client)
             self.counters.add("tcp")
             self.counters.put("tcp open", len(self.clients))
@@ -2333,7 +2377,11 @@ class Worker:
         before = client.active
         if client.sock.fileno() < 0:  # evicted in this very turn
             return
-        wanted = client.advance(events, self.cache.replies, now)
+        try:
+            wanted = client.advance(events, self.respond, now)
+        except Exception as bug:
+            self.on_bug(bug, bytes(client.inbox))
+            wanted = 0
         if not wanted:
             self.close(client)
             return

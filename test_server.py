@@ -874,6 +874,69 @@ def find(zone, names, pools):
     return real(zone, names if names[0][1:5] != b"boom" else 0, pools)
 lbdns.find = find
 """,
+    # Mistakes of ours beyond `decide`, each in another place, for what holds the word boom: in the
+    # fast path,
+    "replies-crash": """
+def replies(self, packets, *words, real=lbdns.Cache.replies):
+    if any(b"boom" in packet for packet in packets):
+        raise ZeroDivisionError("as the test wants it")
+    return real(self, packets, *words)
+lbdns.Cache.replies = replies
+""",
+    # behind it,
+    "counts-crash": """
+def place(self, answered, real=lbdns.Counters.reply_place):
+    if b"boom" in answered.query.qname:
+        raise ZeroDivisionError("as the test wants it")
+    return real(self, answered)
+lbdns.Counters.reply_place = place
+""",
+    # where large replies are counted, while there is a file `broken`,
+    "limit-crashes": """
+def count(*words, real=lbdns.RateLimit.count):
+    if os.path.exists("broken"):
+        raise ZeroDivisionError("as the test wants it")
+    return real(*words)
+lbdns.RateLimit.count = count
+""",
+    # in a batch that has been received, and in one datagram,
+    "sending-crashes": """
+import socket
+def refuse(octets):
+    if b"boom" in octets:
+        raise ZeroDivisionError("as the test wants it")
+def send_first(self, count, real=lbdns.Batch.send_first):
+    for start in self.starts[:count]:
+        refuse(self.memory[start:start + 50])
+    real(self, count)
+lbdns.Batch.send_first = send_first
+def sendto(self, octets, *words, real=socket.socket.sendto):
+    refuse(octets)
+    return real(self, octets, *words)
+socket.socket.sendto = sendto
+""",
+    # with a TCP client, and one of a certain address,
+    "client-crashes": """
+def serve(self, *words, real=lbdns.Connection.serve):
+    if b"boom" in self.inbox:
+        raise ZeroDivisionError("as the test wants it")
+    return real(self, *words)
+lbdns.Connection.serve = serve
+def init(self, sock, host, now, real=lbdns.Connection.__init__):
+    if host == "127.0.0.66":
+        raise ZeroDivisionError("as the test wants it")
+    real(self, sock, host, now)
+lbdns.Connection.__init__ = init
+""",
+    # and before anything is received, while there is a file `broken`.
+    "receiving-crashes": """
+import socket
+def recvmsg(*words, real=socket.socket.recvmsg):
+    if os.path.exists("broken"):
+        raise ZeroDivisionError("as the test wants it")
+    return real(*words)
+socket.socket.recvmsg = recvmsg
+""",
     # The kernel has no IPv6.
     "no-ipv6": """
 import socket
@@ -6075,6 +6138,23 @@ class PureConnections(unittest.TestCase):
             worker.obey(lbdns.STOP, 0.0)
             self.assertEqual(Answer(read_frame(ours)).rdatas, ["192.0.2.80"])
             self.assertEqual((ours.recv(1), worker.clients), (b"", {}))
+
+    def test_what_the_fast_path_fails_by_is_answered_and_then_forgotten(self):
+        desk, lines = Desk(), []
+        desk.log.trouble = lambda *words: lines.append(words)
+        worker = lbdns.Worker(desk.state, {}, SimpleNamespace(slot=lbdns.FIRST_WORKER + 1),
+                              desk.log)
+        packets, ways = [query("www.example.com")] * 3, bytes(3)
+        worker.cache.tick(time.time())
+        good = worker.respond(packets, lambda: [b"\xc0\0\2\1"] * 3, False, ways)
+        [alike] = worker.cache.alike[0].values()
+        [known] = alike.known.values()
+        known.header = None
+        self.assertEqual(worker.respond(packets, lambda: [b"\xc0\0\2\1"] * 3, False, ways), good)
+        self.assertIn(f"TypeError: sequence item 0: expected a bytes-like object, NoneType found "
+                      f"for {packets[0].hex()}", lines[0])
+        worker.cache.tick(time.time())
+        self.assertEqual(worker.cache.alike, [{}, {}])
 
     def test_whole_queries_that_wait_are_not_one_that_comes_slowly(self):
         """They came in time, and wait for their turn: no clock runs against their client."""
@@ -13592,6 +13672,85 @@ class FaultMishaps(unittest.TestCase):
         finally:
             log = server.stop()
         self.assertEqual(log.count("internal error, please report: line "), 1, log)
+
+    def mistaken(self, fault, config=ZONE + POOL, **options):
+        """A server with a fault, whose log must hold one line about it at the end, and nothing of
+        an end of its worker."""
+        @contextlib.contextmanager
+        def run():
+            server = Server(config, fault=fault, **options)
+            try:
+                before = server.pids()
+                yield server
+                self.assertEqual(server.ask("www.example.com").rdatas, ["192.0.2.80"])
+                self.assertEqual(server.pids(), before)
+                server.wait_for("error: internal error, please report: line .* ZeroDivisionError")
+            finally:
+                log = server.stop()
+            self.assertEqual((log.count("internal error"), log.count("ended by")), (1, 0), log)
+        return run()
+
+    def test_a_mistake_beyond_that_costs_no_other_query(self):
+        """Nor the one that it is about, which is answered without the fast path."""
+        boom, other = query("boom.example.com"), query("www.example.com")
+        for fault in ("replies-crash", "counts-crash"):
+            for batches in (True, False):
+                with self.mistaken(fault, constants={"UDP_MMSG": batches}) as server:
+                    with Inquirer(server) as asker:
+                        replies = server.ask_many([other, boom, other, other, boom, other] * 20)
+                        asker.wait()
+                    self.assertEqual(asker.lost, 0)
+                    self.assertEqual(Counter(Answer(each).rcode for each in replies),
+                                     {0: 80, 3: 40})
+                    replies = server.ask_tcp(other, boom, other, boom, other)
+                    self.assertEqual([Answer(each).rcode for each in replies], [0, 3, 0, 3, 0])
+
+    def test_a_mistake_about_the_limit_costs_only_large_replies(self):
+        lines = "\n".join(f"large 300 A 10.0.0.{at}" for at in range(20))
+        packets = [query(f"{name}.example.com") for name in ("large", "www", "www", "www")]
+        with self.mistaken("limit-crashes", ZONE.replace("www ", f"{lines}\nwww ", 1),
+                           rate_limit=1000) as server:
+            server.ask_many(packets)  # the fast path knows these then
+            (server.folder / "broken").touch()
+            rcodes = [Answer(each).rcode for each in server.ask_many(packets * 10)]
+            self.assertEqual(Counter(rcodes), {2: 10, 0: 30})
+
+    def test_a_mistake_behind_all_that_costs_the_datagrams_of_a_turn(self):
+        for batches in (True, False):
+            with self.mistaken("sending-crashes", constants={"UDP_MMSG": batches}) as server:
+                for _ in range(20):
+                    self.assertIsNone(server.exchange(query("boom.example.com"), timeout=0.02))
+                    self.assertEqual(server.ask("www.example.com").rdatas, ["192.0.2.80"])
+
+    def test_a_mistake_about_a_tcp_client_costs_that_one(self):
+        with self.mistaken("client-crashes") as server, server.connect() as other:
+            for name in ("boom", "BOOM", "boomboom"):
+                with server.connect() as sock:
+                    sock.sendall(frame(query(f"{name}.example.com".lower())))
+                    self.assertEqual(read_frame(sock), b"")
+                other.sendall(frame(query("www.example.com")))
+                self.assertEqual(Answer(read_frame(other)).rdatas, ["192.0.2.80"])
+
+    def test_a_mistake_about_a_client_that_comes_costs_that_one(self):
+        with self.mistaken("client-crashes") as server, \
+                socket.create_connection(("127.0.0.1", server.port), 5, ("127.0.0.66", 0)) as sock:
+            self.assertEqual(read_frame(sock), b"")
+            self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+
+    def test_a_mistake_without_progress_ends_the_worker(self):
+        """It would spin for ever; the next one may be well."""
+        server = Server(ZONE + POOL, fault="receiving-crashes",
+                        constants={**QUICK, "UDP_MMSG": False})
+        try:
+            before = server.pids()
+            (server.folder / "broken").touch()
+            self.assertIsNone(server.exchange(query("www.example.com"), timeout=0.1))
+            server.wait_for("worker 1 ended by code 1")
+            (server.folder / "broken").unlink()
+            until(lambda: server.exchange(query("www.example.com"), timeout=0.2))
+            self.assertNotEqual(server.pids(), before)
+        finally:
+            server.stop()
 
     def test_children_are_tended_while_a_config_is_read(self):
         """A policy file is code, and can take a minute to load."""
