@@ -184,7 +184,10 @@ TCP_MESSAGE = 5.0         # seconds from a query's first octet to its last
 TCP_LIFE = 300.0          # seconds a connection may live, also one that reads a bit now and then
 TCP_READ = 16384          # octets taken from a connection per wake-up
 TCP_QUEUE = 65536         # octets of unread replies after which a client's queries must wait
-TCP_GROUP = 8             # queries answered before a look at how much is unread
+TCP_GROUP = 8             # queries answered before a look at how much is unread; fewer where the
+                          # fast path does not know one, whose reply may be long
+TCP_MEMORY = 1 << 26      # octets that all workers hold of TCP clients, unanswered and unread ones;
+                          # beyond, who holds most is closed. lbdns.service has room for 512 MiB
 TCP_TURNS = 8             # such groups answered per connection and wake-up
 TCP_TIME = 0.005          # seconds of that, of all connections, until UDP has its turn
 ACCEPT_TURN = 32          # connections accepted per wake-up
@@ -325,6 +328,7 @@ class State:
         self.nsid = config.nsid.encode()
         self.secret = secret
         self.counters = counters or Counters()
+        self.workers = config.workers   # those that share TCP_MEMORY
         scale = config.workers * config.servers  # how many decide on the same reports
         self.pools = {owner: Pool(pool, scale, log, dice, policies.get(owner), self.counters,
                                   name_zone(wire.find_zone(wire.suffixes(owner), 0, self.zones)))
@@ -352,6 +356,7 @@ Peer = str | bytes        # a client's address: text, or the octets it has in a 
 AnyPool = TypeVar("AnyPool")
 Dice = Callable[[], float]    # gives floats in [0, 1)
 Dealer = Callable[[int], bytes]  # counts and gives the records of a pool's next answer, by way
+NO_POOL = types.SimpleNamespace(current={})  # stands where no pool had a say; its plan is for ever
 
 
 class Reply:
@@ -366,7 +371,7 @@ class Reply:
         self.scoped = False                 # whether the client subnet had a say in the choice
         self.ttl_max = wire.TTL_MAX         # seconds for which an answer "no records" may be kept
         self.pool: Pool | None = None       # the pool that had a say
-        self.plan: Plan = {}                # its plan at that moment
+        self.plan: Plan = NO_POOL.current   # its plan at that moment
         self.policy: Policy | None = None   # the policy that chose; None = nothing was chosen
         self.zone: ServedZone | None = None  # that of the name asked for; None = none of ours
         self.owners: list[bytes] = []       # whose data answers each name of a chain of CNAMEs
@@ -1446,7 +1451,7 @@ Peers = Callable[[], Sequence[Peer]]
 # What transports call, as respond(queries, peers, tcp, ways): `peers` is called only where it
 # matters who asks, `tcp` says whether the queries came over TCP, `ways` of each which of WAYS it
 # came. It returns a reply for each, without the id, which is the query's first two octets;
-# b"" = there is no reply.
+# b"" = there is no reply. Over TCP, where a reply may be long, it may stop after any of them.
 Respond = Callable[[Sequence[bytes], Peers, bool, Sequence[int]], list[bytes]]
 
 
@@ -1475,8 +1480,8 @@ class Known:
         self.short: Known | None = None
         # Where it is counted, by way, unless `draw` does that.
         self.place = place
-        # The pool that had a say; None = none had, and the reply holds until the next `tick`.
-        self.pool = reply.pool
+        # The pool that had a say; where none had, the reply holds until the next `tick`.
+        self.pool = reply.pool or NO_POOL
         # The pool's plan: the reply holds as long as it is the current one.
         self.plan = reply.plan
         # The query behind the name, if lower() can change what it means; None = it cannot.
@@ -1490,7 +1495,8 @@ class Unknown(Known):
 
     def __init__(self) -> None:
         self.client = b""
-        self.pool = self.rest = self.short = None
+        self.pool, self.plan = NO_POOL, NO_POOL.current
+        self.rest = self.short = None
 
 
 class Alike:
@@ -1563,8 +1569,9 @@ class Cache:
 
     def replies(self, packets: Sequence[bytes], peers: Peers, tcp: bool,
                 ways: Sequence[int]) -> list[bytes]:
-        """Return the replies to some queries, as Respond says. A packet may be anything: what its
-        octets find here was learned from a good query that had the same ones.
+        """Return the replies to some queries, as Respond says: over TCP up to the first that is not
+        known, since only such a reply has more than LEARNED_SIZE octets. A packet may be anything:
+        what its octets find here was learned from a good query that had the same ones.
 
         All common queries pass here, so this is one loop, nested deeper than others, in which calls
         are written out: each would cost a tenth of the time that a query takes.
@@ -1589,13 +1596,15 @@ class Cache:
                 else:
                     name = b""
             known = alike.known.get(name, UNKNOWN)
-            if ((known.pool is not None and known.plan is not known.pool.current)
+            if (known.plan is not known.pool.current
                     or (known.rest is not None and not packet.endswith(known.rest))):
                 known = UNKNOWN
             if known.client is not None:
                 clients = clients or peers()
                 if known.client != clients[len(replies)]:
                     add(self.ask(packet, clients[len(replies)], tcp, way, known))
+                    if tcp:
+                        break
                     continue
             if known.draw is None:
                 counts[known.place + way] += 1
@@ -1939,7 +1948,8 @@ class Connection:
         idle     nothing waits in inbox or outbox, for TCP_IDLE at most
         asking   the inbox ends with a part of a query, whose rest has TCP_MESSAGE to come
         behind   the outbox holds replies that the client does not read; with TCP_QUEUE octets of
-                 them, its queries wait in the inbox, and no more are read
+                 them, its queries wait in the inbox, and no more are read. So the outbox holds that
+                 and a group of replies at most, of which one may have 64 KiB
         closing  nothing more is read, since the client has said that it sends no more, or there
                  is the order STOP: what it asked is still answered
     """
@@ -1956,41 +1966,57 @@ class Connection:
         self.partial = 0.0               # since when a query has been incomplete; 0 = none is
         self.closing = False             # RFC 7766 6.2.4: half-closed, by whichever side
         self.events = READ               # what the selector waits for
+        self.held = 0                    # octets of both boxes, as the worker has counted them
 
-    def query_end(self) -> int:
-        """Return where the first query in the inbox ends (also one of a length that no query has);
-        0 = it is not complete."""
-        end = 2 + int.from_bytes(self.inbox[:2], "big")
+    def query_end(self, start: int = 0) -> int:
+        """Return where the query ends that begins there in the inbox (also one of a length that no
+        query has); 0 = it is not complete."""
+        end = start + 2 + int.from_bytes(self.inbox[start:start + 2], "big")
         return end if len(self.inbox) >= end else 0
 
-    def take_queries(self) -> list[bytes]:
-        """Take up to TCP_GROUP whole queries out of the inbox; none while TCP_QUEUE octets of
-        replies wait, so that a client that does not read gets no more of them made."""
+    def next_queries(self) -> list[bytes]:
+        """Return up to TCP_GROUP whole queries, which stay in the inbox until they are answered;
+        none while TCP_QUEUE octets of replies wait, so that a client that does not read gets no
+        more of them made."""
         packets: list[bytes] = []
+        start = 0
+        if len(self.outbox) >= TCP_QUEUE:
+            return packets
         for _ in range(TCP_GROUP):
-            end = self.query_end()
-            if not end or len(self.outbox) >= TCP_QUEUE:
+            end = self.query_end(start)
+            if not end:
                 break
-            packets.append(bytes(self.inbox[2:end]))
-            del self.inbox[:end]
+            packets.append(bytes(self.inbox[start + 2:end]))
+            start = end
         return packets
 
     def serve(self, respond: Respond, now: float) -> bool:
         """Answer the whole queries received, TCP_TURNS groups of them at most. Returns False to
         hang up: what is no query closes the connection (RFC 7766 6.2.1)."""
         for _ in range(TCP_TURNS):
-            packets = self.take_queries()
+            packets = self.next_queries()
             if not packets:
                 break
-            replies = respond(packets, lambda: [self.host] * TCP_GROUP, True, self.ways)
-            for packet, reply in zip(packets, replies, strict=True):
-                if reply:
-                    self.outbox += (2 + len(reply)).to_bytes(2, "big") + packet[:2] + reply
-            if not all(replies):
+            if not self.answer(packets, respond):
                 return False
             self.active, self.partial = now, 0.0
         if self.inbox and not self.partial and not self.query_end():
             self.partial = now
+        return True
+
+    def answer(self, packets: list[bytes], respond: Respond) -> bool:
+        """Answer the queries that the inbox begins with, until TCP_QUEUE octets wait; returns False
+        where one is no query."""
+        while packets and len(self.outbox) < TCP_QUEUE:
+            replies, end = respond(packets, lambda: [self.host] * TCP_GROUP, True, self.ways), 0
+            for packet, reply in zip(packets, replies, strict=False):
+                end += 2 + len(packet)
+                if reply:
+                    self.outbox += (2 + len(reply)).to_bytes(2, "big") + packet[:2] + reply
+            del self.inbox[:end]
+            if not all(replies):
+                return False
+            packets = packets[len(replies):]
         return True
 
     def advance(self, events: int, respond: Respond, now: float) -> int:
@@ -2085,6 +2111,7 @@ class Worker:
         self.state, self.child, self.log = state, child, log
         self.clients: dict[int, Connection] = {}  # by descriptor
         self.networks = Networks()       # of these clients
+        self.held, self.room = 0, TCP_MEMORY // state.workers  # octets: of these, and the most
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.max_clients = max(8, min(TCP_CONNECTIONS, soft - FD_RESERVE))
         self.order = 0                   # the newest one, by which it ends; 0 = it serves
@@ -2390,11 +2417,28 @@ class Worker:
         if wanted != client.events:
             client.events = wanted
             self.selector.modify(client.sock, wanted, functools.partial(self.on_client, client))
+        held = len(client.inbox) + len(client.outbox)
+        self.held += held - client.held
+        client.held = held
+        if self.held > self.room:
+            self.make_room()
+
+    def make_room(self) -> None:
+        """Close the clients that hold most, until an eighth of the room is free: to look for them
+        takes a millisecond, with thousands of clients."""
+        for client in sorted(self.clients.values(), key=lambda each: each.held, reverse=True):
+            if self.held <= self.room * 7 // 8:
+                break
+            self.close(client)
 
     def close(self, client: Connection) -> None:
         """Forget a client, unless that is done."""
         if self.clients.pop(client.sock.fileno(), None) is not None:
             self.networks.update(client, False)
+            self.held -= client.held
+            # What is ready in this turn refers to it to the end of that.
+            client.inbox.clear()
+            client.outbox.clear()
             self.selector.unregister(client.sock)
             client.sock.close()
             self.counters.put("tcp open", len(self.clients))

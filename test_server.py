@@ -937,6 +937,16 @@ def recvmsg(*words, real=socket.socket.recvmsg):
     return real(*words)
 socket.socket.recvmsg = recvmsg
 """,
+    # What a TCP client does not read waits in a worker, since the kernel has room for little.
+    "small-buffers": """
+import socket
+def make_socket(kind, *words, real=lbdns.make_socket):
+    sock = real(kind, *words)
+    if kind == socket.SOCK_STREAM:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return sock
+lbdns.make_socket = make_socket
+""",
     # The kernel has no IPv6.
     "no-ipv6": """
 import socket
@@ -6165,6 +6175,30 @@ class PureConnections(unittest.TestCase):
             self.assertTrue(client.serve(lambda packets, peers, *_: [b"y"] * len(packets), 7.0))
             self.assertEqual((bytes(client.inbox), client.partial), (more, since))
             client.outbox.clear()
+
+    def test_what_is_unread_is_looked_at_before_each_long_reply(self):
+        """Each query is still answered once, and in its order."""
+        text = " ".join(f'"{at:0250}"' for at in range(235))  # 59 KB
+        desk = Fast(ZONE.replace("www ", f"long 300 TXT {text}\nwww ", 1))
+        names = ["long", "www", "www", "www", *["long"] * 9, "www", "long"] * 2
+        client, got = lbdns.Connection(None, "192.0.2.1", 0.0), io.BytesIO()
+        client.inbox += b"".join(frame(query(f"{name}.example.com", "TXT", ident))
+                                 for ident, name in enumerate(names))
+        while client.query_end():
+            self.assertTrue(client.serve(desk.cache.replies, 0.0))
+            self.assertLess(len(client.outbox), lbdns.TCP_QUEUE + 65537 + 4096)
+            got.write(client.outbox)
+            client.outbox.clear()
+        octets, idents = got.getvalue(), []
+        while octets:
+            end = 2 + int.from_bytes(octets[:2], "big")
+            answer, octets = Answer(octets[2:end]), octets[end:]
+            idents.append((answer.id, len(answer.answer)))
+        self.assertEqual(idents, [(ident, name == "long") for ident, name in enumerate(names)])
+        client.inbox += frame(query("www.example.com"))
+        client.outbox += bytes(lbdns.TCP_QUEUE)
+        self.assertTrue(client.serve(None, 9.0))
+        self.assertEqual(client.active, 0.0, "the time of one that does not read goes on")
 
     def test_what_would_pass_a_limit_before_the_next_look_is_closed_now(self):
         for field, limit in (("active", lbdns.TCP_IDLE), ("partial", lbdns.TCP_MESSAGE)):
@@ -12332,6 +12366,32 @@ class FaultTcpRoom(unittest.TestCase):
             for sock in socks:
                 sock.close()
             self.assertEqual(len(server.ask_tcp(query("www.example.com"))[0]), 49)
+
+    def test_what_all_clients_together_do_not_read_is_bounded(self):
+        """Nor send to its end. Those that hold most are closed; who reads gets each answer."""
+        text = " ".join(f'"{at:0250}"' for at in range(235))  # 59 KB
+        config = ZONE.replace("www ", f"long 300 TXT {text}\nwww ", 1)
+        asked, short = (frame(query(f"{name}.example.com", "TXT")) for name in ("long", "www"))
+        with Server(config, fault="small-buffers",
+                    constants={"TCP_MEMORY": 2 << 20}) as server:
+            worker, = server.pids()
+            server.ask_tcp(*[query("long.example.com", "TXT")] * 20)
+            before = memory(worker)
+            for octets, wanted in ((asked * 8, asked), (b"\xff\xff" + bytes(60_000), short)):
+                with contextlib.ExitStack() as stack:
+                    reader, *socks = [stack.enter_context(server.connect()) for _ in range(151)]
+                    for sock in socks:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    os.kill(worker, signal.SIGSTOP)  # they all come in the same turn
+                    for sock in socks:
+                        sock.sendall(octets)
+                    os.kill(worker, signal.SIGCONT)
+                    for _ in range(20):
+                        reader.sendall(wanted)
+                        self.assertNotEqual(read_frame(reader), b"")
+                        time.sleep(0.02)
+            self.assertLess(int(status_of(worker, "VmHWM").split()[0]) * 1024, before + 4_500_000)
+            self.assertEqual(server.pids(), [worker])
 
     def test_udp_answers_while_1000_idle_tcp_connections_are_held(self):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
