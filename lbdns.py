@@ -188,6 +188,8 @@ TCP_GROUP = 8             # queries answered before a look at how much is unread
                           # fast path does not know one, whose reply may be long
 TCP_MEMORY = 1 << 26      # octets that all workers hold of TCP clients, unanswered and unread ones;
                           # beyond, who holds most is closed. lbdns.service has room for 512 MiB
+TCP_KERNEL = 16384        # octets that the system may keep of a connection, sent and received each
+                          # (Linux doubles it); by itself it grows to several MiB
 TCP_TURNS = 8             # such groups answered per connection and wake-up
 TCP_TIME = 0.005          # seconds of that, of all connections, until UDP has its turn
 ACCEPT_TURN = 32          # connections accepted per wake-up
@@ -2131,6 +2133,8 @@ class Worker:
         self.rests: dict[socket.socket, float] = {}  # and until when it rests, in monotonic seconds
         for udp, tcp in sockets.values():
             datagrams = transport(udp, self.respond, self.counters)
+            for option in socket.SO_SNDBUF, socket.SO_RCVBUF:  # connections take them over
+                tcp.setsockopt(socket.SOL_SOCKET, option, TCP_KERNEL)
             self.doors[udp] = functools.partial(self.on_datagrams, datagrams)
             self.doors[tcp] = functools.partial(self.on_accept, tcp)
         if child.slot == FIRST_WORKER and child.failed == -math.inf:  # it speaks for all, once
@@ -3066,7 +3070,8 @@ class Feed:
         yield "rows-ignored", f"rows of {self.origin}", self.skipped
         yield "rows-merged", f"backends of {self.origin}", self.doubled
         yield "load-unknown", "load", load
-        yield "load-unknown", "reports", "" if stale else self.show_silent(now - self.pool.stale)
+        if not stale:  # else they go on to be silent, and the line before is about all
+            yield "load-unknown", "reports", self.show_silent(now - self.pool.stale)
 
     def show_silent(self, oldest: float) -> str:
         """Return which backends have reported before a time and not since, for the log: their load
@@ -4157,7 +4162,7 @@ class Watch:
             if new.state != "absent":
                 self.known[address] = new
             change = self.explain(address, old, new, now)
-            if change and not (is_new and new.state == "up"):
+            if change and not (is_new and (old.state, new.state) == ("absent", "up")):
                 changes.append(change)
         for change in changes[:LOG_BURST]:
             self.log.change("backend", **change)
@@ -7460,7 +7465,7 @@ LOG_CODES = {  # of each code: severities, what the line says, and what to do
         "mend what the line names"),
     "load-unknown": ("error",
         "the load is unknown, as no report is young enough; so backends are picked by weight "
-        "alone",
+        "alone. Or that of single backends is, which count as the median",
         "see whether the agents run (or what writes the table), whether this host can hear them, "
         "and the lines with `poll`; or their clock is behind"),
     "load-frozen": ("error",
@@ -7501,8 +7506,8 @@ LOG_CODES = {  # of each code: severities, what the line says, and what to do
     "http": ("error", "no connection can be accepted at `status`",
         "mend what the line names; `Too many open files`: raise `LimitNOFILE` of the unit"),
     "internal-error": ("error",
-        "a mistake in lbdns, and the query that shows it; SERVFAIL was answered, and the others "
-        "go on",
+        "a mistake in lbdns, and the query that shows it, if that is known; at most what came "
+        "with it is lost, and the others go on",
         "report the line"),
     "log-lost": ("warning", "how many lines were dropped, as their reader was too slow",
         "log less than `queries`, or read faster"),
@@ -7790,7 +7795,7 @@ SYNONYMS = {
     "log": "loglevel logging verbosity level", "nsid": "identity serverid", "servers": "peers",
     "rate_limit": "rrl qps", "zones": "zone domain domains", "pools": "pool services",
     "ns": "nameserver nameservers", "contact": "soa mbox rname email admin hostmaster",
-    "negative_ttl": "minimum ncache", "records": "data rrs", "policy":
+    "negative_ttl": "minimum ncache", "records": "data rrs txt mx", "policy":
     "algorithm balance method strategy mode", "answers": "count maxanswers", "anticache":
     "wildcard", "backends": "servers members nodes targets hosts upstream addresses address ip",
     "source": "feed database table agents", "lifetime": "sessiontime", "stale": "maxage expire",
@@ -7803,14 +7808,14 @@ SYNONYMS = {
     "downthresh unhealthythreshold", "body": "expect match contains", "verify": "tlsverify",
     "sqlite": "file database db", "query": "sql select", "file": "zonefile",
     # Values.
-    "queries": "verbose debug info all trace full", "changes": "notice normal default",
+    "queries": "verbose debug all trace full", "changes": "info notice normal default",
     "errors": "error warning warnings warn quiet silent none off critical",
     "text": "plain", "random": "weighted wrand", "round-robin": "rr wrr weightedroundrobin",
     "least-connections": "lc wlc leastconn leastconns leastloaded leastrequests",
     "failover": "multifo primary backup first activepassive activebackup ordered simplefo",
     "hash": "source sticky persistent consistent consistenthash iphash chash affinity",
-    "up": "enabled enable active online ready", "drain": "draining drained",
-    "down": "disabled disable maint maintenance offline inactive fail"}
+    "up": "enabled enable active online ready on", "drain": "draining drained",
+    "down": "disabled disable maint maintenance offline inactive fail off"}
 
 
 def suggest(word: Any, known: Collection[str]) -> str:
@@ -8891,17 +8896,16 @@ def explain_name(argv: Sequence[str]) -> int:
 
 
 def explain_log(words: Sequence[str]) -> int:
-    """Print what lines with these codes, or about these words, say, and what to do. Returns the
-    exit code, 2 where no line does."""
-    found = list[str]()
-    for word in words:
-        about = [code for code, (_, says, remedy) in LOG_CODES.items()
-                 if word.lower() in f"{code} {says} {remedy}".lower()]
-        codes = [word] if word in LOG_CODES else about
-        if not codes:
-            complain("error", [f"no line of the log is about {word!r}{suggest(word, LOG_CODES)}"])
-            return 2
-        found += (code for code in codes if code not in found)
+    """Print what lines with these codes, or about all of these words, say, and what to do. Returns
+    the exit code, 2 where no line does."""
+    found = list(words)
+    if not all(word in LOG_CODES for word in words):
+        found = [code for code, (_, says, remedy) in LOG_CODES.items() if all(
+            word.lower() in f"{code} {says} {remedy}".lower() for word in words)]
+    if not found:
+        complain("error", [f"no line of the log is about {' '.join(words)!r}"
+                           f"{suggest(words[0], LOG_CODES)}; `explain log` prints all"])
+        return 2
     lines = []
     for code in found:
         levels, says, remedy = LOG_CODES[code]

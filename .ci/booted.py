@@ -408,7 +408,8 @@ def passwords():
         until(lambda: dig("secret.example.com") == [address], address)
     write_units("lbdns.service.d/passwords.conf")
     ask("192.0.2.3")
-    secret = re.findall("(?m)^#pg_service.conf: ?(.*\n)", (HERE / "lbdns.service").read_text())
+    secret = re.findall("(?m)^#/etc/lbdns/pg_service.conf: ?(.*\n)",
+                        (HERE / "lbdns.service").read_text())
     file = pathlib.Path("/etc/lbdns/pg_service.conf")
     file.write_text("".join(secret))
     file.chmod(0o600)
@@ -469,10 +470,9 @@ def agent():
 
 def uninstall():
     """README: uninstall"""
-    if (UNITS / "lbdns.socket").exists():
-        run("systemctl disable --now lbdns.socket")
-    typed("disable --now lbdns\n")
-    assert not (UNITS / "lbdns.service.d").exists()
+    typed("disable --now")
+    left = [each.name for each in UNITS.glob("lbdns*") if not each.name.startswith("lbdns-suite")]
+    assert not left, left
     assert not is_bound(53) and not alive()
     return "nothing left"
 
