@@ -10530,7 +10530,8 @@ class LiveLogCodes(unittest.TestCase):
             for code in ("start", "udp", "pool-rows", "ready"):
                 self.assertEqual([*line(code, "change")], ["text"])
             self.assertRegex(line("config", "warning")["text"], " ns1.example.com. has no A or ")
-            rows.write_text("10.0.0.1\n10.0.0.2 1 1 NULL down\n")
+            (server.folder / "new").write_text("10.0.0.1\n10.0.0.2 1 1 NULL down\n")
+            (server.folder / "new").rename(rows)  # at once, or a poll may find it empty
             change = line("backend", "change")
             self.assertRegex(change.pop("text"), "^pool api.example.com: backend 10.0.0.2: up -> "
                                                  "down, says cat rows; was up for [0-9]+ s$")
@@ -16191,8 +16192,8 @@ class WithFiles(unittest.TestCase):
             for name in "socket.conf", "pg_service.conf":
                 self.assertEqual(type_in(f"{define}part {name}"), f"no {name}\n")
             said = type_in(uninstall)
-            for unit in "lbdns.socket", "lbdns-agent", "lbdns":
-                self.assertIn(f"systemctl disable --now {unit}\n", said)
+            for name in "lbdns.socket", "lbdns-agent", "lbdns":
+                self.assertIn(f"systemctl disable --now {name}\n", said)
             self.assertEqual(installed(), [])
             self.assertIn("StateDirectory=lbdns\n", unit)
             self.assertIn(" /var/lib/lbdns /var/lib/private/lbdns ", uninstall)
