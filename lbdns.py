@@ -9589,6 +9589,9 @@ class Agent:
             """Let the write fail, which Python would begin anew."""
             self.signals.append(number)
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        if sys.stdout and len(text) <= select.PIPE_BUF:
+            if select.select([], [sys.stdout], [], 0)[1]:
+                return show(text)  # at once, so that a signal is met afterwards
         before = {number: signal.signal(number, stop) for number in SIGNALS}
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
