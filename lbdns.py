@@ -3033,10 +3033,9 @@ class Feed:
             return "a poll hangs"
         if not self.trouble or self.is_waiting(now):
             return ""
-        stays = "the config's backends stay" if self.base else ""
         if not self.is_first:
-            stays = "the last good rows stay"
-        return f"{self.trouble}; {stays}".removesuffix("; ")
+            return f"{self.trouble}; the last good rows stay"
+        return self.trouble + ("; the config's backends stay" if self.base else "")
 
     def is_waiting(self, now: float) -> bool:
         """Return whether nothing is wrong, but that nobody has written a row since the start. After
